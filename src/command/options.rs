@@ -1,0 +1,185 @@
+//! Arguments that several commands share: integers, tables, SET's options and moments of expiry.
+//!
+//! Reads arguments only; touches no key.
+
+use crate::error::ClientError;
+use crate::resp::args::Args;
+use crate::resp::number;
+use crate::slot::TableId;
+
+/// An argument as a 64-bit integer, by Redis's strict rules.
+pub fn int(arg: &[u8]) -> Result<i64, ClientError> {
+    number::parse_i64(arg).ok_or(ClientError::NOT_INTEGER)
+}
+
+/// A table by its number; there are `tables` of them.
+pub fn table(arg: &[u8], tables: u32) -> Result<TableId, ClientError> {
+    let number = i32::try_from(int(arg)?).map_err(|_| {
+        ClientError::fixed("ERR value is out of range, value must between -2147483648 and 2147483647")
+    })?;
+    match u32::try_from(number) {
+        Ok(number) if number < tables => Ok(TableId(number)),
+        _ => Err(ClientError::fixed("ERR DB index is out of range")),
+    }
+}
+
+/// How a time argument counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeForm {
+    pub unit_ms: i64,
+    /// Since the epoch instead of from now.
+    pub absolute: bool,
+}
+
+impl TimeForm {
+    pub const SECONDS: TimeForm = TimeForm { unit_ms: 1000, absolute: false };
+    pub const MILLISECONDS: TimeForm = TimeForm { unit_ms: 1, absolute: false };
+    pub const UNIX_SECONDS: TimeForm = TimeForm { unit_ms: 1000, absolute: true };
+    pub const UNIX_MILLISECONDS: TimeForm = TimeForm { unit_ms: 1, absolute: true };
+
+    /// The moment in milliseconds since the epoch, perhaps long past; None if 64 bits do not hold it.
+    pub fn moment_ms(self, amount: i64, now_ms: u64) -> Option<i64> {
+        let base = if self.absolute { 0 } else { i64::try_from(now_ms).ok()? };
+        amount.checked_mul(self.unit_ms)?.checked_add(base)
+    }
+
+    /// The moment that an argument of `command` names, where it must be greater than zero.
+    pub fn deadline_ms(self, command: &str, arg: &[u8], now_ms: u64) -> Result<u64, ClientError> {
+        let amount = int(arg)?;
+        let moment = self.moment_ms(amount, now_ms).filter(|_| amount > 0);
+        moment.map(i64::unsigned_abs).ok_or_else(|| ClientError::invalid_expire(command))
+    }
+}
+
+/// What SET and GETEX are told about expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry<'a> {
+    Unsaid,
+    Keep,
+    Persist,
+    At(TimeForm, &'a [u8]),
+}
+
+impl<'a> Expiry<'a> {
+    pub fn deadline_ms(self, command: &str, now_ms: u64) -> Result<Option<u64>, ClientError> {
+        match self {
+            Expiry::At(form, arg) => form.deadline_ms(command, arg, now_ms).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads EX, PX, EXAT or PXAT at `index`; the same one may come twice, two different ones may not.
+    fn read_at(self, args: &Args<'a>, index: usize) -> Result<Expiry<'a>, ClientError> {
+        let forms = [
+            ("EX", TimeForm::SECONDS),
+            ("PX", TimeForm::MILLISECONDS),
+            ("EXAT", TimeForm::UNIX_SECONDS),
+            ("PXAT", TimeForm::UNIX_MILLISECONDS),
+        ];
+        let form = forms.iter().find(|(word, _)| args.is(index, word)).map(|(_, form)| *form);
+        match (form, self) {
+            (Some(form), Expiry::Unsaid) if index + 1 < args.len() => {
+                Ok(Expiry::At(form, args.get(index + 1)))
+            }
+            (Some(form), Expiry::At(before, _)) if form == before && index + 1 < args.len() => {
+                Ok(Expiry::At(form, args.get(index + 1)))
+            }
+            _ => Err(ClientError::SYNTAX),
+        }
+    }
+
+    /// Reads a word that must not stand beside another kind of expiry.
+    fn set_to(self, word: Expiry<'a>) -> Result<Expiry<'a>, ClientError> {
+        if self == Expiry::Unsaid || self == word { Ok(word) } else { Err(ClientError::SYNTAX) }
+    }
+}
+
+/// What follows SET's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetOptions<'a> {
+    /// Only if the key is not there.
+    pub nx: bool,
+    /// Only if it is.
+    pub xx: bool,
+    pub get: bool,
+    pub expiry: Expiry<'a>,
+}
+
+impl<'a> SetOptions<'a> {
+    pub fn parse(args: &Args<'a>) -> Result<SetOptions<'a>, ClientError> {
+        let mut options = SetOptions { nx: false, xx: false, get: false, expiry: Expiry::Unsaid };
+        let mut index = 3;
+        while index < args.len() {
+            if args.is(index, "NX") && !options.xx {
+                options.nx = true;
+            } else if args.is(index, "XX") && !options.nx {
+                options.xx = true;
+            } else if args.is(index, "GET") {
+                options.get = true;
+            } else if args.is(index, "KEEPTTL") {
+                options.expiry = options.expiry.set_to(Expiry::Keep)?;
+            } else {
+                options.expiry = options.expiry.read_at(args, index)?;
+                index += 1;
+            }
+            index += 1;
+        }
+        Ok(options)
+    }
+
+    /// Whether the old value decides nothing and is not asked for, so that it need not be read.
+    pub fn blind(&self) -> bool {
+        !self.nx && !self.xx && !self.get && self.expiry != Expiry::Keep
+    }
+}
+
+/// What follows GETEX's key.
+pub fn getex_expiry<'a>(args: &Args<'a>) -> Result<Expiry<'a>, ClientError> {
+    let mut expiry = Expiry::Unsaid;
+    let mut index = 2;
+    while index < args.len() {
+        if args.is(index, "PERSIST") {
+            expiry = expiry.set_to(Expiry::Persist)?;
+        } else {
+            expiry = expiry.read_at(args, index)?;
+            index += 1;
+        }
+        index += 1;
+    }
+    Ok(expiry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::tests::Words;
+
+    fn set(words: &str) -> Result<Expiry<'static>, ClientError> {
+        let words = Box::leak(Box::new(Words::new(&format!("SET k v {words}"))));
+        SetOptions::parse(&words.args()).map(|options| options.expiry)
+    }
+
+    #[test]
+    fn kinds_of_expiry_exclude_each_other() {
+        assert_eq!(set("ex 1 EX 2"), Ok(Expiry::At(TimeForm::SECONDS, b"2")));
+        assert_eq!(set("KEEPTTL keepttl NX nx GET"), Ok(Expiry::Keep));
+        for words in
+            ["EX 1 PX 1", "KEEPTTL EX 1", "PXAT 1 KEEPTTL", "EX", "NX XX", "XX NX", "PERSIST", "EX 1 2"]
+        {
+            assert_eq!(set(words), Err(ClientError::SYNTAX), "{words}");
+        }
+    }
+
+    #[test]
+    fn moments_that_do_not_fit_are_refused() {
+        let now = 1_700_000_000_000;
+        assert_eq!(TimeForm::SECONDS.moment_ms(-5, now), Some(1_699_999_995_000));
+        assert_eq!(TimeForm::UNIX_SECONDS.moment_ms(i64::MAX / 1000 + 1, now), None);
+        assert_eq!(TimeForm::MILLISECONDS.moment_ms(i64::MAX - 1, now), None);
+        assert_eq!(
+            TimeForm::MILLISECONDS.deadline_ms("set", b"0", now),
+            Err(ClientError::invalid_expire("set"))
+        );
+        assert_eq!(TimeForm::UNIX_MILLISECONDS.deadline_ms("set", b"1", now), Ok(1));
+    }
+}

@@ -1,0 +1,285 @@
+//! Commands that several shards or cores take part in, as their connection's core sees them.
+
+use super::serve::{Core, Pause};
+use super::pending::Manner;
+use crate::command::KeyArgs;
+use crate::front::admin::client_line as client;
+use crate::front::gather::{Gather, Surroundings};
+use crate::error::ClientError;
+use crate::front::{self, Ctx, Fold, Later, Then};
+use crate::resp::reply::Reply;
+use crate::shard::mesh::{Answer, Ask, GatherId, Message, OwnedCall, Step, StepDone, Tell};
+use crate::slot::{CoreId, ShardId, TableId};
+use rustc_hash::FxHashMap;
+use std::sync::atomic::Ordering;
+
+/// A reply that a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    conn: u64,
+    seq: u64,
+}
+
+/// What happens when all answers to a question are there.
+enum End {
+    Fold(Owed, Fold),
+    Then(Owed, Then),
+    /// Nobody waits.
+    Later(Later),
+}
+
+/// A question whose answers are coming in.
+struct Asked {
+    tells: Vec<Option<Tell>>,
+    outstanding: usize,
+    end: End,
+}
+
+struct Gathering {
+    owed: Owed,
+    gather: Gather,
+}
+
+/// What this core coordinates now.
+#[derive(Default)]
+pub struct Coordination {
+    gathers: FxHashMap<u64, Gathering>,
+    asked: FxHashMap<u64, Asked>,
+    next: u64,
+}
+
+impl Coordination {
+    pub fn is_empty(&self) -> bool {
+        self.gathers.is_empty() && self.asked.is_empty()
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn gather_id(&mut self, core: CoreId) -> GatherId {
+        GatherId { core, number: self.number() }
+    }
+}
+
+impl Core {
+    pub fn gather_command(&mut self, place: usize, call: OwnedCall, keys: &KeyArgs) {
+        let manner = self.connections[place].manner();
+        let owed = self.wait_behind_barrier(place, manner);
+        let id = self.coordination.gather_id(self.node.core);
+        let gather = Gather::command(id, call, keys, &self.surroundings());
+        self.begin_gather(owed, id, gather);
+    }
+
+    fn begin_gather(&mut self, owed: Owed, id: GatherId, gather: Gather) {
+        gather.start(|shard, step| self.send_step(shard, step));
+        self.coordination.gathers.insert(id.number, Gathering { owed, gather });
+    }
+
+    /// The command that begins now is answered later, and what stands behind it waits until then.
+    pub fn wait_behind_barrier(&mut self, place: usize, manner: Manner) -> Owed {
+        let connection = &mut self.connections[place];
+        let seq = connection.pending.next_seq();
+        connection.pending.wait(manner);
+        connection.barrier = true;
+        Owed { conn: connection.id, seq }
+    }
+
+    /// Goes on with a command whose reply is owed.
+    pub fn pursue(&mut self, owed: Owed, answer: Result<front::Answer, ClientError>) {
+        match answer {
+            Err(error) => self.settle(owed, Reply::Error(error)),
+            Ok(front::Answer::Reply(reply)) => self.settle(owed, reply),
+            Ok(front::Answer::Close(reply)) => {
+                self.settle(owed, reply);
+                if let Some(place) = self.place_of(owed.conn) {
+                    self.connections[place].closing = true;
+                    self.list(place);
+                }
+            }
+            Ok(front::Answer::AskAll(ask, fold)) => self.ask_all(ask, End::Fold(owed, fold)),
+            Ok(front::Answer::AskThen(ask, then)) => self.ask_all(ask, End::Then(owed, then)),
+            Ok(front::Answer::AskOne(core, ask, fold)) => {
+                let ticket = self.expect(1, End::Fold(owed, fold));
+                self.outbox.push((core, Message::Ask { from: self.node.core, ticket, ask }));
+            }
+            Ok(front::Answer::Background(reply, ask, later)) => {
+                self.settle(owed, reply);
+                self.ask_all(ask, End::Later(later));
+            }
+            Ok(front::Answer::WholeTables(change)) => {
+                let id = self.coordination.gather_id(self.node.core);
+                let gather = Gather::tables(id, change, &self.surroundings());
+                self.begin_gather(owed, id, gather);
+            }
+            Ok(front::Answer::Shutdown { hurry }) => {
+                self.shared.hurry.store(hurry, Ordering::Release);
+                self.shared.stopping.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    fn settle(&mut self, owed: Owed, reply: Reply) {
+        self.answer(Answer { conn: owed.conn, seq: owed.seq, reply }, None);
+    }
+
+    fn surroundings(&self) -> Surroundings<'_> {
+        let scope = self.owner.scope(TableId(0), u32::MAX);
+        Surroundings { map: &self.node.map, scope, tables: self.owner.setting.tables }
+    }
+
+    fn send_step(&mut self, shard: ShardId, step: Step) {
+        let core = self.node.map.owner(shard);
+        self.outbox.push((core, Message::Step(step)));
+    }
+
+    fn step_done(&mut self, done: StepDone) {
+        let number = done.gather().number;
+        let Some(mut gathering) = self.coordination.gathers.remove(&number) else {
+            unreachable!("a coordinator outlives its steps");
+        };
+        let mut steps = Vec::new();
+        let reply = gathering
+            .gather
+            .on(done, &self.surroundings(), &mut |shard, step| steps.push((shard, step)));
+        for (shard, step) in steps {
+            self.send_step(shard, step);
+        }
+        match reply {
+            Some(reply) => self.settle(gathering.owed, reply),
+            None => drop(self.coordination.gathers.insert(number, gathering)),
+        }
+    }
+
+    fn ask_all(&mut self, ask: Ask, end: End) {
+        let cores = self.node.cores;
+        let ticket = self.expect(usize::from(cores), end);
+        for core in 0..cores {
+            self.outbox.push((CoreId(core), Message::Ask { from: self.node.core, ticket, ask: ask.clone() }));
+        }
+    }
+
+    fn expect(&mut self, outstanding: usize, end: End) -> u64 {
+        let ticket = self.coordination.number();
+        let tells = (0..self.node.cores).map(|_| None).collect();
+        self.coordination.asked.insert(ticket, Asked { tells, outstanding, end });
+        ticket
+    }
+
+    fn told(&mut self, ticket: u64, core: CoreId, tell: Tell) {
+        let asked = self.coordination.asked.get_mut(&ticket).expect("each question is answered once by each");
+        asked.tells[usize::from(core.0)] = Some(tell);
+        asked.outstanding -= 1;
+        if asked.outstanding > 0 {
+            return;
+        }
+        let Asked { tells, end, .. } = self.coordination.asked.remove(&ticket).expect("found a line above");
+        let tells = tells.into_iter().flatten().collect();
+        let now_ms = self.owner.clock.now_ms();
+        let (owed, answer): (Owed, Box<dyn FnOnce(&mut Ctx<'_>) -> Result<front::Answer, ClientError>>) = match end {
+            End::Later(later) => return later(&mut self.node, now_ms, tells),
+            End::Fold(owed, fold) => (owed, Box::new(move |ctx| Ok(front::Answer::Reply(fold(ctx, tells))))),
+            End::Then(owed, then) => (owed, Box::new(move |ctx| then(ctx, tells))),
+        };
+        let Some(place) = self.place_of(owed.conn) else { return };
+        let session = &mut self.connections[place].session;
+        let answer = answer(&mut Ctx { session, node: &mut self.node, now_ms });
+        self.pursue(owed, answer);
+    }
+
+    /// Takes what another core, or this one, has sent.
+    pub fn message(&mut self, message: Message) {
+        match message {
+            Message::Calls(calls) => self.owner.run_all(&calls),
+            Message::Answers(answers) => answers.into_iter().for_each(|answer| self.answer(answer, None)),
+            Message::Step(step) => self.owner.step(step),
+            Message::StepDone(done) => self.step_done(done),
+            Message::Ask { from, ticket, ask } => self.asked(from, ticket, ask),
+            Message::Tell { ticket, core, tell } => self.told(ticket, core, tell),
+        }
+    }
+
+    fn asked(&mut self, from: CoreId, ticket: u64, ask: Ask) {
+        let now_ms = self.owner.clock.now_ms();
+        let tell = match ask {
+            Ask::ClientList(filter) => {
+                let lines = self.connections.iter().map(|(_, connection)| connection);
+                let lines = lines.filter(|connection| client::filter_matches(&filter, &connection.session, now_ms));
+                Tell::Clients(lines.map(|connection| connection.line(now_ms)).collect())
+            }
+            Ask::ClientKill(filter) => {
+                let hit = |session| client::filter_matches(&filter, session, now_ms);
+                let places: Vec<_> = self
+                    .connections
+                    .iter()
+                    .filter(|(_, connection)| !connection.closing && hit(&connection.session))
+                    .map(|(place, _)| place)
+                    .collect();
+                for &place in &places {
+                    self.connections[place].closing = true;
+                    self.list(place);
+                }
+                Tell::Killed(places.len() as u64)
+            }
+            Ask::ClientPause { until_ms, writes_only } => {
+                if until_ms <= now_ms {
+                    self.unpause();
+                } else {
+                    self.pause = Some(Pause { until_ms, writes_only });
+                    self.owner.paused_writes = true;
+                }
+                Tell::Done
+            }
+            Ask::Configure(config) => {
+                self.configure(config);
+                Tell::Done
+            }
+            Ask::Stats => Tell::Stats(Box::new(self.stats_now())),
+            Ask::ResetStats => {
+                self.owner.stats.reset();
+                Tell::Done
+            }
+            about_keys => return self.owner.ask_keys(from, ticket, about_keys),
+        };
+        self.owner.tell(from, ticket, tell);
+    }
+
+    fn configure(&mut self, config: std::sync::Arc<crate::config::Config>) {
+        for shard in &mut self.owner.shards {
+            shard.set_fsync(config.appendfsync);
+        }
+        let value_max = self.owner.setting.value_max_bytes;
+        self.limits.bulk_max_bytes = config.proto_max_bulk_len.min(value_max);
+        self.node.config = config;
+    }
+
+    fn stats_now(&self) -> crate::metrics::CoreStats {
+        let mut stats = self.owner.stats.clone();
+        let buffers = |connection: &super::connection::Connection| {
+            (connection.input.capacity() as u64, connection.pending.out.len() as u64)
+        };
+        for (input, output) in self.connections.iter().map(|(_, connection)| buffers(connection)) {
+            stats.query_buffer_bytes += input;
+            stats.output_buffer_bytes += output;
+        }
+        stats.hot_cache_bytes = self.owner.shards.iter().map(|shard| shard.data.hot.cache_bytes()).sum();
+        stats.ops_per_second = self.node.ops_per_second();
+        stats
+    }
+}
+
+impl super::connection::Connection {
+    fn line(&self, now_ms: u64) -> String {
+        let extras = client::Extras {
+            query_bytes: self.input.len(),
+            query_free_bytes: self.input.capacity() - self.input.len(),
+            output_bytes: self.pending.out.len(),
+            pending_replies: self.pending.len(),
+            paused: self.paused,
+            closing: self.closing,
+        };
+        client::client_line(&self.session, &extras, now_ms)
+    }
+}
+

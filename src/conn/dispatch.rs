@@ -1,0 +1,296 @@
+//! From a connection's bytes to commands that run: in order, as far as they may.
+
+use super::pending::Gate;
+use super::serve::Core;
+use crate::command::{KeyCommand, flag};
+use crate::front::route::{self, Route};
+use crate::front::session::ReplyMode;
+use crate::front::table::Run;
+use crate::front::{Answer, Ctx, FrontCommand, gate};
+use crate::limits;
+use crate::resp::args::Args;
+use crate::resp::parse::{ParseLimits, Parser};
+use crate::resp::reply::Reply;
+use crate::shard::mesh::{Call, Calls, LineId, Message};
+use crate::slot::ShardId;
+
+/// What became of one command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Next,
+    /// It may not run yet: later, with all behind it.
+    Blocked,
+    /// As `Blocked`, because the core has too much to do: try again next turn.
+    Starved,
+    /// The connection ends.
+    Ends,
+}
+
+impl Core {
+    /// Takes bytes from a socket.
+    pub fn received(&mut self, place: usize, bytes: &[u8]) {
+        self.owner.stats.input_bytes += bytes.len() as u64;
+        let connection = &mut self.connections[place];
+        if connection.closing {
+            return;
+        }
+        if !connection.input.is_empty() || connection.blocked {
+            self.append(place, bytes);
+            self.resume(place);
+        } else {
+            let used = self.run_commands(place, bytes);
+            self.append(place, &bytes[used..]);
+        }
+        self.list(place);
+    }
+
+    fn append(&mut self, place: usize, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let config_max = self.node.config.client_query_buffer_limit as usize;
+        let connection = &mut self.connections[place];
+        if connection.closing {
+            return;
+        }
+        if connection.input.len() + bytes.len() > config_max {
+            tracing::warn!(client = connection.session.addr, "query buffer over its limit: connection closed");
+            connection.closing = true;
+            return;
+        }
+        if let Some(wanted) = connection.parser.wanted_bytes()
+            && wanted > connection.input.capacity()
+            && wanted <= config_max
+        {
+            connection.input.reserve_exact(wanted - connection.input.len());
+        }
+        connection.input.extend_from_slice(bytes);
+    }
+
+    /// Goes on with bytes that were kept.
+    pub fn resume(&mut self, place: usize) {
+        let connection = &mut self.connections[place];
+        if connection.input.is_empty() || connection.closing {
+            connection.blocked = false;
+            return;
+        }
+        connection.blocked = false;
+        let mut input = std::mem::take(&mut connection.input);
+        let used = self.run_commands(place, &input);
+        if used == input.len() {
+            // A buffer that one giant command has grown is not kept.
+            input.clear();
+            input.shrink_to(limits::INPUT_KEEP_BYTES);
+        } else if used > 0 {
+            input.drain(..used);
+        }
+        self.connections[place].input = input;
+    }
+
+    /// Runs what is complete; how many bytes were used.
+    fn run_commands(&mut self, place: usize, bytes: &[u8]) -> usize {
+        let connection = &mut self.connections[place];
+        let line = LineId { core: self.node.core, conn: connection.id };
+        let mut parser = std::mem::replace(&mut connection.parser, Parser::new());
+        let mut used = 0;
+        let parse_limits = self.limits_for(place);
+        while used < bytes.len() {
+            if used >= limits::PARSE_PER_TURN_MAX_BYTES {
+                self.hold(place, Flow::Starved);
+                break;
+            }
+            match parser.parse(&bytes[used..], &parse_limits) {
+                Ok(Some(length)) => {
+                    let args = parser.args(&bytes[used..]);
+                    let flow = if args.len() == 0 { Flow::Next } else { self.command(place, line, &args) };
+                    if matches!(flow, Flow::Blocked | Flow::Starved) {
+                        self.hold(place, flow);
+                        if parser.scratch().is_some() {
+                            // A typed line is taken apart anew; an array is not even looked at again.
+                            parser.advance();
+                        }
+                        break;
+                    }
+                    parser.advance();
+                    used += length;
+                    if flow == Flow::Ends {
+                        self.connections[place].closing = true;
+                        used = bytes.len();
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    let connection = &mut self.connections[place];
+                    let manner = connection.manner();
+                    connection.pending.reply(manner, Reply::Error(error.into()), None);
+                    connection.closing = true;
+                    used = bytes.len();
+                }
+            }
+        }
+        self.connections[place].parser = parser;
+        self.send_calls();
+        used
+    }
+
+    fn hold(&mut self, place: usize, flow: Flow) {
+        let connection = &mut self.connections[place];
+        connection.blocked = true;
+        if flow == Flow::Starved {
+            let id = connection.id;
+            self.starved.push(id);
+        }
+    }
+
+    /// Commands for other cores leave in one message for each.
+    fn send_calls(&mut self) {
+        for core in 0..self.calls.len() {
+            if let Some(calls) = self.calls[core].take() {
+                self.outbox.push((crate::slot::CoreId(core as u16), Message::Calls(calls)));
+            }
+        }
+    }
+
+    fn command(&mut self, place: usize, line: LineId, args: &Args<'_>) -> Flow {
+        let connection = &mut self.connections[place];
+        if connection.barrier || connection.pending.len() >= limits::PENDING_REPLIES_PER_CONNECTION_MAX {
+            return Flow::Blocked;
+        }
+        if connection.pending.out.len() >= limits::OUTPUT_PAUSE_BYTES {
+            return Flow::Blocked;
+        }
+        let password_set = self.node.config.requirepass.is_set();
+        let run = match gate::admit(&self.commands, &connection.session, password_set, args) {
+            Ok(run) => run,
+            Err(error) => {
+                let manner = connection.manner();
+                connection.pending.reply(manner, Reply::Error(error), None);
+                self.owner.stats.error_replies += 1;
+                return Flow::Next;
+            }
+        };
+        let flow = match run {
+            Run::Keys(command) => self.key_command(place, line, command, args),
+            Run::Front(command) => self.front_command(place, command, args),
+        };
+        if flow != Flow::Blocked && flow != Flow::Starved {
+            self.owner.stats.commands += 1;
+            let now_ms = self.owner.clock.now_ms();
+            let session = &mut self.connections[place].session;
+            session.last_command = run.spec().name;
+            session.last_command_ms = now_ms;
+            session.commands += 1;
+        }
+        flow
+    }
+
+    fn key_command(
+        &mut self,
+        place: usize,
+        line: LineId,
+        command: &'static KeyCommand,
+        args: &Args<'_>,
+    ) -> Flow {
+        if let Some(pause) = self.pause
+            && (!pause.writes_only || command.spec.has(flag::WRITE))
+        {
+            return Flow::Blocked;
+        }
+        let route = route::route(&self.node.map, self.node.hash, &command.spec, args);
+        let connection = &mut self.connections[place];
+        let table = connection.session.table;
+        match route {
+            Err(error) => {
+                let manner = connection.manner();
+                connection.pending.reply(manner, Reply::Error(error), None);
+                Flow::Next
+            }
+            Ok(Route::One(shard)) => self.one_shard(place, line, &Call { command, table, shard, args: *args }),
+            Ok(Route::Several(keys)) => {
+                if !connection.pending.is_empty() {
+                    return Flow::Blocked;
+                }
+                let call = Call { command, table, shard: ShardId(0), args: *args }.to_owned();
+                self.gather_command(place, call, &keys);
+                Flow::Next
+            }
+        }
+    }
+
+    fn one_shard(&mut self, place: usize, line: LineId, call: &Call<'_>) -> Flow {
+        let owner_core = self.node.map.owner(call.shard);
+        if owner_core == self.node.core {
+            if self.owner.is_full() {
+                return Flow::Starved;
+            }
+            let connection = &mut self.connections[place];
+            let seq = connection.pending.next_seq();
+            let manner = connection.manner();
+            match self.owner.run(line, seq, call) {
+                Some((reply, position)) => {
+                    if matches!(reply, Reply::Error(_)) {
+                        self.owner.stats.error_replies += 1;
+                    }
+                    let gate = (position > 0).then_some(Gate { shard: call.shard, position });
+                    connection.pending.reply(manner, reply, gate);
+                }
+                None => connection.pending.wait(manner),
+            }
+            return Flow::Next;
+        }
+        let to = usize::from(owner_core.0);
+        if self.congested[to] {
+            return Flow::Starved;
+        }
+        let connection = &mut self.connections[place];
+        let seq = connection.pending.next_seq();
+        let manner = connection.manner();
+        connection.pending.wait(manner);
+        self.owner.stats.hops += 1;
+        self.calls[to].get_or_insert_with(|| Calls::new(line)).push(call, seq);
+        Flow::Next
+    }
+
+    fn front_command(&mut self, place: usize, command: &'static FrontCommand, args: &Args<'_>) -> Flow {
+        if self.pause.is_some_and(|pause| !pause.writes_only) && command.spec.name != "client" {
+            return Flow::Blocked;
+        }
+        let now_ms = self.owner.clock.now_ms();
+        let connection = &mut self.connections[place];
+        let waits = !connection.pending.is_empty();
+        if waits && !command.spec.has(flag::FAST) {
+            // It may be a barrier: that is known only when it has run, and it must not run twice.
+            return Flow::Blocked;
+        }
+        let mut manner = connection.manner();
+        let mode_before = connection.session.reply_mode;
+        let mut ctx = Ctx { session: &mut connection.session, node: &mut self.node, now_ms };
+        let answer = (command.run)(&mut ctx, args);
+        // HELLO is answered in the protocol it has chosen, and CLIENT REPLY ON is answered.
+        manner.protocol = connection.session.protocol;
+        if connection.session.reply_mode == ReplyMode::On && mode_before == ReplyMode::Off {
+            manner.silent = false;
+        }
+        match answer {
+            Err(error) => {
+                self.owner.stats.error_replies += 1;
+                connection.pending.reply(manner, Reply::Error(error), None);
+            }
+            Ok(Answer::Reply(reply)) => connection.pending.reply(manner, reply, None),
+            Ok(Answer::Close(reply)) => {
+                connection.pending.reply(manner, reply, None);
+                return Flow::Ends;
+            }
+            Ok(later) => {
+                let owed = self.wait_behind_barrier(place, manner);
+                self.pursue(owed, Ok(later));
+            }
+        }
+        Flow::Next
+    }
+
+    fn limits_for(&self, place: usize) -> ParseLimits {
+        let unauthenticated = !self.connections[place].session.authenticated;
+        ParseLimits { unauthenticated: unauthenticated && self.node.config.requirepass.is_set(), ..self.limits }
+    }
+}

@@ -1,0 +1,183 @@
+//! Replies of one connection, in request order, and the bytes that are ready to leave.
+//!
+//! A reply that is ready while others before it are not waits here; bytes whose writes the log has not
+//! released wait behind a gate. Knows no socket.
+
+use crate::resp::encode::{self, Protocol};
+use crate::resp::reply::Reply;
+use crate::slot::ShardId;
+use std::collections::VecDeque;
+
+/// How a command's reply is to be sent: settled when the command arrives, since a later one may change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    pub protocol: Protocol,
+    /// CLIENT REPLY OFF or SKIP: nothing is sent.
+    pub silent: bool,
+}
+
+/// What a reply must wait for before it leaves: a position in a shard's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    pub shard: ShardId,
+    pub position: u64,
+}
+
+enum Slot {
+    Waiting(Manner),
+    Ready(Manner, Reply, Option<Gate>),
+}
+
+/// Bytes in order; those behind a gate may not leave before it opens.
+#[derive(Default)]
+pub struct Out {
+    bytes: Vec<u8>,
+    /// Where in `bytes` each gate stands, ascending.
+    gates: VecDeque<(usize, Gate)>,
+}
+
+impl Out {
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub fn is_gated(&self) -> bool {
+        !self.gates.is_empty()
+    }
+
+    fn push(&mut self, manner: Manner, reply: &Reply, gate: Option<Gate>) {
+        if manner.silent {
+            return;
+        }
+        if let Some(gate) = gate {
+            // One gate a shard in a row is enough: positions only grow.
+            match self.gates.back_mut() {
+                Some((at, last)) if *at == self.bytes.len() && last.shard == gate.shard => {
+                    last.position = last.position.max(gate.position);
+                }
+                _ => self.gates.push_back((self.bytes.len(), gate)),
+            }
+        }
+        encode::encode(reply, manner.protocol, &mut self.bytes);
+    }
+
+    /// Takes what may leave now; `released` says how far a shard's log is. `spare` becomes the next buffer.
+    pub fn take(&mut self, mut released: impl FnMut(ShardId) -> u64, spare: Vec<u8>) -> Vec<u8> {
+        while let Some((_, gate)) = self.gates.front()
+            && gate.position <= released(gate.shard)
+        {
+            self.gates.pop_front();
+        }
+        match self.gates.front().map(|(at, _)| *at) {
+            None => std::mem::replace(&mut self.bytes, spare),
+            Some(0) => Vec::new(),
+            Some(open) => {
+                let rest = self.bytes.split_off(open);
+                for (at, _) in &mut self.gates {
+                    *at -= open;
+                }
+                std::mem::replace(&mut self.bytes, rest)
+            }
+        }
+    }
+}
+
+/// The replies a connection is owed.
+#[derive(Default)]
+pub struct Pending {
+    first: u64,
+    slots: VecDeque<Slot>,
+    pub out: Out,
+}
+
+impl Pending {
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The number the next command's reply will go by.
+    pub fn next_seq(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    /// A reply that is there at once.
+    pub fn reply(&mut self, manner: Manner, reply: Reply, gate: Option<Gate>) {
+        if self.slots.is_empty() {
+            self.first += 1;
+            self.out.push(manner, &reply, gate);
+        } else {
+            self.slots.push_back(Slot::Ready(manner, reply, gate));
+        }
+    }
+
+    /// The command with number `next_seq()` will be answered later.
+    pub fn wait(&mut self, manner: Manner) {
+        self.slots.push_back(Slot::Waiting(manner));
+    }
+
+    /// The reply to an earlier command. What it held up moves to `out`.
+    pub fn answer(&mut self, seq: u64, reply: Reply, gate: Option<Gate>) {
+        let at = seq.checked_sub(self.first).expect("each command is answered once") as usize;
+        let slot = self.slots.get_mut(at).expect("only commands that wait are answered");
+        let Slot::Waiting(manner) = *slot else { panic!("each command is answered once") };
+        *slot = Slot::Ready(manner, reply, gate);
+        while let Some(Slot::Ready(..)) = self.slots.front() {
+            let Some(Slot::Ready(manner, reply, gate)) = self.slots.pop_front() else {
+                unreachable!("looked a line above");
+            };
+            self.first += 1;
+            self.out.push(manner, &reply, gate);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOUD: Manner = Manner { protocol: Protocol::Resp2, silent: false };
+
+    fn taken(pending: &mut Pending, released: u64) -> String {
+        String::from_utf8(pending.out.take(|_| released, Vec::new())).unwrap()
+    }
+
+    #[test]
+    fn replies_leave_in_request_order() {
+        let mut pending = Pending::default();
+        pending.reply(LOUD, Reply::Int(0), None);
+        let first = pending.next_seq();
+        pending.wait(LOUD);
+        pending.reply(LOUD, Reply::Int(2), None);
+        pending.wait(Manner { silent: true, ..LOUD });
+        assert_eq!(taken(&mut pending, 0), ":0\r\n");
+        pending.answer(first + 2, Reply::Int(3), None);
+        assert_eq!(taken(&mut pending, 0), "");
+        pending.answer(first, Reply::Int(1), None);
+        assert_eq!(taken(&mut pending, 0), ":1\r\n:2\r\n");
+        assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn what_stands_behind_a_gate_waits_for_the_log() {
+        let mut pending = Pending::default();
+        let gate = |position| Some(Gate { shard: ShardId(0), position });
+        pending.reply(LOUD, Reply::Int(1), None);
+        pending.reply(LOUD, Reply::Int(2), gate(7));
+        pending.reply(LOUD, Reply::Int(3), None);
+        pending.reply(LOUD, Reply::Int(4), gate(9));
+        assert_eq!(taken(&mut pending, 6), ":1\r\n");
+        assert_eq!(taken(&mut pending, 6), "");
+        assert_eq!(taken(&mut pending, 7), ":2\r\n:3\r\n");
+        assert!(pending.out.is_gated());
+        assert_eq!(taken(&mut pending, 9), ":4\r\n");
+        assert!(pending.out.is_empty() && !pending.out.is_gated());
+    }
+}

@@ -1,0 +1,489 @@
+//! The loop of one core: one turn takes what has arrived, runs it, commits once, and answers.
+//!
+//! Everything of the core is owned here; nothing in it is shared, nothing is locked.
+
+use super::connection::Connection;
+use super::coordinate::Coordination;
+use crate::error::Fault;
+use crate::front::node::Node;
+use crate::front::session::{ReplyMode, Session};
+use crate::front::table::CommandTable;
+use crate::limits;
+use crate::resp::encode::Protocol;
+use crate::resp::parse::ParseLimits;
+use crate::resp::reply::Reply;
+use crate::runtime::doorbell::Doorbell;
+use crate::runtime::executor;
+use crate::runtime::lanes::Lanes;
+use crate::runtime::ring::{ListenerId, RingEvent, SocketId, SocketRing};
+use crate::shard::mesh::{Answer, Calls, Message};
+use crate::shard::owner::Owner;
+use crate::slot::{CoreId, TableId};
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// What all cores of the process share: only flags and counters.
+#[derive(Default)]
+pub struct Shared {
+    /// Set by a signal or SHUTDOWN: every core ends what it has begun and stops.
+    pub stopping: AtomicBool,
+    /// Set by a second signal: do not wait for files to be written.
+    pub hurry: AtomicBool,
+    pub next_client_id: AtomicU64,
+    /// Connections of all cores.
+    pub clients: AtomicUsize,
+}
+
+pub struct Serving {
+    pub ring: SocketRing,
+    pub core: Core,
+}
+
+/// A core without its sockets: what commands run on.
+pub struct Core {
+    pub owner: Owner,
+    pub node: Node,
+    pub commands: CommandTable,
+    pub limits: ParseLimits,
+    pub shared: Arc<Shared>,
+    pub connections: Slab<Connection>,
+    pub by_socket: FxHashMap<SocketId, usize>,
+    pub coordination: Coordination,
+    /// Commands for other cores, gathered while one connection's bytes are read; by core.
+    pub calls: Vec<Option<Calls>>,
+    /// Messages of this core to itself.
+    pub inbox: VecDeque<Message>,
+    pub outbox: Vec<(CoreId, Message)>,
+    /// Connections that may be able to go on.
+    pub runnable: VecDeque<u64>,
+    /// Connections held back because this core or a lane has too much to do; tried again every turn.
+    pub starved: Vec<u64>,
+    /// Connections with bytes to send, or that are to end.
+    pub sendable: Vec<usize>,
+    /// Connections whose bytes wait for the log.
+    pub gated: Vec<usize>,
+    /// Lanes that are full, by core.
+    pub congested: Vec<bool>,
+    pub pause: Option<Pause>,
+    pub next_serial: u64,
+    pub stop_at: Option<Instant>,
+}
+
+/// CLIENT PAUSE in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    pub until_ms: u64,
+    pub writes_only: bool,
+}
+
+/// Connection ids: a serial number over the place in the slab.
+const PLACE_BITS: u32 = 24;
+
+/// How often idle connections are looked at.
+const IDLE_LOOK_EVERY_MS: u64 = 1000;
+
+/// How a core talks to the others.
+pub struct Links {
+    pub lanes: Lanes<Message>,
+    pub doorbells: Vec<Doorbell>,
+}
+
+impl Serving {
+    /// Serves until the process is to stop. A fault ends the whole process: the caller does it.
+    pub async fn run(mut self, mut links: Links, own_port: Option<ListenerId>) -> Result<(), Fault> {
+        let ring_failed = |error| Fault::new("the socket ring", error);
+        let (mut events, mut idle_look_ms) = (Vec::new(), 0);
+        loop {
+            self.ring.turn(&mut events).map_err(ring_failed)?;
+            let began = Instant::now();
+            self.core.owner.clock.tick();
+            let mut busy = !events.is_empty();
+            let mut ticked = false;
+            for event in events.drain(..) {
+                ticked |= matches!(event, RingEvent::Tick);
+                self.event(event, own_port).map_err(ring_failed)?;
+            }
+            busy |= self.take_messages(&mut links)?;
+            busy |= self.core.run_waiting();
+            if ticked {
+                self.core.owner.tick()?;
+                self.core.tick();
+                let now_ms = self.core.owner.clock.now_ms();
+                if now_ms >= idle_look_ms {
+                    idle_look_ms = now_ms + IDLE_LOOK_EVERY_MS;
+                    self.end_idle(now_ms);
+                }
+            }
+            self.core.owner.commit()?;
+            self.core.deliver();
+            self.send_replies().map_err(ring_failed)?;
+            busy |= self.send_messages(&mut links);
+            if self.stopped()? {
+                return Ok(());
+            }
+            if busy {
+                self.core.note_turn(began);
+                executor::yield_now().await;
+            } else {
+                self.sleep(&links).await.map_err(ring_failed)?;
+            }
+        }
+    }
+
+    async fn sleep(&mut self, links: &Links) -> std::io::Result<()> {
+        self.ring.prepare_sleep();
+        let work = links.lanes.waiting()
+            || links.lanes.any_congested()
+            || self.core.owner.has_results()
+            || self.core.has_work();
+        if work {
+            self.ring.cancel_sleep();
+            return Ok(());
+        }
+        self.ring.sleep().await
+    }
+
+    fn event(&mut self, event: RingEvent, own_port: Option<ListenerId>) -> std::io::Result<()> {
+        match event {
+            RingEvent::Accepted { listener, socket } => self.accepted(socket, Some(listener) == own_port)?,
+            RingEvent::Received { socket, data } => {
+                if let Some(&place) = self.core.by_socket.get(&socket) {
+                    self.core.received(place, self.ring.bytes(&data));
+                    self.pause_if_full(place)?;
+                }
+                self.ring.recycle(data);
+            }
+            RingEvent::Sent { socket, buf } => {
+                if let Some(&place) = self.core.by_socket.get(&socket) {
+                    let connection = &mut self.core.connections[place];
+                    connection.keep_spare(buf);
+                    if connection.blocked {
+                        self.core.runnable.push_back(self.core.connections[place].id);
+                    }
+                    self.core.list(place);
+                } else {
+                    // One that was refused: it has been told.
+                    self.ring.close(socket)?;
+                }
+            }
+            RingEvent::Closed { socket, error } => match self.core.by_socket.get(&socket) {
+                // What it has asked before is still answered.
+                Some(&place) if error.is_none() => {
+                    self.core.connections[place].closing = true;
+                    self.core.list(place);
+                }
+                Some(&place) => self.close(place)?,
+                None => self.ring.close(socket)?,
+            },
+            RingEvent::AcceptFailed { error, .. } => tracing::warn!(%error, "accepting a connection failed"),
+            RingEvent::Detached { .. } | RingEvent::Tick => {}
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, socket: SocketId, shard_aware: bool) -> std::io::Result<()> {
+        let core = &mut self.core;
+        let config = core.node.config.clone();
+        core.owner.stats.connections_received += 1;
+        if core.shared.clients.load(Ordering::Relaxed) >= config.maxclients as usize
+            || core.connections.len() >= 1 << PLACE_BITS
+        {
+            core.owner.stats.connections_rejected += 1;
+            return self.ring.send(socket, b"-ERR max number of clients reached\r\n".to_vec());
+        }
+        let (Ok(peer), Ok(local)) = (self.ring.peer_addr(socket), self.ring.local_addr(socket)) else {
+            return self.ring.close(socket);
+        };
+        if config.tcp_keepalive_s > 0 {
+            self.ring.set_keepalive(socket, config.tcp_keepalive_s)?;
+        }
+        core.shared.clients.fetch_add(1, Ordering::Relaxed);
+        let now_ms = core.owner.clock.now_ms();
+        let session = Session {
+            id: core.shared.next_client_id.fetch_add(1, Ordering::Relaxed) + 1,
+            table: TableId(0),
+            authenticated: !config.requirepass.is_set(),
+            protocol: Protocol::Resp2,
+            reply_mode: ReplyMode::On,
+            name: Bytes::new(),
+            lib_name: Bytes::new(),
+            lib_ver: Bytes::new(),
+            readonly: false,
+            no_evict: false,
+            no_touch: false,
+            addr: peer.to_string(),
+            laddr: local.to_string(),
+            fd: self.ring.fd(socket),
+            connected_ms: now_ms,
+            last_command_ms: now_ms,
+            last_command: "NULL",
+            commands: 0,
+            shard_aware,
+        };
+        let entry = core.connections.vacant_entry();
+        let place = entry.key();
+        core.next_serial += 1;
+        let id = core.next_serial << PLACE_BITS | place as u64;
+        entry.insert(Connection::new(id, socket, session));
+        core.by_socket.insert(socket, place);
+        core.owner.stats.connections_now += 1;
+        Ok(())
+    }
+
+    fn close(&mut self, place: usize) -> std::io::Result<()> {
+        let connection = self.core.connections.remove(place);
+        self.core.by_socket.remove(&connection.socket);
+        self.core.owner.stats.connections_now -= 1;
+        self.core.shared.clients.fetch_sub(1, Ordering::Relaxed);
+        self.ring.close(connection.socket)
+    }
+
+    /// Stops reading from a peer whose commands cannot run yet.
+    fn pause_if_full(&mut self, place: usize) -> std::io::Result<()> {
+        let connection = &mut self.core.connections[place];
+        if connection.blocked && !connection.paused && connection.input.len() >= limits::INPUT_PAUSE_BYTES {
+            connection.paused = true;
+            self.ring.pause_recv(connection.socket)?;
+        }
+        Ok(())
+    }
+
+    fn take_messages(&mut self, links: &mut Links) -> Result<bool, Fault> {
+        let mut busy = false;
+        while let Some(message) = self.core.inbox.pop_front() {
+            busy = true;
+            self.core.message(message);
+        }
+        let core = &mut self.core;
+        busy |= links.lanes.receive(limits::MESSAGES_PER_TURN_MAX, |_, message| core.message(message)) > 0;
+        busy |= core.owner.take_results()?;
+        Ok(busy)
+    }
+
+    /// Sends every connection's replies that may leave, ends those that are done, reads on from those
+    /// that have caught up.
+    fn send_replies(&mut self) -> std::io::Result<()> {
+        let Serving { ring, core } = self;
+        let gated = std::mem::take(&mut core.gated);
+        for place in gated {
+            core.list(place);
+        }
+        let mut sendable = std::mem::take(&mut core.sendable);
+        let mut ended = Vec::new();
+        for place in sendable.drain(..) {
+            let Some(connection) = core.connections.get_mut(place) else { continue };
+            connection.listed = false;
+            if connection.paused && connection.input.len() < limits::INPUT_PAUSE_BYTES / 2 {
+                connection.paused = false;
+                ring.resume_recv(connection.socket)?;
+            }
+            let owner = &core.owner;
+            let now_ms = owner.clock.now_ms();
+            if connection.over_output_limit(&core.node.config.client_output_buffer_limit.normal, now_ms) {
+                tracing::warn!(client = connection.session.addr, "output buffer over its limit: connection closed");
+                ended.push(place);
+                continue;
+            }
+            if ring.sending(connection.socket) {
+                continue;
+            }
+            let spare = std::mem::take(&mut connection.spare);
+            let bytes = connection.pending.out.take(|shard| owner.shard(shard).released(now_ms), spare);
+            if connection.pending.out.is_gated() {
+                core.gated.push(place);
+            }
+            if !bytes.is_empty() {
+                core.owner.stats.output_bytes += bytes.len() as u64;
+                ring.send(connection.socket, bytes)?;
+            } else if connection.closing && connection.pending.is_empty() && connection.pending.out.is_empty() {
+                ended.push(place);
+            }
+        }
+        // The list keeps its memory from turn to turn; what was listed meanwhile is kept.
+        sendable.append(&mut core.sendable);
+        core.sendable = sendable;
+        for place in ended {
+            self.close(place)?;
+        }
+        Ok(())
+    }
+
+    fn send_messages(&mut self, links: &mut Links) -> bool {
+        let core = &mut self.core;
+        core.outbox.append(&mut core.owner.outgoing);
+        let own = core.node.core;
+        let mut answers: Vec<Vec<Answer>> = Vec::new();
+        for (to, message) in core.outbox.drain(..) {
+            match message {
+                message if to == own => core.inbox.push_back(message),
+                Message::Answers(mut more) => {
+                    answers.resize_with(answers.len().max(usize::from(to.0) + 1), Vec::new);
+                    answers[usize::from(to.0)].append(&mut more);
+                }
+                message => links.lanes.send(usize::from(to.0), message),
+            }
+        }
+        for (to, answers) in answers.into_iter().enumerate().filter(|(_, answers)| !answers.is_empty()) {
+            links.lanes.send(to, Message::Answers(answers));
+        }
+        let doorbells = &links.doorbells;
+        links.lanes.flush(|to| doorbells[to].ring());
+        for (to, congested) in core.congested.iter_mut().enumerate() {
+            *congested = links.lanes.congested(to);
+        }
+        !core.inbox.is_empty()
+    }
+
+    fn end_idle(&mut self, now_ms: u64) {
+        let timeout_s = u64::from(self.core.node.config.timeout_s);
+        if timeout_s == 0 {
+            return;
+        }
+        let idle = |connection: &Connection| {
+            connection.pending.is_empty()
+                && now_ms.saturating_sub(connection.session.last_command_ms) > timeout_s * 1000
+        };
+        let places: Vec<_> =
+            self.core.connections.iter().filter(|(_, connection)| idle(connection)).map(|(place, _)| place).collect();
+        for place in places {
+            self.core.connections[place].closing = true;
+            self.core.list(place);
+        }
+    }
+
+    /// Whether this core has stopped, once the process is to stop.
+    fn stopped(&mut self) -> Result<bool, Fault> {
+        let core = &mut self.core;
+        if !core.shared.stopping.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let now = Instant::now();
+        let Some(stop_at) = core.stop_at else {
+            self.ring.stop_all_listening().map_err(|error| Fault::new("closing the listeners", error))?;
+            core.owner.seal_all();
+            core.stop_at = Some(now + limits::SHUTDOWN_WAIT);
+            return Ok(false);
+        };
+        let quiet = core.coordination.is_empty() && core.owner.is_quiet() && core.owner.is_synced();
+        let sealed = core.owner.upkeep_idle();
+        let hurry = core.shared.hurry.load(Ordering::Acquire);
+        Ok((quiet && (sealed || hurry)) || now >= stop_at)
+    }
+}
+
+impl Core {
+    pub fn new(owner: Owner, node: Node, shared: Arc<Shared>) -> Core {
+        let cores = usize::from(node.cores);
+        let limits = ParseLimits {
+            bulk_max_bytes: node.config.proto_max_bulk_len.min(owner.setting.value_max_bytes),
+            ..ParseLimits::default()
+        };
+        Core {
+            owner,
+            node,
+            commands: CommandTable::default(),
+            limits,
+            shared,
+            connections: Slab::new(),
+            by_socket: FxHashMap::default(),
+            coordination: Coordination::default(),
+            calls: (0..cores).map(|_| None).collect(),
+            inbox: VecDeque::new(),
+            outbox: Vec::new(),
+            runnable: VecDeque::new(),
+            starved: Vec::new(),
+            sendable: Vec::new(),
+            gated: Vec::new(),
+            congested: vec![false; cores],
+            pause: None,
+            next_serial: 0,
+            stop_at: None,
+        }
+    }
+
+    pub fn place_of(&self, id: u64) -> Option<usize> {
+        let place = (id & ((1 << PLACE_BITS) - 1)) as usize;
+        self.connections.get(place).filter(|connection| connection.id == id).map(|_| place)
+    }
+
+    /// Puts a connection on the list of those that are looked at when the turn's replies are sent.
+    pub fn list(&mut self, place: usize) {
+        if let Some(connection) = self.connections.get_mut(place)
+            && !connection.listed
+        {
+            connection.listed = true;
+            self.sendable.push(place);
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.inbox.is_empty() || !self.runnable.is_empty() || !self.starved.is_empty() || !self.sendable.is_empty()
+    }
+
+    /// Replies of this core's own commands that had to wait.
+    fn deliver(&mut self) {
+        for finished in std::mem::take(&mut self.owner.finished) {
+            let gate = super::pending::Gate { shard: finished.shard, position: finished.position };
+            self.answer(finished.answer, (gate.position > 0).then_some(gate));
+        }
+    }
+
+    pub fn answer(&mut self, answer: Answer, gate: Option<super::pending::Gate>) {
+        let Some(place) = self.place_of(answer.conn) else { return };
+        if matches!(answer.reply, Reply::Error(_)) {
+            self.owner.stats.error_replies += 1;
+        }
+        let connection = &mut self.connections[place];
+        connection.pending.answer(answer.seq, answer.reply, gate);
+        if connection.pending.is_empty() {
+            connection.barrier = false;
+        }
+        if connection.blocked {
+            self.runnable.push_back(connection.id);
+        }
+        self.list(place);
+    }
+
+    /// Goes on with connections that were held back; true if there was one.
+    fn run_waiting(&mut self) -> bool {
+        let starved = std::mem::take(&mut self.starved);
+        self.runnable.extend(starved);
+        let count = self.runnable.len();
+        for _ in 0..count {
+            let id = self.runnable.pop_front().expect("counted above");
+            if let Some(place) = self.place_of(id) {
+                self.resume(place);
+                self.list(place);
+            }
+        }
+        count > 0
+    }
+
+    fn tick(&mut self) {
+        if let Some(pause) = self.pause
+            && self.owner.clock.now_ms() >= pause.until_ms
+        {
+            self.unpause();
+        }
+        self.node.note_commands(self.owner.clock.now_ms(), self.owner.stats.commands);
+    }
+
+    pub fn unpause(&mut self) {
+        self.pause = None;
+        self.owner.paused_writes = false;
+        let blocked = self.connections.iter().filter(|(_, connection)| connection.blocked);
+        self.runnable.extend(blocked.map(|(_, connection)| connection.id));
+    }
+
+    fn note_turn(&mut self, began: Instant) {
+        let micros = began.elapsed().as_micros() as u64;
+        self.owner.stats.turns += 1;
+        self.owner.stats.turn_max_us = self.owner.stats.turn_max_us.max(micros);
+    }
+}
+

@@ -1,0 +1,81 @@
+//! The ordered reasons to refuse a command before it runs. Each check is named; the first that fails answers.
+
+use super::session::Session;
+use super::table::{CommandTable, Run};
+use crate::command::flag;
+use crate::error::ClientError;
+use crate::limits;
+use crate::resp::args::Args;
+
+/// Text that Redis quotes back of an unknown command: at most this many bytes of it and of its arguments.
+const QUOTED_MAX_BYTES: usize = 128;
+
+/// What may run, or why not.
+pub fn admit(
+    table: &CommandTable,
+    session: &Session,
+    password_set: bool,
+    args: &Args<'_>,
+) -> Result<Run, ClientError> {
+    let run = known(table, args)?;
+    right_arity(table, run, args)?;
+    authenticated(session, password_set, run)?;
+    names_fit(run, args)?;
+    Ok(run)
+}
+
+fn known(table: &CommandTable, args: &Args<'_>) -> Result<Run, ClientError> {
+    table.find(args.get(0)).ok_or_else(|| {
+        let mut quoted = String::new();
+        for arg in args.iter(1) {
+            if quoted.len() >= QUOTED_MAX_BYTES {
+                break;
+            }
+            let room = QUOTED_MAX_BYTES - quoted.len();
+            quoted.push_str(&format!("'{}' ", printable(arg, room)));
+        }
+        let name = printable(args.get(0), QUOTED_MAX_BYTES);
+        ClientError::new(format!("ERR unknown command '{name}', with args beginning with: {quoted}"))
+    })
+}
+
+fn right_arity(table: &CommandTable, run: Run, args: &Args<'_>) -> Result<(), ClientError> {
+    let spec = run.spec();
+    let Some(row) = table.spec_of(run, args) else {
+        let given = printable(args.get(1), QUOTED_MAX_BYTES);
+        let name = spec.name.to_ascii_uppercase();
+        return Err(ClientError::new(format!("ERR unknown subcommand '{given}'. Try {name} HELP.")));
+    };
+    if row.arity_allows(args.len()) {
+        return Ok(());
+    }
+    if std::ptr::eq(row, spec) {
+        return Err(ClientError::wrong_arity(spec.name));
+    }
+    Err(ClientError::wrong_arity(&format!("{}|{}", spec.name, row.name)))
+}
+
+fn authenticated(session: &Session, password_set: bool, run: Run) -> Result<(), ClientError> {
+    if session.authenticated || !password_set || run.spec().has(flag::NO_AUTH) {
+        return Ok(());
+    }
+    Err(ClientError::fixed("NOAUTH Authentication required."))
+}
+
+fn names_fit(run: Run, args: &Args<'_>) -> Result<(), ClientError> {
+    let Run::Keys(command) = run else { return Ok(()) };
+    if args.iter(1).all(|arg| arg.len() <= limits::KEY_NAME_MAX_BYTES) {
+        return Ok(());
+    }
+    let keys = command.spec.keys.of(args)?;
+    if keys.iter().any(|key| args.get(key.arg).len() > limits::KEY_NAME_MAX_BYTES) {
+        return Err(ClientError::fixed("ERR key name is longer than 65535 bytes"));
+    }
+    Ok(())
+}
+
+/// Bytes as Redis puts them into an error line: cut, and without line ends.
+fn printable(bytes: &[u8], room: usize) -> String {
+    let shown = &bytes[..bytes.len().min(room)];
+    String::from_utf8_lossy(shown).replace(['\r', '\n'], " ")
+}

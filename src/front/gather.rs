@@ -1,0 +1,304 @@
+//! The coordinator of a command on several shards: latch everywhere, fetch, compute once, commit, release.
+//!
+//! A machine without sockets or cores: steps go out, their answers come in, one reply results. First
+//! all shards are tried at once without waiting; if one is busy everything is given back and the
+//! latches are taken in ascending order, so that two coordinators cannot wait for each other.
+
+use super::WholeTables;
+use super::node::SlotMap;
+use super::route;
+use crate::command::{KeyArgs, flag};
+use crate::error::{ClientError, Stop};
+use crate::resp::reply::Reply;
+use crate::shard::latch::Names;
+use crate::shard::mesh::{Fetch, Fetched, GatherId, OwnedCall, ShardWork, Step, StepDone};
+use crate::slot::{ShardId, Slot, TableId};
+use crate::store::effects::{Operation, Origin, SlotRange, SlotWide};
+use crate::store::row::{Row, Version};
+use crate::store::tx::{Effect, KeyRef, Scope, Source, Tx};
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// What is to be done once everything is latched.
+enum Plan {
+    Command(OwnedCall),
+    Tables(WholeTables),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// All shards were asked at once.
+    Trying { outstanding: usize, busy: bool },
+    /// Latches are taken in order; this many are held.
+    Ordered { held: usize },
+    Committing { outstanding: usize },
+}
+
+struct Share {
+    shard: ShardId,
+    names: Names,
+    held: bool,
+}
+
+pub struct Gather {
+    id: GatherId,
+    plan: Plan,
+    /// Ascending.
+    shares: Vec<Share>,
+    exclusive: bool,
+    fetch: Fetch,
+    phase: Phase,
+    fetched: Vec<Fetched>,
+    reply: Option<Reply>,
+}
+
+/// What a coordinator may look at.
+pub struct Surroundings<'a> {
+    pub map: &'a SlotMap,
+    /// Its table is the command's own, whatever it says here.
+    pub scope: Scope,
+    /// Names that FLUSHALL covers.
+    pub tables: u32,
+}
+
+impl Gather {
+    pub fn command(id: GatherId, call: OwnedCall, keys: &KeyArgs, around: &Surroundings<'_>) -> Gather {
+        let mut by_shard: BTreeMap<ShardId, Vec<(TableId, Bytes)>> = BTreeMap::new();
+        let args = call.call().args;
+        for key in keys {
+            let name = args.get(key.arg);
+            let shard = route::shard_of(around.map, around.scope.hash, name);
+            let table = key.table.unwrap_or(call.table);
+            by_shard.entry(shard).or_default().push((table, Bytes::copy_from_slice(name)));
+        }
+        let spec = &call.command.spec;
+        let exclusive = spec.has(flag::WRITE);
+        let fetch = if spec.has(flag::WHOLE_VALUES) { Fetch::Values } else { Fetch::Rows };
+        let shares = by_shard.into_iter().map(|(shard, keys)| (shard, Names::Keys(keys)));
+        Gather::new(id, shares, exclusive, fetch, Plan::Command(call))
+    }
+
+    pub fn tables(id: GatherId, change: WholeTables, around: &Surroundings<'_>) -> Gather {
+        let names = match change {
+            WholeTables::Flush { table: Some(table) } => Names::Table(table),
+            WholeTables::Flush { table: None } | WholeTables::Swap { .. } => Names::Shard,
+        };
+        let shares = around.map.shards().map(|shard| (shard, names.clone()));
+        Gather::new(id, shares, true, Fetch::Nothing, Plan::Tables(change))
+    }
+
+    fn new(
+        id: GatherId,
+        shares: impl Iterator<Item = (ShardId, Names)>,
+        exclusive: bool,
+        fetch: Fetch,
+        plan: Plan,
+    ) -> Gather {
+        let shares: Vec<_> = shares.map(|(shard, names)| Share { shard, names, held: false }).collect();
+        let phase = Phase::Trying { outstanding: shares.len(), busy: false };
+        Gather { id, plan, shares, exclusive, fetch, phase, fetched: Vec::new(), reply: None }
+    }
+
+    /// The first steps: try everywhere at once.
+    pub fn start(&self, mut send: impl FnMut(ShardId, Step)) {
+        for share in &self.shares {
+            send(share.shard, self.acquire(share, false));
+        }
+    }
+
+    /// Takes an answer; the reply when all is done. Steps that follow from it go to `send`.
+    pub fn on(
+        &mut self,
+        done: StepDone,
+        around: &Surroundings<'_>,
+        send: &mut dyn FnMut(ShardId, Step),
+    ) -> Option<Reply> {
+        let failed = matches!(done, StepDone::Failed { .. });
+        let granted = matches!(done, StepDone::Acquired { .. });
+        match done {
+            StepDone::Acquired { shard, fetched, .. } => {
+                self.share(shard).held = true;
+                self.fetched.push(fetched);
+            }
+            StepDone::Failed { shard, reply, .. } => {
+                // A failed fetch holds its latches, a failed commit too.
+                self.share(shard).held = true;
+                self.reply.get_or_insert(reply);
+            }
+            StepDone::Busy { .. } | StepDone::Committed { .. } => {}
+        }
+        match &mut self.phase {
+            Phase::Trying { outstanding, busy } => {
+                *outstanding -= 1;
+                *busy |= !granted && !failed;
+                let (outstanding, busy) = (*outstanding, *busy);
+                if outstanding > 0 {
+                    return None;
+                }
+                if self.reply.is_some() {
+                    return self.end(send);
+                }
+                if busy {
+                    self.release(send);
+                    self.fetched.clear();
+                    self.phase = Phase::Ordered { held: 0 };
+                    send(self.shares[0].shard, self.acquire(&self.shares[0], true));
+                    return None;
+                }
+                self.compute(around, send)
+            }
+            Phase::Ordered { held } => {
+                *held += 1;
+                let held = *held;
+                if self.reply.is_some() {
+                    return self.end(send);
+                }
+                match self.shares.get(held) {
+                    Some(share) => {
+                        send(share.shard, self.acquire(share, true));
+                        None
+                    }
+                    None => self.compute(around, send),
+                }
+            }
+            Phase::Committing { outstanding } => {
+                *outstanding -= 1;
+                // When the home shard refuses, no part was ever sent.
+                if *outstanding == 0 || failed { self.end(send) } else { None }
+            }
+        }
+    }
+
+    fn share(&mut self, shard: ShardId) -> &mut Share {
+        self.shares.iter_mut().find(|share| share.shard == shard).expect("only asked shards answer")
+    }
+
+    fn acquire(&self, share: &Share, wait: bool) -> Step {
+        Step::Acquire {
+            gather: self.id,
+            shard: share.shard,
+            names: share.names.clone(),
+            exclusive: self.exclusive,
+            fetch: self.fetch,
+            wait,
+        }
+    }
+
+    fn release(&mut self, send: &mut dyn FnMut(ShardId, Step)) {
+        for share in self.shares.iter_mut().filter(|share| share.held) {
+            share.held = false;
+            send(share.shard, Step::Release { gather: self.id, shard: share.shard });
+        }
+    }
+
+    fn end(&mut self, send: &mut dyn FnMut(ShardId, Step)) -> Option<Reply> {
+        self.release(send);
+        self.reply.take()
+    }
+
+    /// Everything is latched and fetched: run the command once, over all shards' keys.
+    fn compute(&mut self, around: &Surroundings<'_>, send: &mut dyn FnMut(ShardId, Step)) -> Option<Reply> {
+        let (reply, mut works) = match &self.plan {
+            Plan::Tables(change) => (Reply::Ok, self.table_works(*change, around)),
+            Plan::Command(call) => run(call, std::mem::take(&mut self.fetched), around),
+        };
+        self.reply = Some(reply);
+        let Some((home, own)) = works.pop_first() else { return self.end(send) };
+        self.phase = Phase::Committing { outstanding: 1 + works.len() };
+        let parts = works.into_iter().collect();
+        send(home, Step::Commit { gather: self.id, shard: home, work: own, parts });
+        None
+    }
+
+    fn table_works(&self, change: WholeTables, around: &Surroundings<'_>) -> BTreeMap<ShardId, ShardWork> {
+        let work = |shard| {
+            let slots: Vec<_> =
+                around.map.slots_of(shard).map(|(first, last)| SlotRange { first, last }).into_iter().collect();
+            let flush = |table| Operation::SlotWide(SlotWide::Flush { table, slots: slots.clone() });
+            let operations = match change {
+                WholeTables::Flush { table: Some(table) } => vec![flush(table)],
+                WholeTables::Flush { table: None } => (0..around.tables).map(TableId).map(flush).collect(),
+                WholeTables::Swap { a, b } => vec![Operation::SlotWide(SlotWide::SwapTables { a, b })],
+            };
+            ShardWork { origin: Origin::SERVER, operations }
+        };
+        self.shares.iter().map(|share| (share.shard, work(share.shard))).collect()
+    }
+}
+
+fn run(
+    call: &OwnedCall,
+    fetched: Vec<Fetched>,
+    around: &Surroundings<'_>,
+) -> (Reply, BTreeMap<ShardId, ShardWork>) {
+    let mut source = FetchedSource::default();
+    for part in fetched {
+        source.take(part);
+    }
+    let borrowed = call.call();
+    let scope = Scope { table: call.table, ..around.scope };
+    let mut tx = Tx::new(scope, &mut source);
+    let reply = match (borrowed.command.run)(&mut tx, &borrowed.args) {
+        Ok(reply) => reply,
+        Err(Stop::Client(error)) => return (Reply::Error(error), BTreeMap::new()),
+        Err(stop) => {
+            tracing::error!(command = borrowed.command.spec.name, ?stop, "a command on several shards failed");
+            let error = ClientError::new(format!("ERR internal error: {stop:?}"));
+            return (Reply::Error(error), BTreeMap::new());
+        }
+    };
+    let origin = call.command.origin();
+    (reply, split(tx.into_effects(), origin, around.map))
+}
+
+fn split(effects: SmallVec<[Effect; 1]>, origin: Origin, map: &SlotMap) -> BTreeMap<ShardId, ShardWork> {
+    let mut works: BTreeMap<ShardId, ShardWork> = BTreeMap::new();
+    for effect in effects {
+        let shard = map.shard_of(effect.slot);
+        let work = works.entry(shard).or_insert_with(|| ShardWork { origin, operations: Vec::new() });
+        work.operations.push(Operation::Effect(effect));
+    }
+    works
+}
+
+/// Rows that the shards have sent; a key that is not among them was never latched.
+#[derive(Default)]
+struct FetchedSource {
+    rows: FxHashMap<(TableId, Bytes), Option<Row>>,
+    elements: FxHashMap<(TableId, Bytes, Version, Bytes), Bytes>,
+    next_index: FxHashMap<(TableId, Slot), u64>,
+}
+
+impl FetchedSource {
+    fn take(&mut self, fetched: Fetched) {
+        self.rows.extend(fetched.rows.into_iter().map(|(table, name, row)| ((table, name), row)));
+        let elements = fetched.elements.into_iter();
+        self.elements
+            .extend(elements.map(|(table, name, version, sub, value)| ((table, name, version, sub), value)));
+        self.next_index.extend(fetched.next_index.into_iter().map(|(table, slot, next)| ((table, slot), next)));
+    }
+}
+
+impl Source for FetchedSource {
+    fn row(&mut self, key: KeyRef<'_>) -> Result<Option<Row>, Stop> {
+        match self.rows.get(&(key.table, Bytes::copy_from_slice(key.name))) {
+            Some(row) => Ok(row.clone()),
+            None => Err(Stop::Fault("a key that the command's row does not name".into())),
+        }
+    }
+
+    fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
+        let name = Bytes::copy_from_slice(key.name);
+        Ok(self.elements.get(&(key.table, name, version, Bytes::copy_from_slice(sub))).cloned())
+    }
+
+    fn next_index(&mut self, table: TableId, slot: Slot) -> u64 {
+        self.next_index.get(&(table, slot)).copied().unwrap_or(1)
+    }
+
+    fn idle_seconds(&mut self, _key: KeyRef<'_>) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,174 @@
+//! What each core knows of its node: the configuration in force, the slot map, and what happened here.
+//! One copy per core, changed only by that core.
+
+use crate::config::Config;
+use crate::metrics::CoreStats;
+use crate::slot::{CoreId, ShardId, Slot, SlotHash};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// A core as a cluster client sees it: a node with a port of its own.
+#[derive(Clone, Debug)]
+pub struct CoreAddress {
+    pub core: CoreId,
+    /// 40 hex digits.
+    pub id: String,
+    pub port: u16,
+}
+
+/// Which shard holds a slot, and which core owns a shard. Slots lie in contiguous runs, shard by shard.
+#[derive(Clone, Debug)]
+pub struct SlotMap {
+    slots: u32,
+    shards: u32,
+    /// By shard.
+    owners: Vec<CoreId>,
+}
+
+impl SlotMap {
+    pub fn new(slots: u16, owners: Vec<CoreId>) -> SlotMap {
+        assert!(!owners.is_empty() && slots > 0, "a node has shards and slots");
+        SlotMap { slots: u32::from(slots), shards: owners.len() as u32, owners }
+    }
+
+    pub fn shard_of(&self, slot: Slot) -> ShardId {
+        ShardId((u32::from(slot.0) * self.shards / self.slots) as u16)
+    }
+
+    pub fn is_single(&self) -> bool {
+        self.shards == 1
+    }
+
+    pub fn owner(&self, shard: ShardId) -> CoreId {
+        self.owners[usize::from(shard.0)]
+    }
+
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.shards as u16).map(ShardId)
+    }
+
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// First and last slot of a shard; None if there are more shards than slots and it has none.
+    pub fn slots_of(&self, shard: ShardId) -> Option<(Slot, Slot)> {
+        let first = (u32::from(shard.0) * self.slots).div_ceil(self.shards);
+        let end = ((u32::from(shard.0) + 1) * self.slots).div_ceil(self.shards);
+        (first < end).then(|| (Slot(first as u16), Slot((end - 1) as u16)))
+    }
+}
+
+pub struct Node {
+    pub core: CoreId,
+    pub cores: u16,
+    pub hash: SlotHash,
+    pub map: SlotMap,
+    pub config: Arc<Config>,
+    /// File the configuration came from, for CONFIG REWRITE.
+    pub config_file: Option<PathBuf>,
+    /// Of the data directory; 40 hex digits.
+    pub run_id: String,
+    pub started_ms: u64,
+    /// The CPUs' own ports, when shard-aware ports are on.
+    pub addresses: Vec<CoreAddress>,
+    pub stats: CoreStats,
+    /// Shared by all cores, so that each tells the same; locked only by INFO keyspace, for a copy.
+    pub key_count: Arc<Mutex<KeyCount>>,
+    /// Last moment at which everything acknowledged was known to be on disk, seconds since the epoch.
+    pub last_save_s: u64,
+    rate: Rate,
+}
+
+impl Node {
+    /// A node as one core sees it at the start.
+    pub fn new(place: Place, config: Arc<Config>, key_count: Arc<Mutex<KeyCount>>, now_ms: u64) -> Node {
+        Node {
+            core: place.core,
+            cores: place.cores,
+            hash: place.hash,
+            map: place.map,
+            config,
+            config_file: place.config_file,
+            run_id: place.run_id,
+            started_ms: now_ms,
+            addresses: place.addresses,
+            stats: CoreStats::default(),
+            key_count,
+            last_save_s: now_ms / 1000,
+            rate: Rate::default(),
+        }
+    }
+
+    /// Takes a reading of the commands run so far, for the rate.
+    pub fn note_commands(&mut self, now_ms: u64, commands: u64) {
+        self.rate.note(now_ms, commands);
+    }
+
+    /// Commands in the last whole second on this core.
+    pub fn ops_per_second(&self) -> u64 {
+        self.rate.per_second
+    }
+}
+
+/// What does not change while a core runs.
+pub struct Place {
+    pub core: CoreId,
+    pub cores: u16,
+    pub hash: SlotHash,
+    pub map: SlotMap,
+    pub config_file: Option<PathBuf>,
+    pub run_id: String,
+    pub addresses: Vec<CoreAddress>,
+}
+
+/// Commands a second, measured once a second.
+#[derive(Default)]
+struct Rate {
+    since_ms: u64,
+    commands: u64,
+    per_second: u64,
+}
+
+impl Rate {
+    fn note(&mut self, now_ms: u64, commands: u64) {
+        let elapsed_ms = now_ms.saturating_sub(self.since_ms);
+        if elapsed_ms >= 1000 {
+            self.per_second = commands.saturating_sub(self.commands) * 1000 / elapsed_ms;
+            (self.since_ms, self.commands) = (now_ms, commands);
+        }
+    }
+}
+
+/// The exact count of all keys that INFO keyspace 1 starts: whether one runs, and what the last one found.
+#[derive(Clone, Debug, Default)]
+pub struct KeyCount {
+    /// When the last count was started, running or not. 0: never.
+    pub started_ms: u64,
+    pub running: bool,
+    /// How long the one that `tables` comes from took; None before the first has ended.
+    pub duration_ms: Option<u64>,
+    pub tables: Vec<(crate::slot::TableId, crate::shard::mesh::TableKeys)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_has_one_shard_and_the_ranges_agree() {
+        for (slots, shards) in [(1024u16, 1u16), (1024, 2), (1024, 7), (16384, 3), (4, 9)] {
+            let map = SlotMap::new(slots, vec![CoreId(0); usize::from(shards)]);
+            let mut seen = 0;
+            for shard in map.shards() {
+                if let Some((first, last)) = map.slots_of(shard) {
+                    for slot in first.0..=last.0 {
+                        assert_eq!(map.shard_of(Slot(slot)), shard, "{slots}/{shards} slot {slot}");
+                        seen += 1;
+                    }
+                }
+            }
+            assert_eq!(seen, u32::from(slots));
+        }
+    }
+}

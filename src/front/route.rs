@@ -1,0 +1,34 @@
+//! Where a command on keys runs: whole on one shard, or on several under a coordinator.
+
+use super::node::SlotMap;
+use crate::command::{KeyArgs, Keys, Spec};
+use crate::error::ClientError;
+use crate::resp::args::Args;
+use crate::slot::{ShardId, SlotHash};
+
+/// Which shards a command's keys lie on.
+pub enum Route {
+    One(ShardId),
+    Several(KeyArgs),
+}
+
+/// The plan for a command whose arity has been checked.
+pub fn route(map: &SlotMap, hash: SlotHash, spec: &Spec, args: &Args<'_>) -> Result<Route, ClientError> {
+    if let Keys::Span { first, last, .. } = spec.keys
+        && last == first as i32
+    {
+        return Ok(Route::One(shard_of(map, hash, args.get(first))));
+    }
+    let keys = spec.keys.of(args)?;
+    let mut shards = keys.iter().map(|key| shard_of(map, hash, args.get(key.arg)));
+    // A command whose keys nobody can find would have no place to run.
+    let first = shards.next().ok_or(ClientError::SYNTAX)?;
+    if map.is_single() || shards.all(|shard| shard == first) {
+        return Ok(Route::One(first));
+    }
+    Ok(Route::Several(keys))
+}
+
+pub fn shard_of(map: &SlotMap, hash: SlotHash, name: &[u8]) -> ShardId {
+    if map.is_single() { ShardId(0) } else { map.shard_of(hash.slot_of(name)) }
+}

@@ -1,0 +1,55 @@
+//! One connection's state as commands see and change it. Knows nothing of sockets.
+
+use crate::resp::encode::Protocol;
+use crate::slot::TableId;
+use bytes::Bytes;
+
+/// What CLIENT REPLY has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyMode {
+    On,
+    Off,
+    /// The next command's reply is not sent.
+    SkipNext,
+}
+
+pub struct Session {
+    /// Unique on this node, never used again.
+    pub id: u64,
+    pub table: TableId,
+    pub authenticated: bool,
+    pub protocol: Protocol,
+    pub reply_mode: ReplyMode,
+    pub name: Bytes,
+    pub lib_name: Bytes,
+    pub lib_ver: Bytes,
+    /// READONLY was sent (Redis Cluster).
+    pub readonly: bool,
+    pub no_evict: bool,
+    pub no_touch: bool,
+    /// Peer and own address as CLIENT LIST shows them.
+    pub addr: String,
+    pub laddr: String,
+    pub fd: i32,
+    /// Milliseconds since the epoch.
+    pub connected_ms: u64,
+    pub last_command_ms: u64,
+    pub last_command: &'static str,
+    pub commands: u64,
+    /// Accepted on this core's own port: its peer knows where keys live.
+    pub shard_aware: bool,
+}
+
+impl Session {
+    /// What RESET goes back to; the id, the addresses and the times stay.
+    pub fn reset(&mut self, password_set: bool) {
+        self.table = TableId(0);
+        self.authenticated = !password_set;
+        self.protocol = Protocol::Resp2;
+        self.reply_mode = ReplyMode::On;
+        self.name = Bytes::new();
+        self.readonly = false;
+        self.no_evict = false;
+        self.no_touch = false;
+    }
+}

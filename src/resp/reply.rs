@@ -1,0 +1,50 @@
+//! An answer as plain data, before it becomes bytes of RESP2 or RESP3.
+
+use crate::error::ClientError;
+use bytes::Bytes;
+
+/// What a command answers. Owned, so that it can cross cores.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    Ok,
+    /// `$-1` in RESP2, `_` in RESP3.
+    Nil,
+    /// `*-1` in RESP2, `_` in RESP3.
+    NilArray,
+    Int(i64),
+    /// A simple string: never holds CR or LF.
+    Simple(&'static str),
+    Bulk(Bytes),
+    Error(ClientError),
+    Array(Vec<Reply>),
+    /// Pairs; flattened to an array in RESP2.
+    Map(Vec<(Reply, Reply)>),
+    /// An array in RESP2.
+    Set(Vec<Reply>),
+    /// A bulk string in RESP2.
+    Double(f64),
+    /// `:0` and `:1` in RESP2.
+    Bool(bool),
+    /// Text for a human (`INFO`): bulk in RESP2, `=N txt:` in RESP3.
+    Verbatim(Bytes),
+    /// Out-of-band in RESP3, an array in RESP2.
+    Push(Vec<Reply>),
+    /// Nothing at all is sent (`CLIENT REPLY OFF`).
+    Silent,
+}
+
+impl Reply {
+    pub fn bulk(text: impl Into<Bytes>) -> Reply {
+        Reply::Bulk(text.into())
+    }
+
+    pub fn text(text: &str) -> Reply {
+        Reply::Bulk(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl From<ClientError> for Reply {
+    fn from(e: ClientError) -> Reply {
+        Reply::Error(e)
+    }
+}

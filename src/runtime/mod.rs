@@ -1,0 +1,10 @@
+//! The seam to the machine: pinned executors, the socket ring, lanes between cores, the blocking pool.
+//!
+//! The only room that says glommio or io_uring. Must not know Redis, storage or what the bytes mean.
+
+mod affinity;
+pub mod doorbell;
+pub mod executor;
+pub mod lanes;
+pub mod pool;
+pub mod ring;

@@ -1,0 +1,205 @@
+//! The data directory: who may use it, what it is, and what in it can never change.
+//!
+//! `haypile.id` is a small TOML file written once; `lock` is held while a server runs.
+
+use crate::error::Fault;
+use crate::slot::SlotHash;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Version of the directory as a whole; a higher one is refused.
+const DIRECTORY_FORMAT: u32 = 1;
+
+/// What was settled when the directory was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    pub format: u32,
+    /// 40 hex digits, chosen at random.
+    pub id: String,
+    pub shards: u16,
+    /// `crc32` or `crc16`.
+    pub slot_hash: String,
+    pub slots: u16,
+}
+
+impl Identity {
+    pub fn hash(&self) -> SlotHash {
+        if self.slot_hash == "crc16" { SlotHash::Crc16 } else { SlotHash::Crc32 { slots: self.slots } }
+    }
+}
+
+/// A data directory in use by this process.
+pub struct DataDir {
+    pub path: PathBuf,
+    pub identity: Identity,
+    /// Held until the process ends.
+    _lock: File,
+}
+
+/// What a new directory is to be, and what an old one must be where the user has said so.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// None: as the directory is, or one for each core.
+    pub shards: Option<u16>,
+    pub shards_if_new: u16,
+    pub hash: SlotHash,
+}
+
+impl DataDir {
+    /// Opens or makes the directory. Every refusal says what to do.
+    pub fn open(path: &Path, wanted: Wanted) -> Result<DataDir, Fault> {
+        let fault = |doing: &str, why: &dyn std::fmt::Display| {
+            Fault::new(format!("{doing} in {}", path.display()), why)
+        };
+        fs::create_dir_all(path).map_err(|error| fault("making the data directory", &error))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(|error| fault("opening the lock file", &error))?;
+        lock.try_lock().map_err(|_| {
+            fault("starting", &"another server uses this data directory; stop it or choose another --data-dir")
+        })?;
+        let file = path.join("haypile.id");
+        let identity = match fs::read_to_string(&file) {
+            Ok(text) => read(&text).map_err(|why| fault("reading haypile.id", &why))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                refuse_strangers(path)?;
+                let identity = fresh(wanted).map_err(|error| fault("choosing an identity", &error))?;
+                write(path, &identity).map_err(|error| fault("writing haypile.id", &error))?;
+                identity
+            }
+            Err(error) => return Err(fault("reading haypile.id", &error)),
+        };
+        agree(&identity, wanted).map_err(|why| fault("starting", &why))?;
+        Ok(DataDir { path: path.to_path_buf(), identity, _lock: lock })
+    }
+
+    pub fn shard(&self, shard: u16) -> PathBuf {
+        self.path.join(format!("shard-{shard:03}"))
+    }
+}
+
+fn read(text: &str) -> Result<Identity, String> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let head: Head = toml::from_str(text).map_err(|error| error.to_string())?;
+    if head.format > DIRECTORY_FORMAT {
+        return Err(format!(
+            "the data directory has format {}; this program knows up to {DIRECTORY_FORMAT}: use the program that \
+             made it, or a newer one",
+            head.format
+        ));
+    }
+    let identity: Identity = toml::from_str(text).map_err(|error| error.to_string())?;
+    if identity.shards == 0 || identity.slots == 0 || !["crc16", "crc32"].contains(&&*identity.slot_hash) {
+        return Err("it holds values no server has written".into());
+    }
+    Ok(identity)
+}
+
+/// A directory with something in it that is not ours is left alone.
+fn refuse_strangers(path: &Path) -> Result<(), Fault> {
+    let listing = |error| Fault::new(format!("listing {}", path.display()), error);
+    for entry in fs::read_dir(path).map_err(listing)? {
+        let name = entry.map_err(listing)?.file_name();
+        if name != "lock" && name != "lost+found" && name != "haypile.id.new" {
+            let why = format!(
+                "it holds {} but no haypile.id: not a data directory of this program",
+                name.to_string_lossy()
+            );
+            return Err(Fault::new(format!("starting in {}", path.display()), why));
+        }
+    }
+    Ok(())
+}
+
+fn fresh(wanted: Wanted) -> std::io::Result<Identity> {
+    let mut random = [0; 20];
+    std::io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut random)?;
+    let (slot_hash, slots) = match wanted.hash {
+        SlotHash::Crc16 => ("crc16", crate::slot::CLUSTER_SLOTS),
+        SlotHash::Crc32 { slots } => ("crc32", slots),
+    };
+    Ok(Identity {
+        format: DIRECTORY_FORMAT,
+        id: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+        shards: wanted.shards.unwrap_or(wanted.shards_if_new),
+        slot_hash: slot_hash.into(),
+        slots,
+    })
+}
+
+fn write(path: &Path, identity: &Identity) -> std::io::Result<()> {
+    let text = toml::to_string(identity).expect("plain fields are always TOML");
+    let new = path.join("haypile.id.new");
+    let mut file = File::create(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, path.join("haypile.id"))?;
+    File::open(path)?.sync_all()
+}
+
+fn agree(identity: &Identity, wanted: Wanted) -> Result<(), String> {
+    if let Some(shards) = wanted.shards
+        && shards != identity.shards
+    {
+        return Err(format!(
+            "this data directory was made with {} shards, not {shards}: the number is fixed; leave --shards out",
+            identity.shards
+        ));
+    }
+    if identity.hash() != wanted.hash {
+        return Err(format!(
+            "this data directory hashes keys with {} over {} slots, which is fixed: set slot_hash = \"{}\" and \
+             default_slot_num = {}",
+            identity.slot_hash, identity.slots, identity.slot_hash, identity.slots
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: Wanted = Wanted { shards: None, shards_if_new: 2, hash: SlotHash::Crc32 { slots: 1024 } };
+
+    fn refused(path: &Path, wanted: Wanted) -> String {
+        match DataDir::open(path, wanted) {
+            Ok(_) => panic!("it must be refused"),
+            Err(fault) => fault.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_directory_keeps_its_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path(), WANTED).unwrap();
+        assert!(refused(dir.path(), WANTED).contains("another server uses this data directory"));
+        let identity = first.identity.clone();
+        assert_eq!((identity.shards, identity.id.len()), (2, 40));
+        drop(first);
+        let again = DataDir::open(dir.path(), Wanted { shards_if_new: 8, ..WANTED }).unwrap();
+        assert_eq!(again.identity, identity);
+        drop(again);
+        assert!(refused(dir.path(), Wanted { shards: Some(3), ..WANTED }).contains("made with 2 shards, not 3"));
+        assert!(refused(dir.path(), Wanted { hash: SlotHash::Crc16, ..WANTED }).contains("crc32 over 1024"));
+    }
+
+    #[test]
+    fn newer_and_foreign_directories_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("haypile.id"), "format = 2\nnews = true\n").unwrap();
+        assert!(refused(dir.path(), WANTED).contains("has format 2"));
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("dump.rdb"), "REDIS").unwrap();
+        assert!(refused(dir.path(), WANTED).contains("dump.rdb"));
+    }
+}

@@ -1,0 +1,54 @@
+//! The server as a process: from the command line to serving cores, and back out again.
+//!
+//! Nothing here runs while commands are served.
+
+pub mod datadir;
+mod listen;
+mod log;
+mod start;
+
+use crate::config::{Config, ConfigError, Loaded};
+use crate::runtime::executor;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs `haypile` with these arguments.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let loaded = match Config::load(behind_subcommand(args)) {
+        Ok(loaded) => loaded,
+        Err(ConfigError::Asked(text)) => {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("haypile: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(why) = log::start(&loaded.config) {
+        eprintln!("haypile: {why}");
+        return ExitCode::from(2);
+    }
+    for line in &loaded.ignored {
+        tracing::warn!("{line}");
+    }
+    let ended = executor::check_host().map_err(Into::into).and_then(|()| serve(loaded));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            tracing::error!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(loaded: Loaded) -> Result<(), String> {
+    start::serve(loaded).map_err(|fault| fault.to_string())
+}
+
+/// What stands behind `haypile server`; `server` is the subcommand when none is named.
+fn behind_subcommand(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut args = args.skip(1).peekable();
+    args.next_if(|word| word == "server");
+    args
+}

@@ -1,0 +1,315 @@
+//! Puts a node together: directory, shards recovered, executors started; and waits until they stop.
+
+use super::datadir::{DataDir, Wanted};
+use super::listen;
+use crate::clock::Clock;
+use crate::config::{Config, Loaded};
+use crate::conn::serve::{Core, Links, Serving, Shared};
+use crate::error::Fault;
+use crate::front::node::{CoreAddress, KeyCount, Node, Place, SlotMap};
+use crate::limits::{self, Ledger};
+use crate::runtime::doorbell::Doorbell;
+use crate::runtime::executor;
+use crate::runtime::lanes::{Lanes, Mesh};
+use crate::runtime::pool::{Pool, PoolHandle};
+use crate::runtime::ring::{RingLimits, SocketRing};
+use crate::shard::mesh::Message;
+use crate::shard::open::{self, Opening, ShardPlan};
+use crate::shard::owner::{Owner, Setting};
+use crate::shard::work::Done;
+use crate::slot::{CoreId, ShardId};
+use crate::store::SharedMemory;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// What a core's thread is given before its executor runs.
+struct CorePlan {
+    place: Place,
+    config: Arc<Config>,
+    key_count: Arc<Mutex<KeyCount>>,
+    ledger: Ledger,
+    listeners: Vec<TcpListener>,
+    own_listeners: Vec<TcpListener>,
+    shards: Vec<ShardPlan>,
+    durable: Arc<[AtomicU64]>,
+    shared: Arc<Shared>,
+    /// Its doorbell goes out, what the others have comes in.
+    ready: Sender<(CoreId, Doorbell)>,
+    ties: Receiver<Ties>,
+}
+
+/// What can be handed over only when every core has its ring.
+struct Ties {
+    lanes: Lanes<Message>,
+    doorbells: Vec<Doorbell>,
+    pool: PoolHandle<Done>,
+    flusher: PoolHandle<Done>,
+}
+
+/// Serves until a signal or SHUTDOWN.
+pub fn serve(loaded: Loaded) -> Result<(), Fault> {
+    let config = Arc::new(loaded.config);
+    let allowed = executor::cpus().map_err(|error| Fault::new("reading the CPUs this process may use", error))?;
+    let cpus = core_cpus(&config, &allowed)?;
+    let cores = cpus.len() as u16;
+    let data = DataDir::open(&config.data_dir, wanted(&config, cores))?;
+    let shard_count = data.identity.shards;
+    let ledger = Ledger::from_budget(config.memory_budget, cores, shard_count)
+        .map_err(|why| Fault::new("dividing the memory budget", why))?;
+    let hash = data.identity.hash();
+    let owners: Vec<CoreId> =
+        (0..shard_count).map(|shard| CoreId((u32::from(shard) * u32::from(cores) / u32::from(shard_count)) as u16)).collect();
+    let map = SlotMap::new(data.identity.slots, owners.clone());
+
+    // Threads of RocksDB and of the pools stay off the data cores where there is another CPU.
+    let rest: Vec<usize> = allowed.iter().copied().filter(|cpu| !cpus.contains(&Some(*cpu))).collect();
+    let background = if rest.is_empty() { allowed.clone() } else { rest };
+    executor::confine_thread(&background).map_err(|error| Fault::new("placing background threads", error))?;
+
+    let listeners = listeners(&config, cores)?;
+    let memory = SharedMemory::new(
+        ledger.block_cache as usize,
+        ledger.memtables as usize,
+        background.len().clamp(1, 4),
+    )
+    .map_err(|error| Fault::new("preparing RocksDB", error))?;
+    let opening = Opening {
+        ledger: &ledger,
+        memory: &memory,
+        config: &config,
+        slots: data.identity.slots,
+        ranges: map.shards().map(|shard| map.slots_of(shard)).collect(),
+    };
+    let plans = open::recover(&opening, |shard: ShardId| data.shard(shard.0))?;
+
+    let shared = Arc::new(Shared::default());
+    let key_count = Arc::new(Mutex::new(KeyCount::default()));
+    let durable: Arc<[AtomicU64]> = (0..shard_count).map(|_| AtomicU64::new(0)).collect();
+    let (ready, doorbells) = channel();
+    let mut pools = Pools::start(&config, cores, &background)?;
+    let mut by_core: Vec<Vec<ShardPlan>> = (0..cores).map(|_| Vec::new()).collect();
+    for plan in plans {
+        by_core[usize::from(map.owner(plan.shard).0)].push(plan);
+    }
+    let failed: Arc<Mutex<Option<Fault>>> = Arc::default();
+    let (mut threads, mut ties) = (Vec::new(), Vec::new());
+    let addresses = core_addresses(&config, &data.identity.id, cores);
+    for (core, (shards, (listeners, own_listeners))) in by_core.into_iter().zip(listeners).enumerate() {
+        let (tie, receive) = channel();
+        ties.push(tie);
+        let plan = CorePlan {
+            place: Place {
+                core: CoreId(core as u16),
+                cores,
+                hash,
+                map: map.clone(),
+                config_file: loaded.file.clone(),
+                run_id: data.identity.id.clone(),
+                addresses: addresses.clone(),
+            },
+            config: config.clone(),
+            key_count: key_count.clone(),
+            ledger: ledger.clone(),
+            listeners,
+            own_listeners,
+            shards,
+            durable: durable.clone(),
+            shared: shared.clone(),
+            ready: ready.clone(),
+            ties: receive,
+        };
+        let failed = failed.clone();
+        let thread = executor::spawn_core(&format!("core-{core}"), cpus[core], move || async move {
+            if let Err(fault) = run_core(plan).await {
+                end_at_once(&fault, &failed);
+            }
+        });
+        threads.push(thread.map_err(|error| Fault::new("starting a core", error))?);
+    }
+    drop(ready);
+    let doorbells = tie_cores(cores, &doorbells, &ties, &mut pools)?;
+    watch_signals(shared, doorbells)?;
+    tracing::info!(
+        port = config.port,
+        cores,
+        shards = shard_count,
+        memory_budget_mib = config.memory_budget >> 20,
+        data_dir = %data.path.display(),
+        "ready"
+    );
+    for thread in threads {
+        thread.join().map_err(|_| Fault::new("a core", "panicked"))?;
+    }
+    pools.join();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// A failed write or sync of the log leaves nothing that may still be answered: the process ends as it
+/// is, without flushing RocksDB; the next start recovers.
+fn end_at_once(fault: &Fault, failed: &Mutex<Option<Fault>>) {
+    // The lock only makes sure that one core's words are printed whole.
+    let _one_at_a_time = failed.lock();
+    tracing::error!("{fault}: ending at once; the next start recovers from the log");
+    std::process::exit(70);
+}
+
+struct Pools {
+    cold: Pool,
+    flush: Pool,
+}
+
+/// Syncs and memtable switches that one core may have under way: two for each shard it may own.
+const FLUSH_JOBS_PER_CORE_MAX: usize = 64;
+
+impl Pools {
+    fn start(config: &Config, cores: u16, cpus: &[usize]) -> Result<Pools, Fault> {
+        let failed = |error| Fault::new("starting the blocking pool", error);
+        let cores = usize::from(cores);
+        let queue = cores * limits::COLD_IN_FLIGHT_PER_CORE_MAX;
+        let threads = usize::from(config.cold_threads).max(1);
+        Ok(Pools {
+            cold: Pool::start("cold", threads, queue, Some(cpus.to_vec())).map_err(failed)?,
+            // One flusher for the device: its syncs are what group commit waits for.
+            flush: Pool::start("flush", 1, cores * FLUSH_JOBS_PER_CORE_MAX, Some(cpus.to_vec())).map_err(failed)?,
+        })
+    }
+
+    fn join(self) {
+        self.cold.join();
+        self.flush.join();
+    }
+}
+
+fn tie_cores(
+    cores: u16,
+    ready: &Receiver<(CoreId, Doorbell)>,
+    ties: &[Sender<Ties>],
+    pools: &mut Pools,
+) -> Result<Vec<Doorbell>, Fault> {
+    let mut bells: Vec<Option<Doorbell>> = (0..cores).map(|_| None).collect();
+    for _ in 0..cores {
+        let (core, bell) = ready.recv().map_err(|_| Fault::new("starting", "a core ended before it was ready"))?;
+        bells[usize::from(core.0)] = Some(bell);
+    }
+    let bells: Vec<Doorbell> = bells.into_iter().flatten().collect();
+    let mesh = Mesh::new(usize::from(cores), limits::LANE_CAPACITY);
+    for ((lanes, bell), tie) in mesh.into_iter().zip(&bells).zip(ties) {
+        let pool = pools.cold.handle(bell.clone(), limits::COLD_IN_FLIGHT_PER_CORE_MAX);
+        let flusher = pools.flush.handle(bell.clone(), FLUSH_JOBS_PER_CORE_MAX);
+        let tied = tie.send(Ties { lanes, doorbells: bells.clone(), pool, flusher });
+        tied.map_err(|_| Fault::new("starting", "a core ended before it was ready"))?;
+    }
+    Ok(bells)
+}
+
+async fn run_core(plan: CorePlan) -> Result<(), Fault> {
+    let mut clock = Clock::system();
+    let ring_failed = |error| Fault::new("making the socket ring", error);
+    let (recv_buffers, recv_buffer_bytes) = plan.ledger.receive_buffers_per_core();
+    let limits = RingLimits { entries: 1024, recv_buffers, recv_buffer_bytes, tick_ms: 5, idle_tick_ms: 20 };
+    let mut ring = SocketRing::new(limits).map_err(ring_failed)?;
+    let setting = Setting {
+        core: plan.place.core,
+        hash: plan.place.hash,
+        tables: plan.config.databases,
+        value_max_bytes: plan.ledger.value_max,
+    };
+    let mut shards = Vec::new();
+    let mut upkeep = Vec::new();
+    for shard in plan.shards {
+        let (shard, keep) = open::replay(shard, &plan.ledger, plan.config.appendfsync, plan.durable.clone(), &mut clock)?;
+        shards.push(shard);
+        upkeep.push(keep);
+    }
+    plan.ready.send((plan.place.core, ring.doorbell())).map_err(|_| Fault::new("starting", "the start was given up"))?;
+    let ties = plan.ties.recv().map_err(|_| Fault::new("starting", "the start was given up"))?;
+    for listener in plan.listeners {
+        ring.listen(listener).map_err(ring_failed)?;
+    }
+    let mut own_port = None;
+    for listener in plan.own_listeners {
+        own_port = Some(ring.listen(listener).map_err(ring_failed)?);
+    }
+    let map = &plan.place.map;
+    let owners = map.shards().map(|shard| map.owner(shard)).collect();
+    let owner = Owner::new(setting, owners, clock, shards, ties.pool, ties.flusher, upkeep);
+    let node = Node::new(plan.place, plan.config, plan.key_count, owner.clock.now_ms());
+    let core = Core::new(owner, node, plan.shared);
+    Serving { ring, core }.run(Links { lanes: ties.lanes, doorbells: ties.doorbells }, own_port).await
+}
+
+fn core_cpus(config: &Config, allowed: &[usize]) -> Result<Vec<Option<usize>>, Fault> {
+    let chosen: Vec<usize> = config.pin_cpus.0.iter().map(|cpu| usize::from(*cpu)).collect();
+    let pinned = if chosen.is_empty() { allowed.to_vec() } else { chosen };
+    if let Some(cpu) = pinned.iter().find(|cpu| !allowed.contains(cpu)) {
+        return Err(Fault::new("placing cores", format!("CPU {cpu} of pin_cpus is not one this process may use")));
+    }
+    let cores = usize::from(config.cores);
+    // More cores than CPUs share them, unpinned: only tests want that.
+    Ok((0..cores).map(|core| if cores <= pinned.len() { Some(pinned[core]) } else { None }).collect())
+}
+
+fn wanted(config: &Config, cores: u16) -> Wanted {
+    let shards = (config.shards > 0).then_some(config.shards);
+    Wanted { shards, shards_if_new: cores, hash: config.slots() }
+}
+
+fn core_addresses(config: &Config, id: &str, cores: u16) -> Vec<CoreAddress> {
+    (0..cores)
+        .filter_map(|core| {
+            // The node's id, with the core in its last digits: stable over restarts, different for each.
+            let id = format!("{}{core:04x}", &id[..36]);
+            config.core_port(core).map(|port| CoreAddress { core: CoreId(core), id, port })
+        })
+        .collect()
+}
+
+type CoreListeners = (Vec<TcpListener>, Vec<TcpListener>);
+
+fn listeners(config: &Config, cores: u16) -> Result<Vec<CoreListeners>, Fault> {
+    let mut all: Vec<CoreListeners> = (0..cores).map(|_| (Vec::new(), Vec::new())).collect();
+    for address in &config.bind {
+        let shared = SocketAddr::new(address.ip, config.port);
+        match listen::check_free(shared) {
+            Err(fault) if address.optional => {
+                tracing::warn!("{fault}");
+                continue;
+            }
+            checked => checked?,
+        }
+        for (core, (on_shared, on_own)) in all.iter_mut().enumerate() {
+            on_shared.push(listen::shared(shared, config.tcp_backlog)?);
+            if let Some(port) = config.core_port(core as u16) {
+                on_own.push(listen::own(SocketAddr::new(address.ip, port), config.tcp_backlog)?);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// SIGTERM and SIGINT stop the server; a second one makes it hurry.
+fn watch_signals(shared: Arc<Shared>, doorbells: Vec<Doorbell>) -> Result<(), Fault> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| Fault::new("watching for signals", error))?;
+    let watch = move || {
+        for signal in signals.forever() {
+            if shared.stopping.swap(true, Ordering::AcqRel) {
+                tracing::info!(signal, "stopping in a hurry");
+                shared.hurry.store(true, Ordering::Release);
+            } else {
+                tracing::info!(signal, "stopping: again to hurry");
+            }
+            doorbells.iter().for_each(Doorbell::ring);
+        }
+    };
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(watch)
+        .map(drop)
+        .map_err(|error| Fault::new("watching for signals", error))
+}

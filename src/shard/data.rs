@@ -1,0 +1,219 @@
+//! What a shard's log has made visible: slots, rows in memory, and the way of both into RocksDB.
+//!
+//! The same code serves a turn and recovery. Knows no log: it is told which position it stands for.
+
+use super::hot::{ElementName, Hot, Known, RowName, RowNameRef};
+use super::slots::{NONE, SlotTable};
+use super::view::Undurable;
+use crate::binlog::Touch;
+use crate::error::Fault;
+use crate::slot::ShardId;
+use crate::store::effects::{Operation, SlotWide};
+use crate::store::tx::{Change, Effect};
+use crate::store::{Batch, Cached, Incarnation, Row, SlotEntry, Store, WriteError};
+use bytes::Bytes;
+
+pub struct Data {
+    pub store: Store,
+    pub slots: SlotTable,
+    pub hot: Hot,
+    pub undurable: Undurable,
+    /// Note what is not on disk yet: under `appendfsync always`.
+    pub note_undurable: bool,
+    batch: Batch,
+    /// The batch is built and RocksDB would have had to wait: nothing else is written until it is in.
+    stalled: bool,
+    /// The batch is refused because RocksDB has no room on its disk; it heals by itself.
+    files_full: bool,
+    /// Last transaction part applied here, by home shard.
+    pub parts_applied: Vec<(ShardId, u64)>,
+    /// Entries of the time index that have been dealt with: out of it with the next batch.
+    due_done: Vec<(u64, Incarnation, Bytes)>,
+}
+
+impl Data {
+    pub fn new(store: Store, slots: SlotTable, hot: Hot) -> Data {
+        Data {
+            batch: store.batch(),
+            store,
+            slots,
+            hot,
+            undurable: Undurable::default(),
+            note_undurable: false,
+            stalled: false,
+            files_full: false,
+            parts_applied: Vec::new(),
+            due_done: Vec::new(),
+        }
+    }
+
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    pub fn files_full(&self) -> bool {
+        self.files_full
+    }
+
+    /// A part of a transaction is in this shard's log; parts of one home come in the order of their numbers.
+    pub fn note_part(&mut self, home: ShardId, number: u64) {
+        match self.parts_applied.iter_mut().find(|(of, _)| *of == home) {
+            Some((_, last)) => *last = number,
+            None => self.parts_applied.push((home, number)),
+        }
+    }
+
+    pub fn forget_due(&mut self, expire_ms: u64, incarnation: Incarnation, name: Bytes) {
+        self.due_done.push((expire_ms, incarnation, name));
+    }
+
+    /// Makes what stands in the log visible: when it is written there, and at recovery.
+    pub fn show_operation(&mut self, operation: &Operation, lsn: u64, now_ms: u64) {
+        match operation {
+            Operation::Effect(effect) => self.show(effect, lsn, now_ms),
+            Operation::SlotWide(wide) => {
+                match wide {
+                    SlotWide::Flush { table, slots } => self.slots.flush(*table, slots),
+                    SlotWide::SwapTables { a, b } => self.slots.swap(*a, *b),
+                }
+                if self.note_undurable {
+                    self.undurable.note_wide(lsn);
+                }
+            }
+        }
+    }
+
+    pub fn show(&mut self, effect: &Effect, lsn: u64, now_ms: u64) {
+        let now_s = (now_ms / 1000) as u32;
+        let incarnation = match effect.change {
+            Change::Delete => self.slots.get(effect.table, effect.slot).incarnation,
+            _ => self.slots.for_write(effect.table, effect.slot).incarnation,
+        };
+        let row = RowName { incarnation, name: effect.name.clone() };
+        if self.note_undurable {
+            self.undurable.note(row.clone(), lsn);
+        }
+        match &effect.change {
+            Change::Put(value) => {
+                if !effect.existed.unwrap_or_else(|| self.hot.holds(row_ref(&row))) {
+                    self.slots.for_write(effect.table, effect.slot).keys += 1;
+                }
+                self.hot.write_row(row, Some(value.clone()), now_s);
+            }
+            Change::Delete => {
+                if incarnation != NONE {
+                    self.slots.for_write(effect.table, effect.slot).keys -= 1;
+                    self.hot.write_row(row, None, now_s);
+                }
+            }
+            Change::Element { version, sub, value } => {
+                let name = ElementName { row, version: *version, sub: sub.clone() };
+                self.hot.write_element(name, value.clone());
+            }
+        }
+    }
+
+    /// Takes the indexes that a record in the log has given its slots.
+    pub fn follow(&mut self, touches: &[Touch]) {
+        for touch in touches {
+            self.slots.set_index(touch.table, touch.slot, touch.index);
+        }
+    }
+
+    /// Offers RocksDB what the log has and RocksDB has not. Again after a stall: the same batch.
+    /// `position`: the last one that the log has written.
+    pub fn apply(&mut self, position: u64) -> Result<(), Fault> {
+        if !self.stalled {
+            if self.hot.is_clean() && self.due_done.is_empty() {
+                return Ok(());
+            }
+            self.fill_batch(position);
+        }
+        self.write_batch()
+    }
+
+    fn fill_batch(&mut self, position: u64) {
+        self.batch.clear();
+        for (name, row) in self.hot.written_rows() {
+            match row {
+                Some(row) => self.batch.put_row(name.incarnation, &name.name, row),
+                None => self.batch.delete_row(name.incarnation, &name.name),
+            }
+        }
+        for (name, value) in self.hot.written_elements() {
+            let row = &name.row;
+            match value {
+                Some(value) => {
+                    self.batch.put_element(row.incarnation, &row.name, name.version, &name.sub, value);
+                }
+                None => self.batch.delete_element(row.incarnation, &row.name, name.version, &name.sub),
+            }
+        }
+        for (expire_ms, incarnation, name) in self.due_done.drain(..) {
+            self.batch.delete_time(expire_ms, incarnation, &name);
+        }
+        self.batch.set_persisted(position);
+    }
+
+    fn write_batch(&mut self) -> Result<(), Fault> {
+        match self.store.write(&mut self.batch) {
+            Ok(()) => {
+                (self.stalled, self.files_full) = (false, false);
+                self.hot.settle();
+                Ok(())
+            }
+            Err(refused @ (WriteError::Stalled | WriteError::Full)) => {
+                self.stalled = true;
+                self.files_full = matches!(refused, WriteError::Full);
+                Ok(())
+            }
+            Err(WriteError::Fault(error)) => Err(Fault::new("writing to RocksDB", error)),
+        }
+    }
+
+    /// Writes the slot table, so that the coming memtable switch persists it with the data.
+    /// Only when nothing is stalled; false if RocksDB would have to wait.
+    pub fn write_slots(&mut self, position: u64, whole_floor: Option<u64>) -> Result<bool, Fault> {
+        assert!(!self.stalled && self.hot.is_clean(), "the turn is applied before the slot table is written");
+        self.batch.clear();
+        let batch = &mut self.batch;
+        self.slots.take_changed(|table, slot, state| {
+            batch.put_slot_entry(&SlotEntry {
+                table,
+                slot,
+                incarnation: state.incarnation,
+                next_index: state.next_index,
+                term: state.term,
+                keys_estimate: state.keys.max(0) as u64,
+            });
+        });
+        batch.put_next_incarnation(self.slots.next_incarnation());
+        for (home, number) in &self.parts_applied {
+            batch.put_part_applied(*home, *number);
+        }
+        batch.put_whole_floor(whole_floor.unwrap_or(0));
+        batch.set_persisted(position);
+        self.write_batch()?;
+        Ok(!self.stalled)
+    }
+
+    /// The row as memory knows it: None if only the disk can say.
+    pub fn peek_row(&mut self, incarnation: Incarnation, name: &Bytes) -> Option<Option<Row>> {
+        if incarnation == NONE {
+            return Some(None);
+        }
+        match self.hot.peek(RowNameRef { incarnation, name }) {
+            Known::Row(row) => Some(Some(row)),
+            Known::Absent => Some(None),
+            Known::Unknown => match self.store.row_cached(incarnation, name) {
+                Ok(Cached::Found(row)) => Some(Some(row)),
+                Ok(Cached::Absent) => Some(None),
+                Ok(Cached::Miss) | Err(_) => None,
+            },
+        }
+    }
+}
+
+fn row_ref(name: &RowName) -> RowNameRef<'_> {
+    RowNameRef { incarnation: name.incarnation, name: &name.name }
+}

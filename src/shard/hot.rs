@@ -1,0 +1,251 @@
+//! Rows in memory: what the running turn has written, and a bounded cache of what was used last.
+//!
+//! Both are written only by the owning core, together with the log, so neither is ever stale. The
+//! cache may forget anything; the turn's own writes stay until RocksDB has them.
+
+use crate::store::Incarnation;
+use crate::store::row::{Row, Version};
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::{Equivalent, HashMap};
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+use smallvec::SmallVec;
+use std::hash::{Hash, Hasher};
+
+/// A row's physical name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowName {
+    pub incarnation: Incarnation,
+    pub name: Bytes,
+}
+
+/// The same, borrowed for a look-up.
+#[derive(Clone, Copy)]
+pub struct RowNameRef<'a> {
+    pub incarnation: Incarnation,
+    pub name: &'a [u8],
+}
+
+impl Hash for RowName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        RowNameRef { incarnation: self.incarnation, name: &self.name }.hash(state);
+    }
+}
+
+impl Hash for RowNameRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.name);
+        state.write_u32(self.incarnation.0);
+    }
+}
+
+impl Equivalent<RowName> for RowNameRef<'_> {
+    fn equivalent(&self, key: &RowName) -> bool {
+        self.incarnation == key.incarnation && self.name == key.name
+    }
+}
+
+/// An element's physical name within the turn.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ElementName {
+    pub row: RowName,
+    pub version: Version,
+    pub sub: SmallVec<[u8; 16]>,
+}
+
+struct CachedRow {
+    row: Row,
+    /// Seconds since the epoch.
+    used_s: u32,
+}
+
+#[derive(Clone)]
+struct Weigh;
+
+/// What an entry costs beside its name and value: the cache's own bookkeeping and two heap blocks.
+const ENTRY_OVERHEAD_BYTES: u64 = 160;
+
+impl Weighter<RowName, CachedRow> for Weigh {
+    fn weight(&self, name: &RowName, cached: &CachedRow) -> u64 {
+        ENTRY_OVERHEAD_BYTES + (name.name.len() + cached.row.weight()) as u64
+    }
+}
+
+/// What memory knows of a row.
+pub enum Known {
+    Row(Row),
+    Absent,
+    Unknown,
+}
+
+pub struct Hot {
+    cache: Cache<RowName, CachedRow, Weigh, RandomState>,
+    cache_max_bytes: u64,
+    rows: HashMap<RowName, Option<Row>, RandomState>,
+    elements: HashMap<ElementName, Option<Bytes>, RandomState>,
+    written_bytes: usize,
+}
+
+impl Hot {
+    pub fn new(cache_max_bytes: u64) -> Hot {
+        // Only sizes the first allocation; the weight is what bounds the cache.
+        let items = (cache_max_bytes / 512).clamp(16, 1 << 20) as usize;
+        Hot {
+            cache: Cache::with(items, cache_max_bytes, Weigh, RandomState::default(), Default::default()),
+            cache_max_bytes,
+            rows: HashMap::default(),
+            elements: HashMap::default(),
+            written_bytes: 0,
+        }
+    }
+
+    pub fn row(&mut self, name: RowNameRef<'_>, now_s: u32) -> Known {
+        if let Some(mut cached) = self.cache.get_mut(&name) {
+            cached.used_s = now_s;
+            return Known::Row(cached.row.clone());
+        }
+        if self.rows.is_empty() {
+            return Known::Unknown;
+        }
+        match self.rows.get(&name) {
+            Some(Some(row)) => Known::Row(row.clone()),
+            Some(None) => Known::Absent,
+            None => Known::Unknown,
+        }
+    }
+
+    /// As `row`, without counting as a use.
+    pub fn peek(&self, name: RowNameRef<'_>) -> Known {
+        if let Some(cached) = self.cache.peek(&name) {
+            return Known::Row(cached.row.clone());
+        }
+        match self.rows.get(&name) {
+            Some(Some(row)) => Known::Row(row.clone()),
+            Some(None) => Known::Absent,
+            None => Known::Unknown,
+        }
+    }
+
+    /// An element the turn has written: `Some(None)` if it has deleted it.
+    pub fn element(&self, name: &ElementName) -> Option<&Option<Bytes>> {
+        if self.elements.is_empty() { None } else { self.elements.get(name) }
+    }
+
+    /// Whether the cache holds a row; it says nothing about rows it does not hold.
+    pub fn holds(&self, name: RowNameRef<'_>) -> bool {
+        self.cache.peek(&name).is_some() || matches!(self.rows.get(&name), Some(Some(_)))
+    }
+
+    pub fn used_s(&self, name: RowNameRef<'_>) -> Option<u32> {
+        self.cache.peek(&name).map(|cached| cached.used_s)
+    }
+
+    /// Takes a row that was read from RocksDB in this turn.
+    pub fn fill(&mut self, incarnation: Incarnation, name: &[u8], row: &Row, now_s: u32) {
+        let name = RowName { incarnation, name: Bytes::copy_from_slice(name) };
+        self.cache_row(name, row.clone(), now_s);
+    }
+
+    pub fn write_row(&mut self, name: RowName, row: Option<Row>, now_s: u32) {
+        self.written_bytes += name.name.len() + row.as_ref().map_or(0, Row::weight) + 64;
+        match &row {
+            Some(row) => self.cache_row(name.clone(), row.clone(), now_s),
+            None => drop(self.cache.remove(&RowNameRef { incarnation: name.incarnation, name: &name.name })),
+        }
+        self.rows.insert(name, row);
+    }
+
+    pub fn write_element(&mut self, name: ElementName, value: Option<Bytes>) {
+        self.written_bytes += name.row.name.len() + value.as_ref().map_or(0, Bytes::len) + 64;
+        self.elements.insert(name, value);
+    }
+
+    /// Nothing is written that RocksDB does not have.
+    pub fn is_clean(&self) -> bool {
+        self.rows.is_empty() && self.elements.is_empty()
+    }
+
+    /// Rows and elements written and not yet handed over.
+    pub fn written(&self) -> usize {
+        self.rows.len() + self.elements.len()
+    }
+
+    pub fn written_bytes(&self) -> usize {
+        self.written_bytes
+    }
+
+    pub fn written_rows(&self) -> impl Iterator<Item = (&RowName, &Option<Row>)> {
+        self.rows.iter()
+    }
+
+    pub fn written_elements(&self) -> impl Iterator<Item = (&ElementName, &Option<Bytes>)> {
+        self.elements.iter()
+    }
+
+    /// RocksDB has all that was written.
+    pub fn settle(&mut self) {
+        self.rows.clear();
+        self.elements.clear();
+        self.written_bytes = 0;
+    }
+
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+
+    fn cache_row(&mut self, name: RowName, row: Row, now_s: u32) {
+        // One entry may not push out a large share of the others.
+        if row.weight() as u64 > self.cache_max_bytes / 64 {
+            self.cache.remove(&RowNameRef { incarnation: name.incarnation, name: &name.name });
+            return;
+        }
+        self.cache.insert(name, CachedRow { row, used_s: now_s });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &'static str) -> RowName {
+        RowName { incarnation: Incarnation(1), name: Bytes::from_static(text.as_bytes()) }
+    }
+
+    fn at(text: &str) -> RowNameRef<'_> {
+        RowNameRef { incarnation: Incarnation(1), name: text.as_bytes() }
+    }
+
+    fn value(len: usize) -> Row {
+        Row::string(Bytes::from(vec![b'x'; len]))
+    }
+
+    #[test]
+    fn the_turns_writes_are_seen_whatever_the_cache_forgets() {
+        let mut hot = Hot::new(4096);
+        hot.write_row(name("a"), Some(value(3000)), 1);
+        assert!(matches!(hot.row(at("a"), 1), Known::Row(row) if row == value(3000)));
+        hot.write_row(name("a"), None, 1);
+        assert!(matches!(hot.row(at("a"), 1), Known::Absent));
+        hot.settle();
+        assert!(matches!(hot.row(at("a"), 1), Known::Unknown));
+    }
+
+    #[test]
+    fn a_value_too_big_for_the_cache_also_removes_the_old_one() {
+        let mut hot = Hot::new(64 * 1024);
+        hot.write_row(name("a"), Some(value(10)), 1);
+        hot.write_row(name("a"), Some(value(60_000)), 1);
+        hot.settle();
+        assert!(matches!(hot.row(at("a"), 1), Known::Unknown));
+    }
+
+    #[test]
+    fn the_cache_stays_inside_its_bound() {
+        let mut hot = Hot::new(64 * 1024);
+        for number in 0..10_000u32 {
+            hot.fill(Incarnation(1), &number.to_be_bytes(), &value(50), 1);
+        }
+        assert!(hot.cache_bytes() <= 64 * 1024);
+    }
+}

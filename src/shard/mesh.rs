@@ -1,0 +1,271 @@
+//! What crosses cores: owned data in closed enums. Each variant says who sends it, who gets it, and
+//! what happens when the lane is full: always the same, the sender keeps it in its overflow queue,
+//! in order, and stops reading its sockets until the lane has room.
+
+use super::latch::Names;
+use crate::command::KeyCommand;
+use crate::resp::args::{Args, Span};
+use crate::resp::reply::Reply;
+use crate::slot::{CoreId, ShardId, Slot, TableId};
+use crate::store::effects::{Operation, Origin};
+use crate::store::row::{Row, Version};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// One connection, as other cores name it. Its commands at one owner run in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LineId {
+    pub core: CoreId,
+    pub conn: u64,
+}
+
+/// A single-shard command whose bytes somebody else owns.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    pub command: &'static KeyCommand,
+    pub table: TableId,
+    pub shard: ShardId,
+    pub args: Args<'a>,
+}
+
+impl Call<'_> {
+    pub fn to_owned(&self) -> OwnedCall {
+        let mut bytes = Vec::with_capacity(self.args.iter(0).map(<[u8]>::len).sum());
+        let mut spans = Vec::with_capacity(self.args.len());
+        for arg in self.args.iter(0) {
+            spans.push(Span { start: bytes.len() as u32, len: arg.len() as u32 });
+            bytes.extend_from_slice(arg);
+        }
+        OwnedCall { command: self.command, table: self.table, shard: self.shard, bytes, spans }
+    }
+}
+
+/// A command that waits, or runs away from its core.
+pub struct OwnedCall {
+    pub command: &'static KeyCommand,
+    pub table: TableId,
+    pub shard: ShardId,
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl OwnedCall {
+    /// Moves the bytes out; what stays still says which command and shard it was.
+    pub fn take(&mut self) -> OwnedCall {
+        let (bytes, spans) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.spans));
+        OwnedCall { bytes, spans, ..*self }
+    }
+
+    pub fn call(&self) -> Call<'_> {
+        let args = Args::new(&self.bytes, &self.spans);
+        Call { command: self.command, table: self.table, shard: self.shard, args }
+    }
+}
+
+/// Commands of one socket read that go to one core, in one piece.
+pub struct Calls {
+    pub line: LineId,
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+    heads: Vec<CallHead>,
+}
+
+struct CallHead {
+    command: &'static KeyCommand,
+    table: TableId,
+    shard: ShardId,
+    seq: u64,
+    spans: (u32, u32),
+}
+
+impl Calls {
+    pub fn new(line: LineId) -> Calls {
+        Calls { line, bytes: Vec::new(), spans: Vec::new(), heads: Vec::new() }
+    }
+
+    pub fn push(&mut self, call: &Call<'_>, seq: u64) {
+        let from = self.spans.len() as u32;
+        for arg in call.args.iter(0) {
+            self.spans.push(Span { start: self.bytes.len() as u32, len: arg.len() as u32 });
+            self.bytes.extend_from_slice(arg);
+        }
+        let spans = (from, self.spans.len() as u32);
+        self.heads.push(CallHead { command: call.command, table: call.table, shard: call.shard, seq, spans });
+    }
+
+    pub fn bytes_held(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// The commands in order, each with the number its reply goes by.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Call<'_>)> {
+        self.heads.iter().map(|head| {
+            let spans = &self.spans[head.spans.0 as usize..head.spans.1 as usize];
+            let args = Args::new(&self.bytes, spans);
+            (head.seq, Call { command: head.command, table: head.table, shard: head.shard, args })
+        })
+    }
+}
+
+/// The reply to one command, on its way to the connection.
+pub struct Answer {
+    pub conn: u64,
+    pub seq: u64,
+    pub reply: Reply,
+}
+
+/// A multi-shard command in progress, named by its coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GatherId {
+    pub core: CoreId,
+    pub number: u64,
+}
+
+/// What the coordinator wants to know of keys it has latched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    Nothing,
+    Rows,
+    /// Rows, and the pieces of long strings.
+    Values,
+}
+
+/// What one shard knows of the keys it was asked to latch.
+#[derive(Default)]
+pub struct Fetched {
+    pub rows: Vec<(TableId, Bytes, Option<Row>)>,
+    pub elements: Vec<(TableId, Bytes, Version, Bytes, Bytes)>,
+    pub next_index: Vec<(TableId, Slot, u64)>,
+}
+
+/// What a command on several shards, or on whole tables, does to one shard.
+pub struct ShardWork {
+    pub origin: Origin,
+    pub operations: Vec<Operation>,
+}
+
+/// A step of a multi-shard command, from its coordinator to an owner (or from home to participant).
+pub enum Step {
+    /// Latch, then fetch. Answered by `StepDone::Acquired`, or at once by `Busy` unless `wait`.
+    Acquire { gather: GatherId, shard: ShardId, names: Names, exclusive: bool, fetch: Fetch, wait: bool },
+    /// To the only writing shard, or to the lowest of several (`parts` then names the others' work).
+    /// Latches stay until `Release`.
+    Commit { gather: GatherId, shard: ShardId, work: ShardWork, parts: Vec<(ShardId, ShardWork)> },
+    /// From the home shard to a participant, once the whole is in the log.
+    Part { gather: GatherId, shard: ShardId, home: ShardId, home_lsn: u64, number: u64, work: ShardWork },
+    /// Give the latches back. Not answered.
+    Release { gather: GatherId, shard: ShardId },
+    /// From a participant to the home: its parts up to `number` are in its RocksDB for good.
+    PartsPersisted { home: ShardId, participant: ShardId, number: u64 },
+}
+
+/// From an owner to the coordinator.
+pub enum StepDone {
+    Acquired { gather: GatherId, shard: ShardId, fetched: Fetched },
+    Busy { gather: GatherId, shard: ShardId },
+    /// This shard's share is logged and visible.
+    Committed { gather: GatherId, shard: ShardId },
+    Failed { gather: GatherId, shard: ShardId, reply: Reply },
+}
+
+impl StepDone {
+    pub fn gather(&self) -> GatherId {
+        match self {
+            StepDone::Acquired { gather, .. }
+            | StepDone::Busy { gather, .. }
+            | StepDone::Committed { gather, .. }
+            | StepDone::Failed { gather, .. } => *gather,
+        }
+    }
+}
+
+/// A question to every core (or one), answered by each with a `Tell`.
+#[derive(Clone)]
+pub enum Ask {
+    /// All keys of a table that match, up to a limit in bytes.
+    Keys { table: TableId, pattern: Bytes, limit_bytes: usize },
+    /// One piece of SCAN on one shard.
+    Scan(Arc<ScanAsk>),
+    RandomKey { table: TableId, seed: u64 },
+    /// Estimated keys, counted exactly where they are few.
+    DbSize { table: TableId },
+    /// Counts every key of every table, in the background.
+    CountKeys,
+    CountKeysInSlot { table: TableId, slot: Slot },
+    KeysInSlot { table: TableId, slot: Slot, count: usize },
+    /// Estimates of all tables that hold something.
+    Keyspace,
+    ClientList(Arc<ClientFilter>),
+    ClientKill(Arc<ClientFilter>),
+    ClientPause { until_ms: u64, writes_only: bool },
+    /// This configuration holds from now on.
+    Configure(Arc<crate::config::Config>),
+    Stats,
+    ResetStats,
+}
+
+/// Which connections CLIENT LIST and CLIENT KILL mean; every condition set must hold.
+#[derive(Clone, Debug, Default)]
+pub struct ClientFilter {
+    pub ids: Vec<u64>,
+    pub addr: Option<Bytes>,
+    pub laddr: Option<Bytes>,
+    pub kind: Option<Bytes>,
+    pub user: Option<Bytes>,
+    pub max_age_seconds: Option<u64>,
+    /// The connection that must not be killed.
+    pub spare: Option<u64>,
+}
+
+pub struct ScanAsk {
+    pub table: TableId,
+    pub shard: ShardId,
+    pub from: Slot,
+    /// 0: from the slot's start.
+    pub token: u32,
+    pub pattern: Option<Bytes>,
+    pub kind: Option<Bytes>,
+    pub count: usize,
+}
+
+/// What one core answers.
+pub enum Tell {
+    Keys(Vec<Bytes>),
+    /// More keys than one reply may hold.
+    TooMany,
+    /// `next`: where to go on in this shard.
+    Scanned { keys: Vec<Bytes>, next: Option<(Slot, u32)> },
+    RandomKey(Option<Bytes>, u64),
+    Count(u64),
+    Keyspace(Vec<(TableId, TableKeys)>),
+    Clients(String),
+    Killed(u64),
+    Stats(Box<crate::metrics::CoreStats>),
+    Done,
+    Failed(String),
+}
+
+/// What is known of a table's keys without looking at each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableKeys {
+    pub keys: u64,
+    pub expires: u64,
+}
+
+/// Everything that travels between cores.
+pub enum Message {
+    Calls(Calls),
+    Answers(Vec<Answer>),
+    Step(Step),
+    StepDone(StepDone),
+    Ask { from: CoreId, ticket: u64, ask: Ask },
+    Tell { ticket: u64, core: CoreId, tell: Tell },
+}

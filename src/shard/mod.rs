@@ -1,0 +1,22 @@
+//! Shards and who owns them: turns, latches, what waits, what crosses cores.
+//!
+//! Reading order: `mesh` (what travels), `shard` (one turn of one shard), `owner` (commands that wait),
+//! `steps` (commands on several shards), `upkeep` (what time brings). Knows no socket and no session.
+
+pub mod data;
+pub mod hot;
+pub mod latch;
+pub mod line;
+pub mod mesh;
+pub mod open;
+pub mod owner;
+pub mod pace;
+pub mod scan;
+#[expect(clippy::module_inception, reason = "the room is named after what it holds")]
+pub mod shard;
+pub mod slots;
+pub mod steps;
+pub mod upkeep;
+pub mod view;
+pub mod wholes;
+pub mod work;

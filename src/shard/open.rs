@@ -1,0 +1,360 @@
+//! From a data directory to shards that can serve: what a crash has left is made whole first.
+//!
+//! In two passes. `recover` looks at all logs together, because a transaction over several shards must
+//! be whole or absent everywhere: parts without their whole are cut off, missing parts are noted.
+//! `replay` then opens each shard on its own core, with what its log has and its files have not.
+
+use super::data::Data;
+use super::hot::Hot;
+use super::mesh::ShardWork;
+use super::shard::Shard;
+use super::slots::SlotTable;
+use super::upkeep::Upkeep;
+use super::wholes::Wholes;
+use crate::binlog::{self, LogOptions, Lsn, Participant, RealDisk, Record, Txn};
+use crate::clock::Clock;
+use crate::config::{Config, Fsync};
+use crate::error::Fault;
+use crate::limits::{self, Ledger};
+use crate::slot::{ShardId, Slot};
+use crate::store::effects::{BodyReader, Operation, SlotRange, SlotWide};
+use crate::store::{SharedMemory, Store, StoreError, StoreOptions};
+use bytes::Bytes;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What all shards are opened with.
+pub struct Opening<'a> {
+    pub ledger: &'a Ledger,
+    pub memory: &'a SharedMemory,
+    pub config: &'a Config,
+    pub slots: u16,
+    /// First and last slot by shard; None for a shard without slots.
+    pub ranges: Vec<Option<(Slot, Slot)>>,
+}
+
+/// A shard whose fate is decided and whose log is not yet replayed. Goes to the shard's core.
+pub struct ShardPlan {
+    pub shard: ShardId,
+    store: Store,
+    log: LogOptions,
+    persisted: Lsn,
+    cut_before: Option<Lsn>,
+    slots: u16,
+    range: Option<(Slot, Slot)>,
+    missing: Vec<Missing>,
+    wholes: Wholes,
+    parts_applied: Vec<(ShardId, u64)>,
+}
+
+/// A part that its whole names and its shard does not have.
+struct Missing {
+    home: ShardId,
+    home_lsn: u64,
+    number: u64,
+    body: Bytes,
+}
+
+/// What the logs say of transactions, by shard.
+#[derive(Default)]
+struct Seen {
+    /// The first LSN that is not there.
+    end: u64,
+    parts: Vec<Part>,
+    wholes: Vec<Whole>,
+}
+
+struct Part {
+    lsn: u64,
+    home: ShardId,
+    home_lsn: u64,
+    number: u64,
+}
+
+struct Whole {
+    lsn: u64,
+    participants: Vec<Participant>,
+    body: Bytes,
+}
+
+/// Opens every store and settles transactions over several shards.
+pub fn recover(opening: &Opening<'_>, dir_of: impl Fn(ShardId) -> PathBuf) -> Result<Vec<ShardPlan>, Fault> {
+    let count = opening.ranges.len() as u16;
+    let mut plans = Vec::new();
+    for shard in (0..count).map(ShardId) {
+        plans.push(open_store(opening, shard, dir_of(shard))?);
+    }
+    if count > 1 {
+        settle_transactions(&mut plans)?;
+    }
+    Ok(plans)
+}
+
+fn open_store(opening: &Opening<'_>, shard: ShardId, dir: PathBuf) -> Result<ShardPlan, Fault> {
+    let fault = |error: &dyn std::fmt::Display| Fault::new(format!("opening shard {}", shard.0), error);
+    let log_dir = dir.join("log");
+    std::fs::create_dir_all(&log_dir).map_err(|error| fault(&error))?;
+    let options = StoreOptions {
+        create: true,
+        memtable_target_bytes: seal_bytes(opening.ledger) as usize,
+        direct_io: false,
+    };
+    let store = Store::open(&dir.join("db"), &options, opening.memory).map_err(|error| fault(&error))?;
+    let persisted = store.persisted_lsn().map_err(|error| fault(&error))?.unwrap_or(0);
+    let mut parts_applied = Vec::new();
+    for home in (0..opening.ranges.len() as u16).map(ShardId) {
+        match store.part_applied(home).map_err(|error| fault(&error))? {
+            0 => {}
+            number => parts_applied.push((home, number)),
+        }
+    }
+    let config = opening.config;
+    let log = LogOptions {
+        segment_bytes: config.binlog_segment_bytes,
+        piece_bytes: LogOptions::PIECE_BYTES.min(config.binlog_segment_bytes as usize / 8),
+        turn_bytes_max: limits::LOG_TURN_MAX_BYTES.min(config.binlog_segment_bytes / 2),
+        retain_bytes: config.binlog_retention_bytes,
+        retain_hours: u64::from(config.binlog_retention_hours),
+        ..LogOptions::new(log_dir, shard)
+    };
+    Ok(ShardPlan {
+        shard,
+        store,
+        log,
+        persisted: Lsn(persisted),
+        cut_before: None,
+        slots: opening.slots,
+        range: opening.ranges[usize::from(shard.0)],
+        missing: Vec::new(),
+        wholes: Wholes::default(),
+        parts_applied,
+    })
+}
+
+/// Memtables of one shard are sealed at this size: half its share, so that one can be written out
+/// while the next fills; and never so large that inserts become dear.
+fn seal_bytes(ledger: &Ledger) -> u64 {
+    (ledger.per_shard(ledger.memtables) / 2).min(limits::MEMTABLE_SEAL_MAX_BYTES)
+}
+
+fn settle_transactions(plans: &mut [ShardPlan]) -> Result<(), Fault> {
+    let mut seen = Vec::new();
+    for plan in plans.iter() {
+        seen.push(look(plan)?);
+    }
+    let all: Vec<u64> = seen.iter().map(|seen| seen.end).collect();
+    let ends = cut_parts_without_wholes(&seen, all.clone());
+    for (at, plan) in plans.iter_mut().enumerate() {
+        if ends[at] < all[at] {
+            plan.cut_before = Some(Lsn(ends[at]));
+        }
+    }
+    for (home, logs) in seen.iter().enumerate() {
+        for whole in logs.wholes.iter().filter(|whole| whole.lsn < ends[home]) {
+            settle_whole(plans, &seen, &ends, ShardId(home as u16), whole);
+        }
+    }
+    Ok(())
+}
+
+fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
+    let fault = |error: &dyn std::fmt::Display| Fault::new(format!("reading the log of shard {}", plan.shard.0), error);
+    let floor = plan.store.whole_floor().map_err(|error| fault(&error))?;
+    let from = match floor {
+        0 => plan.persisted,
+        floor => plan.persisted.min(Lsn(floor).before()),
+    };
+    let mut seen = Seen::default();
+    let mut note = |record: &Record<'_>| {
+        match record.txn {
+            Some(Txn::Part { home, home_lsn, number }) => {
+                seen.parts.push(Part { lsn: record.first.0, home: *home, home_lsn: *home_lsn, number: *number });
+            }
+            Some(Txn::Whole { participants }) => seen.wholes.push(Whole {
+                lsn: record.lsn.0,
+                participants: participants.clone(),
+                body: Bytes::copy_from_slice(record.body),
+            }),
+            None => {}
+        }
+        Ok(())
+    };
+    let found = binlog::examine(&RealDisk, &plan.log, from, None, &mut note).map_err(|error| fault(&error))?;
+    seen.end = found.last.0.max(plan.persisted.0) + 1;
+    Ok(seen)
+}
+
+/// Cuts until nothing changes: a cut may take wholes with it, whose parts must then go too. All that is
+/// cut is younger than the last sync of its home.
+fn cut_parts_without_wholes(seen: &[Seen], mut ends: Vec<u64>) -> Vec<u64> {
+    loop {
+        let mut changed = false;
+        for (at, logs) in seen.iter().enumerate() {
+            let orphan = logs.parts.iter().find(|part| {
+                part.lsn < ends[at] && part.home_lsn >= ends[usize::from(part.home.0)]
+            });
+            if let Some(part) = orphan {
+                ends[at] = part.lsn;
+                changed = true;
+            }
+        }
+        if !changed {
+            return ends;
+        }
+    }
+}
+
+fn settle_whole(plans: &mut [ShardPlan], seen: &[Seen], ends: &[u64], home: ShardId, whole: &Whole) {
+    let mut open = false;
+    for part in &whole.participants {
+        let at = usize::from(part.shard.0);
+        let plan = &mut plans[at];
+        let persisted = plan.parts_applied.iter().find(|(of, _)| *of == home).map_or(0, |(_, number)| *number);
+        let in_log = seen[at]
+            .parts
+            .iter()
+            .any(|have| have.home == home && have.number == part.number && have.lsn < ends[at]);
+        if part.number > persisted {
+            open = true;
+            if !in_log {
+                let body = whole.body.clone();
+                plan.missing.push(Missing { home, home_lsn: whole.lsn, number: part.number, body });
+            }
+        }
+        plans[usize::from(home.0)].wholes.resume(part.shard, part.number);
+    }
+    if open {
+        plans[usize::from(home.0)].wholes.open(whole.lsn, &whole.participants);
+    }
+}
+
+/// What of a whole falls on one shard.
+fn share(body: Bytes, range: Option<(Slot, Slot)>) -> Result<ShardWork, Box<dyn std::error::Error + Send + Sync>> {
+    let reader = BodyReader::new(body)?;
+    let origin = reader.origin();
+    let Some((first, last)) = range else { return Ok(ShardWork { origin, operations: Vec::new() }) };
+    let mine = SlotRange { first, last };
+    let mut operations: Vec<Operation> = Vec::new();
+    for operation in reader {
+        let operation = operation?;
+        let is_mine = match &operation {
+            Operation::Effect(effect) => mine.holds(effect.slot),
+            Operation::SlotWide(SlotWide::Flush { slots, .. }) => slots.iter().any(|range| mine.holds(range.first)),
+            // Every shard's share says the same: one of them is ours.
+            Operation::SlotWide(SlotWide::SwapTables { .. }) => !operations.contains(&operation),
+        };
+        if is_mine {
+            operations.push(operation);
+        }
+    }
+    Ok(ShardWork { origin, operations })
+}
+
+/// Rows and elements gathered before they are given to RocksDB during a replay.
+const REPLAY_BATCH: usize = 1024;
+
+/// Opens a shard on its core: replays, cuts, appends what was missing. Blocks: nothing is served yet.
+pub fn replay(
+    plan: ShardPlan,
+    ledger: &Ledger,
+    fsync: Fsync,
+    durable: Arc<[AtomicU64]>,
+    clock: &mut Clock,
+) -> Result<(Shard, Upkeep), Fault> {
+    let id = plan.shard;
+    let fault = |error: &dyn std::fmt::Display| Fault::new(format!("recovering shard {}", id.0), error);
+    let hot_bytes = ledger.per_shard(ledger.hot_cache);
+    let mut data =
+        stored(plan.store, plan.slots, plan.parts_applied, hot_bytes).map_err(|error| fault(&error))?;
+    let (mut records, mut homes) = (0u64, Vec::new());
+    let range = plan.range;
+    let mut show = |record: &Record<'_>| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        records += 1;
+        data.follow(record.touches);
+        let body = Bytes::copy_from_slice(record.body);
+        let (lsn, time_ms) = (record.lsn.0, record.time_ms);
+        match record.txn {
+            Some(Txn::Whole { .. }) => {
+                let work = share(body, range)?;
+                work.operations.iter().for_each(|operation| data.show_operation(operation, lsn, time_ms));
+            }
+            txn => {
+                if let Some(Txn::Part { home, home_lsn, number }) = txn {
+                    data.note_part(*home, *number);
+                    homes.push((*home, *home_lsn));
+                }
+                for operation in BodyReader::new(body)? {
+                    data.show_operation(&operation?, lsn, time_ms);
+                }
+            }
+        }
+        if data.hot.written() >= REPLAY_BATCH {
+            settle(&mut data, lsn)?;
+        }
+        Ok(())
+    };
+    let opened = binlog::open(Arc::new(RealDisk), plan.log, plan.persisted, plan.cut_before, &mut show);
+    let opened = opened.map_err(|error| fault(&error))?;
+    settle(&mut data, opened.last.0).map_err(|error| fault(&error))?;
+    data.slots.set_term(opened.term);
+    if let Some(cut) = &opened.cut {
+        tracing::warn!(shard = id.0, lsn = cut.lsn.0, file = %cut.path.display(), offset = cut.offset, "torn tail of the log cut");
+    }
+    if opened.ahead {
+        tracing::warn!(shard = id.0, lsn = opened.last.0, "the log ends before what RocksDB holds: going on behind it");
+    }
+    if records > 0 {
+        tracing::info!(shard = id.0, records, from = plan.persisted.0 + 1, to = opened.last.0, "log replayed");
+    }
+    note_garbage(&mut data).map_err(|error| fault(&error))?;
+    clock.tick();
+    let now_ms = clock.now_ms();
+    durable[usize::from(id.0)].store(opened.writer.durable().0, Ordering::Release);
+    let mut upkeep = Upkeep::new(plan.wholes, seal_bytes(ledger), plan.persisted.0, durable, now_ms);
+    homes.into_iter().for_each(|(home, lsn)| upkeep.needs_home(home, lsn));
+    let mut shard = Shard::new(id, data, opened.writer, fsync, now_ms);
+    for part in plan.missing {
+        let work = share(part.body, range).map_err(|error| fault(&error))?;
+        let txn = Txn::Part { home: part.home, home_lsn: part.home_lsn, number: part.number };
+        shard.join_work(&work, &[], Some(txn), now_ms);
+        shard.data.note_part(part.home, part.number);
+        upkeep.needs_home(part.home, part.home_lsn);
+        tracing::info!(shard = id.0, home = part.home.0, home_lsn = part.home_lsn, "missing part of a transaction added");
+    }
+    Ok((shard, upkeep))
+}
+
+/// The shard as RocksDB's files have it.
+fn stored(store: Store, slots: u16, parts: Vec<(ShardId, u64)>, hot_bytes: u64) -> Result<Data, StoreError> {
+    let mut table = SlotTable::new(slots, store.next_incarnation()?, 1);
+    for entry in store.slot_entries()? {
+        table.restore(entry.table, entry.slot, entry.incarnation, entry.next_index, entry.keys_estimate as i64);
+    }
+    let mut data = Data::new(store, table, Hot::new(hot_bytes));
+    data.parts_applied = parts;
+    Ok(data)
+}
+
+/// Gives RocksDB what was gathered, waiting for it if need be.
+fn settle(data: &mut Data, position: u64) -> Result<(), Fault> {
+    loop {
+        data.apply(position)?;
+        if !data.is_stalled() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What the files hold of incarnations that no slot uses is garbage of an earlier life.
+fn note_garbage(data: &mut Data) -> Result<(), StoreError> {
+    let (used, known) = (data.slots.incarnations(), data.slots.garbage().to_vec());
+    for incarnation in data.store.reader().view().incarnations()? {
+        if !used.contains(&incarnation) && !known.contains(&incarnation) {
+            data.slots.add_garbage(incarnation);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,504 @@
+//! The shards of one core and the commands that wait on them.
+//!
+//! Runs single-shard commands, local or hopped, in each connection's order; parks those that miss the
+//! disk, meet a latch or a closed gate, or are too long for a turn; hands finished replies back.
+//! Knows no socket: a connection is a `LineId` here.
+
+use super::latch::{Names, Request};
+use super::line::Lines;
+use super::mesh::{Answer, Call, Calls, LineId, Message, OwnedCall};
+use super::shard::{Halted, Holder, Ran, Shard};
+use super::work::{Away, Done, Job, Outcome};
+use crate::clock::Clock;
+use crate::command::flag;
+use crate::error::{ClientError, Fault, Stop};
+use crate::limits;
+use crate::metrics::CoreStats;
+use crate::resp::reply::Reply;
+use crate::runtime::pool::PoolHandle;
+use crate::slot::{CoreId, ShardId, SlotHash, TableId};
+use crate::store::Wanted;
+use crate::store::tx::Scope;
+use bytes::Bytes;
+use slab::Slab;
+use std::collections::VecDeque;
+
+/// What never changes while a core runs.
+#[derive(Clone, Copy)]
+pub struct Setting {
+    pub core: CoreId,
+    pub hash: SlotHash,
+    pub tables: u32,
+    pub value_max_bytes: u64,
+}
+
+/// A reply for a connection of this core; it may leave when `position` of its shard is released.
+pub struct Finished {
+    pub answer: Answer,
+    pub shard: ShardId,
+    pub position: u64,
+}
+
+/// A command that waits.
+struct Task {
+    line: LineId,
+    seq: u64,
+    call: OwnedCall,
+    /// Holds latches on its keys.
+    latched: bool,
+    /// Has been warmed once and must not be again: next time it runs away from the core.
+    warmed: bool,
+    /// What to do once the latches are there.
+    away: bool,
+}
+
+/// What must be in RocksDB before a job may look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    /// All that this local shard has written.
+    Shard(usize),
+    All,
+}
+
+/// How an attempt to run a command ended.
+enum Attempt {
+    Done(Reply, u64),
+    /// Writes are held back on this shard.
+    Gate,
+    Latch,
+    Cold(Wanted),
+    Away,
+}
+
+pub struct Owner {
+    pub setting: Setting,
+    /// By shard: the core that owns it.
+    pub(super) owners: Vec<CoreId>,
+    pub clock: Clock,
+    pub shards: Vec<Shard>,
+    /// By shard id: where it stands in `shards`.
+    local: Vec<Option<usize>>,
+    lines: Lines,
+    tasks: Slab<Task>,
+    /// Tasks that have what they waited for.
+    ready: VecDeque<usize>,
+    /// Tasks that wait for a shard's write gate, in order; by local shard.
+    gated: Vec<VecDeque<usize>>,
+    /// Jobs for the pool, sent when the turn is committed.
+    pub(super) jobs: VecDeque<(Needs, Job)>,
+    /// Syncs and memtable switches: a pool of their own, so that nothing stands before them.
+    pub(super) flush_jobs: VecDeque<Job>,
+    pub(super) pool: PoolHandle<Done>,
+    pub(super) flusher: PoolHandle<Done>,
+    /// Replies for this core's own connections.
+    pub finished: Vec<Finished>,
+    /// For other cores, sent when the turn is committed.
+    pub outgoing: Vec<(CoreId, Message)>,
+    /// Replies for other cores that wait for the log; by local shard.
+    held: Vec<VecDeque<(u64, CoreId, Message)>>,
+    pub(super) steps: super::steps::Steps,
+    pub(super) upkeep: Vec<super::upkeep::Upkeep>,
+    pub(super) scans: super::scan::Tokens,
+    /// Commands running on snapshots now: incarnations they may read are not erased.
+    pub(super) away_running: usize,
+    /// CLIENT PAUSE: keys do not expire either.
+    pub paused_writes: bool,
+    pub stats: CoreStats,
+}
+
+impl Owner {
+    pub fn new(
+        setting: Setting,
+        owners: Vec<CoreId>,
+        clock: Clock,
+        shards: Vec<Shard>,
+        pool: PoolHandle<Done>,
+        flusher: PoolHandle<Done>,
+        upkeep: Vec<super::upkeep::Upkeep>,
+    ) -> Owner {
+        let mut local = vec![None; owners.len()];
+        for (at, shard) in shards.iter().enumerate() {
+            local[usize::from(shard.id.0)] = Some(at);
+        }
+        Owner {
+            setting,
+            owners,
+            clock,
+            local,
+            lines: Lines::default(),
+            tasks: Slab::new(),
+            ready: VecDeque::new(),
+            gated: shards.iter().map(|_| VecDeque::new()).collect(),
+            jobs: VecDeque::new(),
+            flush_jobs: VecDeque::new(),
+            paused_writes: false,
+            pool,
+            flusher,
+            finished: Vec::new(),
+            outgoing: Vec::new(),
+            held: shards.iter().map(|_| VecDeque::new()).collect(),
+            steps: super::steps::Steps::new(shards.len()),
+            upkeep,
+            scans: super::scan::Tokens::default(),
+            away_running: 0,
+            stats: CoreStats::default(),
+            shards,
+        }
+    }
+
+    /// Where a shard of this core stands. A message for a shard of another core is a fault of the sender.
+    pub(super) fn at(&self, shard: ShardId) -> usize {
+        self.local[usize::from(shard.0)].expect("shards are sent only to their owner")
+    }
+
+    pub fn shard(&self, shard: ShardId) -> &Shard {
+        &self.shards[self.at(shard)]
+    }
+
+    pub fn scope(&self, table: TableId, steps_max: u32) -> Scope {
+        let Setting { hash, tables, value_max_bytes, .. } = self.setting;
+        Scope { table, hash, tables, now_ms: self.clock.now_ms(), value_max_bytes, steps_max }
+    }
+
+    /// Too much waits here: connections of this core should stop reading.
+    pub fn is_full(&self) -> bool {
+        self.tasks.len() >= limits::TASKS_PER_CORE_MAX
+    }
+
+    /// Runs a command of a connection of this core. The reply and the position it must wait for, or
+    /// None: it will come as `Finished` with this `seq`.
+    pub fn run(&mut self, line: LineId, seq: u64, call: &Call<'_>) -> Option<(Reply, u64)> {
+        let write = call.command.spec.has(flag::WRITE);
+        if self.lines.holds_back(line, write) {
+            self.lines.queue(line, seq, call.to_owned());
+            return None;
+        }
+        match self.attempt(call, false) {
+            Attempt::Done(reply, position) => Some((reply, position)),
+            waiting => {
+                self.lines.begin(line, write);
+                self.park(line, seq, call.to_owned(), waiting);
+                None
+            }
+        }
+    }
+
+    /// Runs what another core has sent for one of its connections.
+    pub fn run_all(&mut self, calls: &Calls) {
+        for (seq, call) in calls.iter() {
+            if let Some((reply, position)) = self.run(calls.line, seq, &call) {
+                self.deliver(calls.line, seq, call.shard, reply, position);
+            }
+        }
+    }
+
+    fn attempt(&mut self, call: &Call<'_>, latched: bool) -> Attempt {
+        let at = self.at(call.shard);
+        let write = call.command.spec.has(flag::WRITE);
+        let shard = &mut self.shards[at];
+        if write {
+            if shard.is_full() {
+                return Attempt::Done(Reply::Error(DISK_FULL), 0);
+            }
+            if !shard.accepts_writes() || !self.upkeep[at].admits() {
+                return Attempt::Gate;
+            }
+        }
+        if !latched && !shard.latches.is_empty() && blocked(shard, call, write) {
+            return Attempt::Latch;
+        }
+        if call.args.len() > limits::ARGS_PER_TURN_MAX {
+            return Attempt::Away;
+        }
+        let scope = self.scope(call.table, limits::STEPS_PER_TURN_MAX);
+        match self.shards[at].run(call, scope, &mut self.stats) {
+            Ok(Ran { reply, position }) => Attempt::Done(reply, position),
+            Err(Halted { stop: Stop::Cold, wanted }) => {
+                self.stats.cold_reads += 1;
+                Attempt::Cold(wanted.expect("a cold source says what it misses"))
+            }
+            Err(Halted { stop: Stop::Long, .. }) => Attempt::Away,
+            Err(Halted { stop: Stop::Client(error), .. }) => Attempt::Done(Reply::Error(error), 0),
+            Err(Halted { stop: Stop::Fault(text), .. }) => {
+                tracing::error!(shard = call.shard.0, command = call.command.spec.name, %text, "reading failed");
+                Attempt::Done(Reply::Error(ClientError::new(format!("ERR reading failed: {text}"))), 0)
+            }
+        }
+    }
+
+    fn park(&mut self, line: LineId, seq: u64, call: OwnedCall, why: Attempt) {
+        let task = Task { line, seq, call, latched: false, warmed: false, away: false };
+        let id = self.tasks.insert(task);
+        self.wait(id, why);
+    }
+
+    fn wait(&mut self, id: usize, why: Attempt) {
+        let task = &mut self.tasks[id];
+        let shard = task.call.shard;
+        let at = self.local[usize::from(shard.0)].expect("shards are sent only to their owner");
+        match why {
+            Attempt::Done(..) => unreachable!("a finished command does not wait"),
+            Attempt::Gate => self.gated[at].push_back(id),
+            Attempt::Latch => self.latch(id),
+            Attempt::Cold(_) if task.warmed => self.leave(id),
+            Attempt::Cold(wanted) => {
+                task.warmed = true;
+                let reader = self.shards[at].data.store.reader();
+                let job = move || Done::Warmed { task: id, result: reader.warm(&[wanted]) };
+                self.jobs.push_back((Needs::Nothing, Box::new(job)));
+            }
+            Attempt::Away => self.leave(id),
+        }
+    }
+
+    /// Runs a command on a snapshot, away from the core; one that writes latches its keys first.
+    fn leave(&mut self, id: usize) {
+        let task = &mut self.tasks[id];
+        if task.call.command.spec.has(flag::WRITE) && !task.latched {
+            task.away = true;
+            self.latch(id);
+            return;
+        }
+        self.stats.long_commands += 1;
+        self.away_running += 1;
+        let call = self.tasks[id].call.take();
+        let at = self.at(call.shard);
+        let scope = self.scope(call.table, u32::MAX);
+        let away = Away::new(&self.shards[at], call, scope);
+        self.jobs.push_back((Needs::Shard(at), Box::new(move || Done::Ran { task: id, outcome: away.run() })));
+    }
+
+    fn latch(&mut self, id: usize) {
+        let task = &self.tasks[id];
+        let call = task.call.call();
+        let exclusive = call.command.spec.has(flag::WRITE);
+        let names = Names::Keys(key_names(&call));
+        let at = self.at(call.shard);
+        if self.shards[at].latches.acquire(Request { owner: Holder::Task(id), names, exclusive }, true) {
+            self.latched(id);
+        }
+    }
+
+    /// A task has its latches now. It goes on in `run_ready`: a chain of waiting commands must not
+    /// become a chain of calls.
+    fn latched(&mut self, id: usize) {
+        self.tasks[id].latched = true;
+        self.ready.push_back(id);
+    }
+
+    fn run_ready(&mut self) {
+        while let Some(id) = self.ready.pop_front() {
+            if self.tasks[id].away { self.leave(id) } else { self.retry(id) }
+        }
+    }
+
+    fn retry(&mut self, id: usize) {
+        let latched = self.tasks[id].latched;
+        // The call is taken out while it runs: nothing it does can touch its own task.
+        let call = self.tasks[id].call.take();
+        match self.attempt(&call.call(), latched) {
+            Attempt::Done(reply, position) => self.finish(id, call.shard, reply, position),
+            waiting => {
+                self.tasks[id].call = call;
+                self.wait(id, waiting);
+            }
+        }
+    }
+
+    fn finish(&mut self, id: usize, shard: ShardId, reply: Reply, position: u64) {
+        let task = self.tasks.remove(id);
+        if task.latched {
+            self.unlatch(shard, &Holder::Task(id));
+        }
+        let write = task.call.command.spec.has(flag::WRITE);
+        self.deliver(task.line, task.seq, shard, reply, position);
+        self.lines.end(task.line, write);
+        while let Some((seq, call)) = self.lines.next(task.line) {
+            let (shard, write) = (call.shard, call.command.spec.has(flag::WRITE));
+            match self.attempt(&call.call(), false) {
+                Attempt::Done(reply, position) => {
+                    self.lines.end(task.line, write);
+                    self.deliver(task.line, seq, shard, reply, position);
+                }
+                waiting => self.park(task.line, seq, call, waiting),
+            }
+        }
+    }
+
+    /// Gives latches back and goes on with whoever has them now.
+    pub(super) fn unlatch(&mut self, shard: ShardId, holder: &Holder) {
+        let at = self.at(shard);
+        for next in self.shards[at].latches.release(holder) {
+            match next {
+                Holder::Task(id) => self.latched(id),
+                Holder::Gather(gather) => self.granted(gather, shard),
+            }
+        }
+    }
+
+    fn deliver(&mut self, line: LineId, seq: u64, shard: ShardId, reply: Reply, position: u64) {
+        let answer = Answer { conn: line.conn, seq, reply };
+        if line.core == self.setting.core {
+            self.finished.push(Finished { answer, shard, position });
+            return;
+        }
+        self.send_released(line.core, shard, position, Message::Answers(vec![answer]));
+    }
+
+    /// Sends a message once the shard's log has been released up to `position`.
+    pub(super) fn send_released(&mut self, to: CoreId, shard: ShardId, position: u64, message: Message) {
+        let at = self.at(shard);
+        if position <= self.shards[at].released(self.clock.now_ms()) || position == 0 {
+            self.outgoing.push((to, message));
+        } else {
+            self.held[at].push_back((position, to, message));
+        }
+    }
+
+    /// Something of the pool's has come back and was not looked at.
+    pub fn has_results(&self) -> bool {
+        self.pool.waiting() || self.flusher.waiting()
+    }
+
+    /// Takes what the pools have finished; true if there was something.
+    pub fn take_results(&mut self) -> Result<bool, Fault> {
+        let mut done = Vec::new();
+        self.pool.completed(|result| done.push(result));
+        self.flusher.completed(|result| done.push(result));
+        let any = !done.is_empty();
+        done.into_iter().try_for_each(|result| self.completed(result))?;
+        Ok(any)
+    }
+
+    /// Something the pool did is finished.
+    fn completed(&mut self, done: Done) -> Result<(), Fault> {
+        match done {
+            Done::Warmed { task, result } => match result {
+                Ok(()) => self.retry(task),
+                Err(error) => {
+                    let reply = Reply::Error(ClientError::new(format!("ERR reading failed: {error}")));
+                    let shard = self.tasks[task].call.shard;
+                    tracing::error!(shard = shard.0, %error, "reading failed");
+                    self.finish(task, shard, reply, 0);
+                }
+            },
+            Done::Ran { task, outcome } => self.returned(task, outcome),
+            Done::Fetched { gather, shard, result } => self.fetched(gather, shard, result),
+            Done::Scanned(scanned) => self.scanned(scanned),
+            Done::Told { to, message } => self.outgoing.push((to, *message)),
+            Done::Upkeep { shard, event } => self.upkeep_event(shard, event)?,
+        }
+        Ok(())
+    }
+
+    fn returned(&mut self, id: usize, outcome: Outcome) {
+        self.away_running -= 1;
+        self.tasks[id].call = outcome.call;
+        let shard_id = self.tasks[id].call.shard;
+        let at = self.at(shard_id);
+        let (reply, position) = match outcome.reply {
+            Ok(reply) if outcome.effects.is_empty() => {
+                (reply, self.shards[at].log.written().0)
+            }
+            Ok(reply) => {
+                if !self.shards[at].accepts_writes() {
+                    // The keys stay latched; the command runs again when the gate opens.
+                    self.gated[at].push_back(id);
+                    return;
+                }
+                {
+                    let origin = self.tasks[id].call.command.origin();
+                    (reply, self.shards[at].join(&outcome.effects, origin, self.clock.now_ms()))
+                }
+            }
+            Err(Stop::Client(error)) => (Reply::Error(error), 0),
+            Err(stop) => {
+                tracing::error!(shard = shard_id.0, ?stop, "a long command failed");
+                (Reply::Error(ClientError::new(format!("ERR reading failed: {stop:?}"))), 0)
+            }
+        };
+        self.finish(id, shard_id, reply, position);
+    }
+
+    /// Writes may run again on this shard: those who waited go first, in order.
+    pub(super) fn gate_opened(&mut self, at: usize) {
+        for id in std::mem::take(&mut self.gated[at]) {
+            self.retry(id);
+        }
+        self.run_ready();
+        self.steps_gate_opened(at);
+    }
+
+    pub(super) fn writers_waiting(&self, at: usize) -> bool {
+        !self.gated[at].is_empty() || self.steps.waits(at)
+    }
+
+    /// Ends the turn: every shard's log, then its RocksDB; then what may now leave the core.
+    pub fn commit(&mut self) -> Result<(), Fault> {
+        let now_ms = self.clock.now_ms();
+        self.run_ready();
+        for at in 0..self.shards.len() {
+            let was_open = self.shards[at].accepts_writes();
+            self.shards[at].commit(&mut self.stats)?;
+            if !was_open && self.shards[at].accepts_writes() && self.writers_waiting(at) {
+                self.gate_opened(at);
+                self.shards[at].commit(&mut self.stats)?;
+            }
+            self.after_commit(at)?;
+            let released = self.shards[at].released(now_ms);
+            while let Some((position, ..)) = self.held[at].front()
+                && *position <= released
+            {
+                let (_, to, message) = self.held[at].pop_front().expect("it has a front");
+                self.outgoing.push((to, message));
+            }
+        }
+        self.submit_jobs();
+        Ok(())
+    }
+
+    fn submit_jobs(&mut self) {
+        for _ in 0..self.jobs.len() {
+            let (needs, job) = self.jobs.pop_front().expect("counted above");
+            let applied = match needs {
+                Needs::Nothing => true,
+                Needs::Shard(at) => self.shards[at].data.hot.is_clean(),
+                Needs::All => self.shards.iter().all(|shard| shard.data.hot.is_clean()),
+            };
+            if !applied || !self.pool.has_room() {
+                self.jobs.push_back((needs, job));
+                continue;
+            }
+            self.pool.submit(job).expect("the pool has said that it has room");
+        }
+        while self.flusher.has_room()
+            && let Some(job) = self.flush_jobs.pop_front()
+        {
+            self.flusher.submit(job).expect("the flusher has said that it has room");
+        }
+    }
+
+    /// All logs are on disk to their ends.
+    pub fn is_synced(&self) -> bool {
+        self.shards.iter().all(|shard| shard.log.durable() == shard.log.written())
+    }
+
+    /// Nothing waits, runs away, or is on its way: the core may sleep or stop.
+    pub fn is_quiet(&self) -> bool {
+        self.tasks.is_empty() && self.jobs.is_empty() && self.held.iter().all(VecDeque::is_empty)
+    }
+}
+
+pub(super) const DISK_FULL: ClientError = ClientError::fixed("ERR no space left on the disk of the log: writes are refused until there is");
+
+fn blocked(shard: &Shard, call: &Call<'_>, write: bool) -> bool {
+    key_names(call).iter().any(|(table, name)| shard.latches.blocks(*table, name, write))
+}
+
+pub(super) fn key_names(call: &Call<'_>) -> Vec<(TableId, Bytes)> {
+    let keys = call.command.spec.keys.of(&call.args).expect("the planner has found the keys before");
+    keys.iter()
+        .map(|key| (key.table.unwrap_or(call.table), Bytes::copy_from_slice(call.args.get(key.arg))))
+        .collect()
+}

@@ -1,0 +1,234 @@
+//! One shard: its RocksDB, its log, its slots and what it holds in memory. Built and used on one core.
+//!
+//! The order of a turn is kept here: handlers gather effects (`run`), the log is written, then RocksDB
+//! (`commit`); whether an answer may leave is asked of `released`. Knows no socket and no other shard.
+
+use super::data::Data;
+use super::latch::Latches;
+use super::mesh::{Call, GatherId, ShardWork};
+use super::view::View;
+use crate::binlog::{FrameMeta, Touch, Txn, Writer};
+use crate::config::Fsync;
+use crate::error::{Fault, Stop};
+use crate::metrics::CoreStats;
+use crate::resp::reply::Reply;
+use crate::slot::{ShardId, Slot, TableId};
+use crate::store::effects::{BodyWriter, Operation, Origin, SlotWide};
+use crate::store::Wanted;
+use crate::store::tx::{Effect, Scope, Tx};
+use smallvec::SmallVec;
+
+/// Who holds a latch: a command of this core, or one that several shards take part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    Task(usize),
+    Gather(GatherId),
+}
+
+/// How far acknowledgements wait for the disk, and since when.
+const EVERYSEC_WAIT_MS: u64 = 1000;
+
+pub struct Shard {
+    pub id: ShardId,
+    pub data: Data,
+    pub log: Writer,
+    pub latches: Latches<Holder>,
+    fsync: Fsync,
+    body: Vec<u8>,
+    /// Writes wait while the memtable is switched.
+    sealing: bool,
+    started_s: u32,
+}
+
+/// What a command did, when it ran to its end.
+pub struct Ran {
+    pub reply: Reply,
+    /// The answer may leave once the log has been released up to here.
+    pub position: u64,
+}
+
+/// Why a command did not run to its end, and what it was missing.
+pub struct Halted {
+    pub stop: Stop,
+    pub wanted: Option<Wanted>,
+}
+
+impl Shard {
+    pub fn new(id: ShardId, data: Data, log: Writer, fsync: Fsync, now_ms: u64) -> Shard {
+        let started_s = (now_ms / 1000) as u32;
+        let body = Vec::new();
+        let mut shard = Shard { id, data, log, latches: Latches::default(), fsync, body, sealing: false, started_s };
+        shard.set_fsync(fsync);
+        shard
+    }
+
+    pub fn set_fsync(&mut self, fsync: Fsync) {
+        self.fsync = fsync;
+        self.data.note_undurable = fsync == Fsync::Always;
+    }
+
+    pub fn fsync(&self) -> Fsync {
+        self.fsync
+    }
+
+    /// Writes may run: nothing is stalled and no memtable is being switched.
+    pub fn accepts_writes(&self) -> bool {
+        !self.data.is_stalled() && !self.sealing
+    }
+
+    /// No room on the disk: of the log for another turn, or of RocksDB for what it holds.
+    pub fn is_full(&self) -> bool {
+        self.data.files_full() || !self.log.has_room()
+    }
+
+    pub fn close_gate(&mut self) {
+        self.sealing = true;
+    }
+
+    pub fn open_gate(&mut self) {
+        self.sealing = false;
+    }
+
+    /// Runs a command's handler; on success its effects are part of the turn.
+    pub fn run(&mut self, call: &Call<'_>, scope: Scope, stats: &mut CoreStats) -> Result<Ran, Halted> {
+        let mut view = View {
+            store: &self.data.store,
+            slots: &self.data.slots,
+            hot: &mut self.data.hot,
+            undurable: &self.data.undurable,
+            wanted: None,
+            seen: 0,
+            now_s: (scope.now_ms / 1000) as u32,
+            started_s: self.started_s,
+            hits: 0,
+            misses: 0,
+        };
+        let mut tx = Tx::new(scope, &mut view);
+        let done = (call.command.run)(&mut tx, &call.args);
+        let effects = tx.into_effects();
+        let (seen, wanted, hits, misses) = (view.seen, view.wanted.take(), view.hits, view.misses);
+        match done {
+            Ok(reply) => {
+                stats.keyspace_hits += hits;
+                stats.keyspace_misses += misses;
+                let position = if effects.is_empty() { seen } else { self.join(&effects, call.command.origin(), scope.now_ms) };
+                Ok(Ran { reply, position })
+            }
+            Err(Stop::Client(error)) => Ok(Ran { reply: Reply::Error(error), position: seen }),
+            Err(stop) => Err(Halted { stop, wanted }),
+        }
+    }
+
+    /// Makes a command's effects part of the turn: into the log's buffer, and visible to later commands.
+    pub fn join(&mut self, effects: &[Effect], origin: Origin, now_ms: u64) -> u64 {
+        let touches = self.touch(effects);
+        self.body.clear();
+        BodyWriter::new(&mut self.body, origin).effects(effects);
+        let meta = FrameMeta { touches: &touches, txn: None };
+        let lsn = self.log.append(&meta, now_ms, &[&self.body]).0;
+        for effect in effects {
+            self.data.show(effect, lsn, now_ms);
+        }
+        lsn
+    }
+
+    /// As `join`, for this shard's share of a command on several shards or on whole tables. The frame of a
+    /// whole also carries the shares of the others, `parts`.
+    pub fn join_work(&mut self, work: &ShardWork, parts: &[&ShardWork], txn: Option<Txn>, now_ms: u64) -> u64 {
+        let touches = self.touch_operations(&work.operations);
+        self.body.clear();
+        let mut body = BodyWriter::new(&mut self.body, work.origin);
+        for operation in work.operations.iter().chain(parts.iter().flat_map(|part| &part.operations)) {
+            match operation {
+                Operation::Effect(effect) => body.effect(effect),
+                Operation::SlotWide(wide) => body.slot_wide(wide),
+            }
+        }
+        let meta = FrameMeta { touches: &touches, txn: txn.as_ref() };
+        let lsn = self.log.append(&meta, now_ms, &[&self.body]).0;
+        for operation in &work.operations {
+            self.data.show_operation(operation, lsn, now_ms);
+        }
+        lsn
+    }
+
+    /// Ends the turn for this shard: the log first, then RocksDB. A failure of the log is fatal.
+    pub fn commit(&mut self, stats: &mut CoreStats) -> Result<(), Fault> {
+        if self.log.has_pending() {
+            let written = self.log.write().map_err(|error| Fault::new("writing the log", error))?;
+            stats.log_writes += 1;
+            stats.log_bytes += written.bytes;
+            stats.log_write_max_us = stats.log_write_max_us.max(written.micros);
+        }
+        self.data.apply(self.log.written().0)
+    }
+
+    /// The position up to which answers may leave under the policy in force.
+    pub fn released(&self, now_ms: u64) -> u64 {
+        match self.fsync {
+            Fsync::No => self.log.written().0,
+            Fsync::Everysec => {
+                let waits = self.log.unsynced_since_ms().is_some_and(|since| now_ms >= since + EVERYSEC_WAIT_MS);
+                if waits { self.log.durable().0 } else { self.log.written().0 }
+            }
+            Fsync::Always => self.log.durable().0,
+        }
+    }
+
+    /// A sync has ended: what it covers need not be waited for.
+    pub fn settle_durable(&mut self) {
+        self.data.undurable.settle(self.log.durable().0);
+    }
+
+    fn touch(&mut self, effects: &[Effect]) -> SmallVec<[Touch; 2]> {
+        let mut touches: SmallVec<[Touch; 2]> = SmallVec::new();
+        let mut last: Option<(TableId, Slot)> = None;
+        for effect in effects {
+            let at = (effect.table, effect.slot);
+            if last != Some(at) {
+                last = Some(at);
+                touches.push(Touch { table: at.0, slot: at.1, index: 0, term: 0 });
+            }
+        }
+        if touches.len() > 1 {
+            touches.sort_unstable_by_key(|touch| (touch.table, touch.slot));
+            touches.dedup_by_key(|touch| (touch.table, touch.slot));
+        }
+        self.number(&mut touches);
+        touches
+    }
+
+    fn touch_operations(&mut self, operations: &[Operation]) -> SmallVec<[Touch; 2]> {
+        let mut touches: SmallVec<[Touch; 2]> = SmallVec::new();
+        let mut add = |table, slot| touches.push(Touch { table, slot, index: 0, term: 0 });
+        for operation in operations {
+            match operation {
+                Operation::Effect(effect) => add(effect.table, effect.slot),
+                Operation::SlotWide(SlotWide::Flush { table, slots }) => {
+                    for range in slots {
+                        let inside = self.data.slots.used(*table).filter(|(slot, _)| range.holds(*slot));
+                        inside.for_each(|(slot, _)| add(*table, slot));
+                    }
+                }
+                Operation::SlotWide(SlotWide::SwapTables { a, b }) => {
+                    for of in [*a, *b] {
+                        for (slot, _) in self.data.slots.used(of) {
+                            add(*a, slot);
+                            add(*b, slot);
+                        }
+                    }
+                }
+            }
+        }
+        touches.sort_unstable_by_key(|touch| (touch.table, touch.slot));
+        touches.dedup_by_key(|touch| (touch.table, touch.slot));
+        self.number(&mut touches);
+        touches
+    }
+
+    fn number(&mut self, touches: &mut [Touch]) {
+        for touch in touches {
+            (touch.index, touch.term) = self.data.slots.take_index(touch.table, touch.slot);
+        }
+    }
+}

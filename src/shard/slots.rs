@@ -1,0 +1,237 @@
+//! One shard's slot table: which incarnation holds a slot's data, and how far its stream has come.
+//!
+//! Changed only through effects that are in the log; written to RocksDB before each memtable switch.
+//! Knows no key and no byte of data.
+
+use crate::slot::{Slot, TableId};
+use crate::store::Incarnation;
+use crate::store::effects::SlotRange;
+use rustc_hash::FxHashMap;
+
+/// An empty slot: the number of the store's own rows, which no slot can have.
+pub const NONE: Incarnation = Incarnation::SYSTEM;
+
+/// What is known of one slot on this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotState {
+    /// `NONE` until the first write after the slot was empty.
+    pub incarnation: Incarnation,
+    /// Index the slot's next record will have; the first record has 1.
+    pub next_index: u64,
+    pub term: u64,
+    /// Estimate: a blind SET of a key that is not cached counts as new.
+    pub keys: i64,
+    /// Changed since it was last written to RocksDB.
+    changed: bool,
+}
+
+const UNUSED: SlotState =
+    SlotState { incarnation: NONE, next_index: 1, term: 1, keys: 0, changed: false };
+
+/// All slots of all tables that this shard has ever written.
+pub struct SlotTable {
+    tables: FxHashMap<TableId, Box<[SlotState]>>,
+    slots_per_table: usize,
+    next_incarnation: Incarnation,
+    term: u64,
+    /// Incarnations that no slot uses any more and whose bytes are still in RocksDB.
+    garbage: Vec<Incarnation>,
+}
+
+impl SlotTable {
+    /// `term`: the one new records are written in.
+    pub fn new(slots_per_table: u16, next_incarnation: Incarnation, term: u64) -> SlotTable {
+        SlotTable {
+            tables: FxHashMap::default(),
+            slots_per_table: usize::from(slots_per_table),
+            next_incarnation: next_incarnation.max(Incarnation::FIRST),
+            term,
+            garbage: Vec::new(),
+        }
+    }
+
+    /// The term that new records are written in from now on.
+    pub fn set_term(&mut self, term: u64) {
+        self.term = term;
+    }
+
+    /// The incarnations that slots use.
+    pub fn incarnations(&self) -> Vec<Incarnation> {
+        self.tables.values().flat_map(|slots| slots.iter()).map(|state| state.incarnation).filter(|of| *of != NONE).collect()
+    }
+
+    /// Puts back a slot as RocksDB or a log record knows it.
+    pub fn restore(&mut self, table: TableId, slot: Slot, incarnation: Incarnation, next_index: u64, keys: i64) {
+        let term = self.term;
+        let state = self.entry(table, slot);
+        *state = SlotState { incarnation, next_index, term, keys, changed: false };
+        self.next_incarnation = self.next_incarnation.max(incarnation.next());
+    }
+
+    pub fn get(&self, table: TableId, slot: Slot) -> &SlotState {
+        self.tables.get(&table).map_or(&UNUSED, |slots| &slots[usize::from(slot.0)])
+    }
+
+    /// The slot's state, with an incarnation to write to.
+    pub fn for_write(&mut self, table: TableId, slot: Slot) -> &mut SlotState {
+        let fresh = self.next_incarnation;
+        let term = self.term;
+        let state = self.entry(table, slot);
+        let started = state.incarnation == NONE;
+        if started {
+            state.incarnation = fresh;
+        }
+        state.term = term;
+        state.changed = true;
+        if started {
+            self.next_incarnation = fresh.next();
+        }
+        self.entry(table, slot)
+    }
+
+    /// The index and term of the slot's next record, which is now used.
+    pub fn take_index(&mut self, table: TableId, slot: Slot) -> (u64, u64) {
+        let term = self.term;
+        let state = self.entry(table, slot);
+        let index = state.next_index;
+        (state.next_index, state.term, state.changed) = (index + 1, term, true);
+        (index, term)
+    }
+
+    /// A record with this index is in the log: the next one comes after it.
+    pub fn set_index(&mut self, table: TableId, slot: Slot, index: u64) {
+        let state = self.entry(table, slot);
+        (state.next_index, state.changed) = (index + 1, true);
+    }
+
+    /// Empties slots of a table in one step; their old bytes become garbage.
+    pub fn flush(&mut self, table: TableId, ranges: &[SlotRange]) {
+        let Some(slots) = self.tables.get_mut(&table) else { return };
+        let hit = |slot: usize| ranges.iter().any(|range| range.holds(Slot(slot as u16)));
+        for (slot, state) in slots.iter_mut().enumerate() {
+            if state.incarnation == NONE || !hit(slot) {
+                continue;
+            }
+            self.garbage.push(state.incarnation);
+            state.incarnation = NONE;
+            state.keys = 0;
+            state.changed = true;
+        }
+    }
+
+    /// Exchanges the contents of two tables; each keeps its slots' indexes, which never go back.
+    pub fn swap(&mut self, a: TableId, b: TableId) {
+        for slot in 0..self.slots_per_table {
+            let slot = Slot(slot as u16);
+            let (left, right) = (*self.get(a, slot), *self.get(b, slot));
+            if left.incarnation == right.incarnation {
+                continue;
+            }
+            for (table, from) in [(a, right), (b, left)] {
+                let state = self.entry(table, slot);
+                (state.incarnation, state.keys, state.changed) = (from.incarnation, from.keys, true);
+            }
+        }
+    }
+
+    /// Tables with at least one slot in use.
+    pub fn tables(&self) -> Vec<TableId> {
+        let mut tables: Vec<TableId> = self
+            .tables
+            .iter()
+            .filter(|(_, slots)| slots.iter().any(|state| state.incarnation != NONE))
+            .map(|(table, _)| *table)
+            .collect();
+        tables.sort();
+        tables
+    }
+
+    /// The slots of a table that hold data, in order.
+    pub fn used(&self, table: TableId) -> impl Iterator<Item = (Slot, &SlotState)> {
+        let slots = self.tables.get(&table).map_or(&[][..], |slots| slots);
+        slots
+            .iter()
+            .enumerate()
+            .filter(|(_, state)| state.incarnation != NONE)
+            .map(|(slot, state)| (Slot(slot as u16), state))
+    }
+
+    /// Which table's slot this incarnation is, if it is still one's.
+    pub fn table_of(&self, slot: Slot, incarnation: Incarnation) -> Option<TableId> {
+        let holds = |slots: &[SlotState]| slots[usize::from(slot.0)].incarnation == incarnation;
+        self.tables.iter().find(|(_, slots)| holds(slots)).map(|(table, _)| *table)
+    }
+
+    /// Each slot's incarnation and next index: a copy for a job away from the core.
+    pub fn places(&self, table: TableId) -> Vec<(Incarnation, u64)> {
+        let slots = self.tables.get(&table).map_or(&[][..], |slots| slots);
+        slots.iter().map(|state| (state.incarnation, state.next_index)).collect()
+    }
+
+    /// Estimated keys of a table: never negative.
+    pub fn keys(&self, table: TableId) -> u64 {
+        self.used(table).map(|(_, state)| state.keys).sum::<i64>().max(0) as u64
+    }
+
+    /// Hands over what has changed since the last call, for writing to RocksDB.
+    pub fn take_changed(&mut self, mut write: impl FnMut(TableId, Slot, &SlotState)) {
+        for (table, slots) in &mut self.tables {
+            for (slot, state) in slots.iter_mut().enumerate().filter(|(_, state)| state.changed) {
+                state.changed = false;
+                write(*table, Slot(slot as u16), state);
+            }
+        }
+    }
+
+    pub fn next_incarnation(&self) -> Incarnation {
+        self.next_incarnation
+    }
+
+    pub fn garbage(&self) -> &[Incarnation] {
+        &self.garbage
+    }
+
+    pub fn add_garbage(&mut self, incarnation: Incarnation) {
+        self.garbage.push(incarnation);
+    }
+
+    pub fn forget_garbage(&mut self, erased: &[Incarnation]) {
+        self.garbage.retain(|incarnation| !erased.contains(incarnation));
+    }
+
+    fn entry(&mut self, table: TableId, slot: Slot) -> &mut SlotState {
+        let count = self.slots_per_table;
+        let slots = self.tables.entry(table).or_insert_with(|| vec![UNUSED; count].into_boxed_slice());
+        &mut slots[usize::from(slot.0)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flushing_gives_the_next_write_a_new_incarnation() {
+        let mut slots = SlotTable::new(16, Incarnation::FIRST, 1);
+        let (table, slot) = (TableId(0), Slot(3));
+        let first = slots.for_write(table, slot).incarnation;
+        slots.for_write(table, slot).next_index = 9;
+        slots.flush(table, &[SlotRange { first: Slot(0), last: Slot(15) }]);
+        assert_eq!(slots.garbage(), [first]);
+        assert!(slots.tables().is_empty());
+        let state = slots.for_write(table, slot);
+        assert_ne!(state.incarnation, first);
+        assert_eq!(state.next_index, 9, "the stream goes on");
+    }
+
+    #[test]
+    fn swapping_exchanges_contents_only() {
+        let mut slots = SlotTable::new(4, Incarnation::FIRST, 1);
+        let a = slots.for_write(TableId(0), Slot(1)).incarnation;
+        slots.for_write(TableId(0), Slot(1)).next_index = 5;
+        slots.swap(TableId(0), TableId(1));
+        assert_eq!(slots.get(TableId(1), Slot(1)).incarnation, a);
+        assert_eq!(slots.get(TableId(0), Slot(1)).incarnation, NONE);
+        assert_eq!(slots.get(TableId(0), Slot(1)).next_index, 5);
+    }
+}

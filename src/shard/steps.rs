@@ -1,0 +1,273 @@
+//! The owner's side of commands on several shards: latch and fetch, commit, parts, release.
+//!
+//! The coordinator's side is in `front::gather`. The commit point is one frame in the log of the lowest
+//! writing shard, the whole; only when it is there do the others get their parts, from that shard's
+//! core, over one lane, so that parts of one home arrive in the order of its log.
+
+use super::latch::{Names, Request};
+use super::mesh::{Fetch, Fetched, GatherId, Message, ShardWork, Step, StepDone};
+use super::owner::{Needs, Owner};
+use super::shard::Holder;
+use super::work::{Done, Places};
+use crate::binlog::{Participant, Txn};
+use crate::config::Fsync;
+use crate::error::ClientError;
+use crate::resp::reply::Reply;
+use crate::slot::{CoreId, ShardId, Slot, TableId};
+use crate::store::row::{Body, Row, STRING_PIECE_BYTES};
+use crate::store::{Cached, Reader, StoreError};
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+
+/// Steps in progress on one core.
+pub struct Steps {
+    /// What was asked with latches that are not granted yet, or whose fetch is under way.
+    acquiring: FxHashMap<(GatherId, ShardId), (Names, Fetch)>,
+    /// Commits and parts that wait for a closed gate, by local shard, in order.
+    gated: Vec<VecDeque<Step>>,
+    /// Wholes that must be on disk before their parts go out, by local shard.
+    undurable: Vec<VecDeque<(u64, Whole)>>,
+}
+
+struct Whole {
+    gather: GatherId,
+    parts: Vec<(ShardId, u64, ShardWork)>,
+}
+
+impl Steps {
+    pub fn new(shards: usize) -> Steps {
+        Steps {
+            acquiring: FxHashMap::default(),
+            gated: (0..shards).map(|_| VecDeque::new()).collect(),
+            undurable: (0..shards).map(|_| VecDeque::new()).collect(),
+        }
+    }
+
+    pub fn waits(&self, at: usize) -> bool {
+        !self.gated[at].is_empty()
+    }
+}
+
+impl Owner {
+    /// Takes a step of a command on several shards.
+    pub fn step(&mut self, step: Step) {
+        match step {
+            Step::Acquire { gather, shard, names, exclusive, fetch, wait } => {
+                let at = self.at(shard);
+                let request = Request { owner: Holder::Gather(gather), names: names.clone(), exclusive };
+                let granted = self.shards[at].latches.acquire(request, wait);
+                if !granted && !wait {
+                    return self.done(gather, StepDone::Busy { gather, shard });
+                }
+                self.steps.acquiring.insert((gather, shard), (names, fetch));
+                if granted {
+                    self.granted(gather, shard);
+                }
+            }
+            Step::Commit { shard, .. } | Step::Part { shard, .. } => {
+                let at = self.at(shard);
+                if self.steps.waits(at) || !self.shards[at].accepts_writes() {
+                    self.steps.gated[at].push_back(step);
+                } else {
+                    self.write_step(at, step);
+                }
+            }
+            Step::Release { gather, shard } => self.unlatch(shard, &Holder::Gather(gather)),
+            Step::PartsPersisted { home, participant, number } => {
+                let at = self.at(home);
+                self.upkeep[at].wholes.persisted(participant, number);
+            }
+        }
+    }
+
+    fn done(&mut self, gather: GatherId, done: StepDone) {
+        self.outgoing.push((gather.core, Message::StepDone(done)));
+    }
+
+    pub(super) fn steps_gate_opened(&mut self, at: usize) {
+        while self.shards[at].accepts_writes()
+            && let Some(step) = self.steps.gated[at].pop_front()
+        {
+            self.write_step(at, step);
+        }
+    }
+
+    fn write_step(&mut self, at: usize, step: Step) {
+        let now_ms = self.clock.now_ms();
+        match step {
+            Step::Commit { gather, shard, work, parts } => {
+                if self.shards[at].is_full() {
+                    let reply = Reply::Error(super::owner::DISK_FULL);
+                    return self.done(gather, StepDone::Failed { gather, shard, reply });
+                }
+                if parts.is_empty() {
+                    let position = self.shards[at].join_work(&work, &[], None, now_ms);
+                    let done = Message::StepDone(StepDone::Committed { gather, shard });
+                    return self.send_released(gather.core, shard, position, done);
+                }
+                self.commit_whole(at, gather, work, parts);
+            }
+            Step::Part { gather, shard, home, home_lsn, number, work } => {
+                let txn = Txn::Part { home, home_lsn, number };
+                self.shards[at].join_work(&work, &[], Some(txn), now_ms);
+                self.shards[at].data.note_part(home, number);
+                self.upkeep[at].needs_home(home, home_lsn);
+                self.done(gather, StepDone::Committed { gather, shard });
+            }
+            _ => unreachable!("only commits and parts wait at the gate"),
+        }
+    }
+
+    fn commit_whole(
+        &mut self,
+        at: usize,
+        gather: GatherId,
+        own: ShardWork,
+        parts: Vec<(ShardId, ShardWork)>,
+    ) {
+        let numbered: Vec<(ShardId, u64, ShardWork)> = parts
+            .into_iter()
+            .map(|(shard, work)| (shard, self.upkeep[at].wholes.number(shard), work))
+            .collect();
+        let participants = numbered.iter().map(|(shard, number, _)| Participant { shard: *shard, number: *number });
+        let participants: Vec<_> = participants.collect();
+        let works: Vec<&ShardWork> = numbered.iter().map(|(.., work)| work).collect();
+        let txn = Txn::Whole { participants: participants.clone() };
+        let lsn = self.shards[at].join_work(&own, &works, Some(txn), self.clock.now_ms());
+        self.upkeep[at].wholes.open(lsn, &participants);
+        let whole = Whole { gather, parts: numbered };
+        if self.shards[at].fsync() == Fsync::Always {
+            self.steps.undurable[at].push_back((lsn, whole));
+        } else {
+            // Leaves the core with everything else, after the log has been written.
+            self.send_parts(at, lsn, whole);
+        }
+    }
+
+    fn send_parts(&mut self, at: usize, home_lsn: u64, whole: Whole) {
+        let (home, gather) = (self.shards[at].id, whole.gather);
+        for (shard, number, work) in whole.parts {
+            let core = self.owner_of(shard);
+            let step = Step::Part { gather, shard, home, home_lsn, number, work };
+            self.outgoing.push((core, Message::Step(step)));
+        }
+        self.done(gather, StepDone::Committed { gather, shard: home });
+    }
+
+    /// Sends the parts of wholes that a sync has made durable.
+    pub(super) fn wholes_durable(&mut self, at: usize) {
+        let durable = self.shards[at].log.durable().0;
+        while let Some((lsn, _)) = self.steps.undurable[at].front()
+            && *lsn <= durable
+        {
+            let (lsn, whole) = self.steps.undurable[at].pop_front().expect("it has a front");
+            self.send_parts(at, lsn, whole);
+        }
+    }
+
+    /// The latches a coordinator asked for are held: fetch what it wants to know, away from the core
+    /// unless memory has it all.
+    pub(super) fn granted(&mut self, gather: GatherId, shard: ShardId) {
+        let at = self.at(shard);
+        let (names, fetch) = &self.steps.acquiring[&(gather, shard)];
+        let fetch = *fetch;
+        let keys = match names {
+            Names::Keys(keys) if fetch != Fetch::Nothing => keys.clone(),
+            _ => return self.fetched(gather, shard, Ok(Fetched::default())),
+        };
+        if let Some(fetched) = self.fetch_cached(at, &keys, fetch) {
+            return self.fetched(gather, shard, Ok(fetched));
+        }
+        let hash = self.setting.hash;
+        let placed: Vec<_> =
+            keys.into_iter().map(|(table, name)| (table, hash.slot_of(&name), name)).collect();
+        let places = Places::of(&self.shards[at].data.slots, placed.iter().map(|(table, slot, _)| (*table, *slot)));
+        let reader = self.shards[at].data.store.reader();
+        let job = move || Done::Fetched { gather, shard, result: fetch_all(&reader, placed, &places, fetch) };
+        self.jobs.push_back((Needs::Shard(at), Box::new(job)));
+    }
+
+    /// Answers from memory, or None.
+    fn fetch_cached(&mut self, at: usize, keys: &[(TableId, Bytes)], fetch: Fetch) -> Option<Fetched> {
+        const KEYS_MAX: usize = 64;
+        if keys.len() > KEYS_MAX {
+            return None;
+        }
+        let mut fetched = Fetched::default();
+        for (table, name) in keys {
+            let slot = self.setting.hash.slot_of(name);
+            let shard = &mut self.shards[at];
+            let state = *shard.data.slots.get(*table, slot);
+            fetched.next_index.push((*table, slot, state.next_index));
+            let row = shard.data.peek_row(state.incarnation, name)?;
+            if fetch == Fetch::Values && matches!(row, Some(Row { body: Body::Pieces { .. }, .. })) {
+                return None;
+            }
+            fetched.rows.push((*table, name.clone(), row));
+        }
+        Some(fetched)
+    }
+
+    pub(super) fn fetched(&mut self, gather: GatherId, shard: ShardId, result: Result<Fetched, StoreError>) {
+        self.steps.acquiring.remove(&(gather, shard));
+        let done = match result {
+            Ok(fetched) => StepDone::Acquired { gather, shard, fetched },
+            Err(error) => {
+                tracing::error!(shard = shard.0, %error, "reading failed");
+                let reply = Reply::Error(ClientError::new(format!("ERR reading failed: {error}")));
+                StepDone::Failed { gather, shard, reply }
+            }
+        };
+        // What is shown must not be taken back by a power cut: under `always` it waits for the disk.
+        let position = self.shards[self.at(shard)].log.written_or_pending().0;
+        let position = if self.shards[self.at(shard)].fsync() == Fsync::Always { position } else { 0 };
+        self.send_released(gather.core, shard, position, Message::StepDone(done));
+    }
+}
+
+fn fetch_all(
+    reader: &Reader,
+    keys: Vec<(TableId, Slot, Bytes)>,
+    places: &Places,
+    fetch: Fetch,
+) -> Result<Fetched, StoreError> {
+    let view = reader.view();
+    let mut fetched = Fetched::default();
+    for (table, slot, name) in keys {
+        let (incarnation, next_index) = places.get(table, slot);
+        fetched.next_index.push((table, slot, next_index));
+        let row = match incarnation {
+            super::slots::NONE => None,
+            incarnation => found(view.row(incarnation, &name)?),
+        };
+        if fetch == Fetch::Values
+            && let Some(Row { body: Body::Pieces { version, len }, .. }) = &row
+        {
+            let count = len.div_ceil(STRING_PIECE_BYTES as u64) as u32;
+            for piece in 0..count {
+                let sub = piece.to_be_bytes();
+                if let Some(value) = found(view.element(incarnation, &name, *version, &sub)?) {
+                    let sub = Bytes::copy_from_slice(&sub);
+                    fetched.elements.push((table, name.clone(), *version, sub, value));
+                }
+            }
+        }
+        fetched.rows.push((table, name, row));
+    }
+    Ok(fetched)
+}
+
+fn found<T>(cached: Cached<T>) -> Option<T> {
+    match cached {
+        Cached::Found(value) => Some(value),
+        Cached::Absent => None,
+        Cached::Miss => unreachable!("a read of every tier has no miss"),
+    }
+}
+
+impl Owner {
+    fn owner_of(&self, shard: ShardId) -> CoreId {
+        self.owners[usize::from(shard.0)]
+    }
+}

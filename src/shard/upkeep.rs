@@ -1,0 +1,437 @@
+//! What a shard needs beside commands: syncs of its log, sealed memtables, prepared and retired
+//! segments, pacing, expired keys, erased incarnations. Small steps on the core; waiting on the pool.
+
+use super::mesh::{Message, Step};
+use super::owner::{Needs, Owner};
+use super::pace::Pace;
+use super::wholes::Wholes;
+use super::work::Done;
+use crate::binlog::{LogError, ReserveDone, SyncDone};
+use crate::config::Fsync;
+use crate::error::Fault;
+use crate::limits;
+use crate::slot::ShardId;
+use crate::store::effects::Origin;
+use crate::store::tx::{Change, Effect};
+use crate::store::{Erased, Incarnation, Reader, Sealed, Step as ScanStep, StoreError};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A background fdatasync starts when the oldest unsynced byte is this old: often, so that it never
+/// finds much and the log's writes do not wait behind it.
+const SYNC_EVERY_MS: u64 = 50;
+/// Under `appendfsync no`: only so that sealing never waits for long.
+const SYNC_RARELY_MS: u64 = 1000;
+const PRESSURE_EVERY_MS: u64 = 100;
+const EXPIRE_EVERY_MS: u64 = 100;
+/// Entries of the time index taken at once; while there are that many the next round follows at once.
+const EXPIRE_BATCH: usize = 256;
+/// How long flushed data may wait for a seal before it is sealed to be erased.
+const GARBAGE_WAIT_MS: u64 = 10_000;
+
+/// What a job of the upkeep answers.
+pub enum Event {
+    Synced(Result<SyncDone, LogError>),
+    Reserved(Result<ReserveDone, LogError>),
+    Sealed(Result<Sealed, StoreError>),
+    Erased(Vec<Incarnation>, Result<Erased, StoreError>),
+    Due(Result<Vec<DueKey>, StoreError>),
+}
+
+/// A name whose time has come, as the time index says.
+pub struct DueKey {
+    expire_ms: u64,
+    incarnation: Incarnation,
+    name: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seal {
+    Idle,
+    /// The first sync, writes going on.
+    Syncing,
+    /// The gate is closed; the little that came meanwhile is synced.
+    Closing,
+    /// The pool switches the memtables.
+    Switching,
+    /// The gate is open; RocksDB writes its files.
+    Flushing,
+}
+
+pub struct Upkeep {
+    pub wholes: Wholes,
+    pace: Pace,
+    seal: Seal,
+    /// Bytes of memtable at which this shard seals.
+    seal_bytes: u64,
+    seal_wanted: bool,
+    syncing: bool,
+    reserving: bool,
+    expiring: bool,
+    erasing: bool,
+    /// Garbage that the seal under way makes safe to erase.
+    sealed_garbage: Vec<Incarnation>,
+    erasable: Vec<Incarnation>,
+    garbage_since_ms: Option<u64>,
+    /// The part numbers that the seal under way persists.
+    sealed_parts: Vec<(ShardId, u64)>,
+    persisted: u64,
+    last_tick_ms: u64,
+    next_pressure_ms: u64,
+    next_expire_ms: u64,
+    /// By shard: how far its log is on disk, as all cores see it.
+    durable: Arc<[AtomicU64]>,
+    /// By home shard: how far its log must be on disk before this shard's parts may be persisted.
+    homes_needed: Vec<(ShardId, u64)>,
+}
+
+impl Upkeep {
+    pub fn new(wholes: Wholes, seal_bytes: u64, persisted: u64, durable: Arc<[AtomicU64]>, now_ms: u64) -> Upkeep {
+        Upkeep {
+            wholes,
+            pace: Pace::new(now_ms),
+            seal: Seal::Idle,
+            seal_bytes,
+            seal_wanted: false,
+            syncing: false,
+            reserving: false,
+            expiring: false,
+            erasing: false,
+            sealed_garbage: Vec::new(),
+            erasable: Vec::new(),
+            garbage_since_ms: None,
+            sealed_parts: Vec::new(),
+            persisted,
+            last_tick_ms: now_ms,
+            next_pressure_ms: now_ms,
+            next_expire_ms: now_ms,
+            durable,
+            homes_needed: Vec::new(),
+        }
+    }
+
+    pub fn admits(&mut self) -> bool {
+        self.pace.admits()
+    }
+
+    /// A part is here whose whole must be on disk before it.
+    pub fn needs_home(&mut self, home: ShardId, lsn: u64) {
+        match self.homes_needed.iter_mut().find(|(of, _)| *of == home) {
+            Some((_, needed)) => *needed = (*needed).max(lsn),
+            None => self.homes_needed.push((home, lsn)),
+        }
+    }
+
+    fn homes_durable(&self) -> bool {
+        self.homes_needed
+            .iter()
+            .all(|(home, lsn)| self.durable[usize::from(home.0)].load(Ordering::Acquire) >= *lsn)
+    }
+
+    /// The position up to which RocksDB's files hold everything.
+    pub fn persisted(&self) -> u64 {
+        self.persisted
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.seal == Seal::Idle && !self.syncing && !self.reserving && !self.erasing
+    }
+}
+
+impl Owner {
+    /// What time alone brings: called every few milliseconds, and at least once a tick.
+    pub fn tick(&mut self) -> Result<(), Fault> {
+        let now_ms = self.clock.now_ms();
+        for at in 0..self.shards.len() {
+            let upkeep = &mut self.upkeep[at];
+            let elapsed = now_ms.saturating_sub(upkeep.last_tick_ms);
+            upkeep.last_tick_ms = now_ms;
+            upkeep.pace.refill(elapsed);
+            let pressure_due = now_ms >= upkeep.next_pressure_ms;
+            let expire_due = now_ms >= upkeep.next_expire_ms && !upkeep.expiring;
+            if pressure_due {
+                self.measure(at, now_ms)?;
+            }
+            if expire_due {
+                self.look_for_expired(at, now_ms);
+            }
+            self.reserve(at);
+            if self.shards[at].accepts_writes() && self.writers_waiting(at) {
+                self.gate_opened(at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Memtables of all shards are to be sealed now: at a shutdown.
+    pub fn seal_all(&mut self) {
+        for upkeep in &mut self.upkeep {
+            upkeep.seal_wanted = true;
+        }
+    }
+
+    pub fn upkeep_idle(&self) -> bool {
+        self.upkeep.iter().all(Upkeep::is_idle)
+    }
+
+    fn measure(&mut self, at: usize, now_ms: u64) -> Result<(), Fault> {
+        let shard = &mut self.shards[at];
+        let failed = |error: StoreError| Fault::new("asking RocksDB how it is", error);
+        let level = shard.data.store.pressure().map_err(failed)?.level();
+        let memtable = shard.data.store.memtable_bytes().map_err(failed)?;
+        let flushed = shard.data.store.flushed().map_err(failed)?;
+        self.stats.memtable_bytes = memtable;
+        let upkeep = &mut self.upkeep[at];
+        upkeep.next_pressure_ms = now_ms + PRESSURE_EVERY_MS;
+        upkeep.pace.measure(level, now_ms);
+        if upkeep.garbage_since_ms.is_none() && !shard.data.slots.garbage().is_empty() {
+            upkeep.garbage_since_ms = Some(now_ms);
+        }
+        let garbage_waits = upkeep.garbage_since_ms.is_some_and(|since| now_ms > since + GARBAGE_WAIT_MS);
+        if memtable >= upkeep.seal_bytes || garbage_waits {
+            upkeep.seal_wanted = true;
+        }
+        if upkeep.seal == Seal::Flushing && flushed {
+            self.sealed_is_persisted(at)?;
+        }
+        self.erase(at);
+        Ok(())
+    }
+
+    /// After the turn's commit: starts what the log's new state asks for.
+    pub(super) fn after_commit(&mut self, at: usize) -> Result<(), Fault> {
+        let now_ms = self.clock.now_ms();
+        self.advance_seal(at)?;
+        let upkeep = &mut self.upkeep[at];
+        let shard = &mut self.shards[at];
+        if upkeep.syncing {
+            return Ok(());
+        }
+        let wait_ms = match (upkeep.seal, shard.fsync()) {
+            (Seal::Syncing | Seal::Closing, _) | (_, Fsync::Always) => 0,
+            (_, Fsync::Everysec) => SYNC_EVERY_MS,
+            (_, Fsync::No) => SYNC_RARELY_MS,
+        };
+        if shard.log.unsynced_since_ms().is_some_and(|since| now_ms >= since + wait_ms)
+            && let Some(job) = shard.log.sync_job()
+        {
+            upkeep.syncing = true;
+            self.stats.log_syncs += 1;
+            self.flush_jobs.push_back(Box::new(move || Done::Upkeep { shard: at, event: Event::Synced(job.run()) }));
+        }
+        Ok(())
+    }
+
+    fn advance_seal(&mut self, at: usize) -> Result<(), Fault> {
+        let upkeep = &mut self.upkeep[at];
+        let shard = &mut self.shards[at];
+        if upkeep.seal == Seal::Idle && upkeep.seal_wanted {
+            upkeep.seal = Seal::Syncing;
+        }
+        let synced = shard.log.durable() == shard.log.written();
+        match upkeep.seal {
+            // An empty log is synced too: nothing was written since the last seal.
+            Seal::Syncing if synced && upkeep.homes_durable() => {
+                shard.close_gate();
+                upkeep.seal = Seal::Closing;
+            }
+            Seal::Closing if shard.data.hot.is_clean() && synced => {
+                if !upkeep.homes_durable() {
+                    // A part slipped in behind the first look: let its home catch up, writes going on.
+                    shard.open_gate();
+                    upkeep.seal = Seal::Syncing;
+                    return Ok(());
+                }
+                upkeep.sealed_garbage = shard.data.slots.garbage().to_vec();
+                upkeep.sealed_parts = shard.data.parts_applied.clone();
+                let floor = upkeep.wholes.floor();
+                if !shard.data.write_slots(shard.log.written().0, floor)? {
+                    return Ok(());
+                }
+                upkeep.seal = Seal::Switching;
+                let job = shard.data.store.seal_job();
+                let run = move || Done::Upkeep { shard: at, event: Event::Sealed(job.run()) };
+                self.flush_jobs.push_back(Box::new(run));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn upkeep_event(&mut self, at: usize, event: Event) -> Result<(), Fault> {
+        match event {
+            Event::Synced(result) => {
+                let done = result.map_err(|error| Fault::new("syncing the log", error))?;
+                let upkeep = &mut self.upkeep[at];
+                upkeep.syncing = false;
+                let shard = &mut self.shards[at];
+                shard.log.synced(done);
+                shard.settle_durable();
+                let durable = shard.log.durable().0;
+                upkeep.durable[usize::from(shard.id.0)].store(durable, Ordering::Release);
+                if upkeep.seal == Seal::Syncing && upkeep.homes_durable() {
+                    shard.close_gate();
+                    upkeep.seal = Seal::Closing;
+                }
+                self.wholes_durable(at);
+            }
+            Event::Reserved(result) => {
+                self.upkeep[at].reserving = false;
+                match result {
+                    Ok(done) => self.shards[at].log.reserved(done),
+                    Err(error) => {
+                        tracing::warn!(shard = self.shards[at].id.0, %error, "no room for the next log segment");
+                    }
+                }
+            }
+            Event::Sealed(result) => {
+                let sealed = result.map_err(|error| Fault::new("sealing memtables", error))?;
+                let upkeep = &mut self.upkeep[at];
+                self.shards[at].open_gate();
+                upkeep.seal = match sealed {
+                    Sealed::Done => Seal::Flushing,
+                    Sealed::Later => Seal::Idle,
+                };
+                if sealed == Sealed::Done {
+                    upkeep.seal_wanted = false;
+                    upkeep.garbage_since_ms = None;
+                    self.stats.memtable_switches += 1;
+                }
+                self.gate_opened(at);
+            }
+            Event::Erased(incarnations, result) => {
+                let upkeep = &mut self.upkeep[at];
+                upkeep.erasing = false;
+                match result {
+                    Ok(Erased::Done) => self.shards[at].data.slots.forget_garbage(&incarnations),
+                    Ok(Erased::Later) => upkeep.erasable = incarnations,
+                    Err(error) => {
+                        tracing::error!(shard = self.shards[at].id.0, %error, "erasing flushed data failed");
+                    }
+                }
+            }
+            Event::Due(result) => {
+                self.upkeep[at].expiring = false;
+                match result {
+                    Ok(due) => self.expire(at, due),
+                    Err(error) => tracing::error!(shard = self.shards[at].id.0, %error, "reading the time index failed"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// RocksDB has written what was sealed: older log, wholes and incarnations are free to go.
+    fn sealed_is_persisted(&mut self, at: usize) -> Result<(), Fault> {
+        let shard = &mut self.shards[at];
+        let persisted = shard.data.store.persisted_lsn().map_err(|error| Fault::new("reading the persisted LSN", error))?;
+        let persisted = persisted.unwrap_or(0);
+        assert!(persisted <= shard.log.durable().0, "RocksDB never holds what the log may lose");
+        let upkeep = &mut self.upkeep[at];
+        upkeep.persisted = persisted;
+        upkeep.seal = Seal::Idle;
+        upkeep.erasable.append(&mut upkeep.sealed_garbage);
+        let keep_from = upkeep.wholes.floor().unwrap_or(u64::MAX).min(persisted + 1);
+        shard.log.retain(crate::binlog::Lsn(keep_from), self.clock.now_ms());
+        let participant = shard.id;
+        for (home, number) in std::mem::take(&mut upkeep.sealed_parts) {
+            let core = self.owners[usize::from(home.0)];
+            let step = Step::PartsPersisted { home, participant, number };
+            self.outgoing.push((core, Message::Step(step)));
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, at: usize) {
+        let upkeep = &mut self.upkeep[at];
+        if !upkeep.reserving
+            && let Some(job) = self.shards[at].log.reserve_job()
+        {
+            upkeep.reserving = true;
+            let run = move || Done::Upkeep { shard: at, event: Event::Reserved(job.run()) };
+            self.jobs.push_back((Needs::Nothing, Box::new(run)));
+        }
+    }
+
+    fn erase(&mut self, at: usize) {
+        let upkeep = &mut self.upkeep[at];
+        if upkeep.erasing || upkeep.erasable.is_empty() || self.away_running > 0 {
+            return;
+        }
+        upkeep.erasing = true;
+        let incarnations = std::mem::take(&mut upkeep.erasable);
+        let job = self.shards[at].data.store.erase_job(incarnations.clone());
+        let run = move || Done::Upkeep { shard: at, event: Event::Erased(incarnations, job.run()) };
+        self.jobs.push_back((Needs::Nothing, Box::new(run)));
+    }
+
+    fn look_for_expired(&mut self, at: usize, now_ms: u64) {
+        let upkeep = &mut self.upkeep[at];
+        upkeep.next_expire_ms = now_ms + EXPIRE_EVERY_MS;
+        if self.paused_writes || !self.shards[at].accepts_writes() {
+            return;
+        }
+        upkeep.expiring = true;
+        let reader = self.shards[at].data.store.reader();
+        let run = move || Done::Upkeep { shard: at, event: Event::Due(due(&reader, now_ms)) };
+        self.jobs.push_back((Needs::Nothing, Box::new(run)));
+    }
+
+    /// Deletes the keys whose time has come, through the log; what has changed since is left alone.
+    fn expire(&mut self, at: usize, due: Vec<DueKey>) {
+        let now_ms = self.clock.now_ms();
+        if due.len() >= EXPIRE_BATCH {
+            self.upkeep[at].next_expire_ms = now_ms;
+        }
+        let hash = self.setting.hash;
+        for key in due {
+            let shard = &mut self.shards[at];
+            if !shard.accepts_writes() || shard.is_full() {
+                return;
+            }
+            let slot = hash.slot_of(&key.name);
+            let Some(table) = shard.data.slots.table_of(slot, key.incarnation) else {
+                shard.data.forget_due(key.expire_ms, key.incarnation, key.name);
+                continue;
+            };
+            if !shard.latches.is_empty() && shard.latches.blocks(table, &key.name, true) {
+                continue;
+            }
+            match shard.data.peek_row(key.incarnation, &key.name) {
+                Some(Some(row)) if row.expire_ms == Some(key.expire_ms) && row.expired(now_ms) => {
+                    let change = Change::Delete;
+                    let name = key.name.clone();
+                    let effect = Effect { table, slot, name, change, existed: Some(true) };
+                    shard.join(&[effect], Origin::EXPIRY, now_ms);
+                    self.stats.expired_keys += 1;
+                }
+                Some(_) => {}
+                // Not in memory after all: the next round finds it again.
+                None => continue,
+            }
+            let shard = &mut self.shards[at];
+            shard.data.forget_due(key.expire_ms, key.incarnation, key.name);
+        }
+    }
+}
+
+fn due(reader: &Reader, now_ms: u64) -> Result<Vec<DueKey>, StoreError> {
+    let view = reader.view();
+    let mut scan = view.due(now_ms);
+    let mut due = Vec::new();
+    while due.len() < EXPIRE_BATCH
+        && let ScanStep::Item(item) = scan.next()?
+    {
+        // Brings the row into memory, where the core will look at it.
+        view.row(item.incarnation, item.name)?;
+        due.push(DueKey {
+            expire_ms: item.expire_ms,
+            incarnation: item.incarnation,
+            name: Bytes::copy_from_slice(item.name),
+        });
+    }
+    Ok(due)
+}
+
+const _: () = assert!(EXPIRE_BATCH <= limits::STEPS_PER_TURN_MAX as usize, "a round fits a turn");

@@ -1,0 +1,137 @@
+//! What a handler sees of its shard: memory first, then RocksDB's own memory, never the disk.
+
+use super::hot::{ElementName, Hot, Known, RowName, RowNameRef};
+use super::slots::{NONE, SlotTable};
+use crate::error::Stop;
+use crate::slot::{Slot, TableId};
+use crate::store::{Cached, Incarnation, Store, Wanted};
+use crate::store::row::{Row, Version};
+use crate::store::tx::{KeyRef, Source};
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+/// A shard as the handlers of one turn read it.
+pub struct View<'s> {
+    pub store: &'s Store,
+    pub slots: &'s SlotTable,
+    pub hot: &'s mut Hot,
+    pub undurable: &'s Undurable,
+    /// Filled when a look-up would need the disk.
+    pub wanted: Option<Wanted>,
+    /// The latest position that the answer must wait for, because it shows what stands there.
+    pub seen: u64,
+    pub now_s: u32,
+    pub started_s: u32,
+    pub hits: u64,
+    pub misses: u64,
+}
+
+impl View<'_> {
+    fn incarnation(&self, table: TableId, slot: Slot) -> Option<Incarnation> {
+        let incarnation = self.slots.get(table, slot).incarnation;
+        (incarnation != NONE).then_some(incarnation)
+    }
+}
+
+impl Source for View<'_> {
+    fn row(&mut self, key: KeyRef<'_>) -> Result<Option<Row>, Stop> {
+        let Some(incarnation) = self.incarnation(key.table, key.slot) else {
+            self.seen = self.seen.max(self.undurable.wide);
+            self.misses += 1;
+            return Ok(None);
+        };
+        let name = RowNameRef { incarnation, name: key.name };
+        self.seen = self.seen.max(self.undurable.position(name));
+        let row = match self.hot.row(name, self.now_s) {
+            Known::Row(row) => Some(row),
+            Known::Absent => None,
+            Known::Unknown => match self.store.row_cached(incarnation, key.name) {
+                Ok(Cached::Found(row)) => {
+                    self.hot.fill(incarnation, key.name, &row, self.now_s);
+                    Some(row)
+                }
+                Ok(Cached::Absent) => None,
+                Ok(Cached::Miss) => {
+                    self.wanted = Some(Wanted::row(incarnation, key.name));
+                    return Err(Stop::Cold);
+                }
+                Err(error) => return Err(Stop::Fault(error.to_string())),
+            },
+        };
+        if row.is_some() { self.hits += 1 } else { self.misses += 1 }
+        Ok(row)
+    }
+
+    fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
+        let Some(incarnation) = self.incarnation(key.table, key.slot) else { return Ok(None) };
+        let row = RowName { incarnation, name: Bytes::copy_from_slice(key.name) };
+        let name = ElementName { row, version, sub: SmallVec::from_slice(sub) };
+        if let Some(written) = self.hot.element(&name) {
+            return Ok(written.clone());
+        }
+        match self.store.element_cached(incarnation, key.name, version, sub) {
+            Ok(Cached::Found(value)) => Ok(Some(value)),
+            Ok(Cached::Absent) => Ok(None),
+            Ok(Cached::Miss) => {
+                self.wanted = Some(Wanted::element(incarnation, key.name, version, sub));
+                Err(Stop::Cold)
+            }
+            Err(error) => Err(Stop::Fault(error.to_string())),
+        }
+    }
+
+    fn next_index(&mut self, table: TableId, slot: Slot) -> u64 {
+        self.slots.get(table, slot).next_index
+    }
+
+    fn idle_seconds(&mut self, key: KeyRef<'_>) -> u64 {
+        let used = self
+            .incarnation(key.table, key.slot)
+            .and_then(|incarnation| self.hot.used_s(RowNameRef { incarnation, name: key.name }));
+        u64::from(self.now_s.saturating_sub(used.unwrap_or(self.started_s)))
+    }
+}
+
+/// Under `appendfsync always`: what is applied and not yet on disk, so that no reader is shown a value
+/// that a power cut could take back. Empty under the other policies.
+#[derive(Default)]
+pub struct Undurable {
+    positions: hashbrown::HashMap<RowName, u64, foldhash::fast::RandomState>,
+    order: std::collections::VecDeque<(u64, RowName)>,
+    /// The last change to whole tables.
+    wide: u64,
+}
+
+impl Undurable {
+    pub fn note(&mut self, name: RowName, lsn: u64) {
+        self.positions.insert(name.clone(), lsn);
+        self.order.push_back((lsn, name));
+    }
+
+    pub fn note_wide(&mut self, lsn: u64) {
+        self.wide = lsn;
+    }
+
+    /// Where the last change of this row stands in the log, if that is not on disk yet; else 0.
+    fn position(&self, name: RowNameRef<'_>) -> u64 {
+        if self.positions.is_empty() {
+            return self.wide;
+        }
+        self.positions.get(&name).copied().unwrap_or(0).max(self.wide)
+    }
+
+    /// Everything up to here is on disk.
+    pub fn settle(&mut self, durable: u64) {
+        if self.wide <= durable {
+            self.wide = 0;
+        }
+        while let Some((lsn, _)) = self.order.front()
+            && *lsn <= durable
+        {
+            let (lsn, name) = self.order.pop_front().expect("it has a front");
+            if self.positions.get(&name) == Some(&lsn) {
+                self.positions.remove(&name);
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What runs away from the core, on the blocking pool, and what comes back.
+//!
+//! A job owns what it needs: readers, copies of incarnations, the command's bytes. It never writes.
+
+use super::mesh::{Call, Fetched, GatherId, Message, OwnedCall};
+use super::shard::Shard;
+use super::slots::{NONE, SlotTable};
+use crate::error::Stop;
+use crate::resp::reply::Reply;
+use crate::slot::{CoreId, ShardId, Slot, TableId};
+use crate::store::row::{Row, Version};
+use crate::store::tx::{Effect, KeyRef, Scope, Source, Tx};
+use crate::store::{Cached, Incarnation, Reader, StoreError, View};
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+pub type Job = Box<dyn FnOnce() -> Done + Send>;
+
+/// What a job answers, on the core that sent it.
+pub enum Done {
+    /// What a task's handler missed is in memory, for now.
+    Warmed { task: usize, result: Result<(), StoreError> },
+    Ran { task: usize, outcome: Outcome },
+    Fetched { gather: GatherId, shard: ShardId, result: Result<Fetched, StoreError> },
+    Scanned(super::scan::Scanned),
+    /// A finished message for a core.
+    Told { to: CoreId, message: Box<Message> },
+    Upkeep { shard: usize, event: super::upkeep::Event },
+}
+
+/// How a command ended on a snapshot.
+pub struct Outcome {
+    pub call: OwnedCall,
+    pub reply: Result<Reply, Stop>,
+    pub effects: SmallVec<[Effect; 1]>,
+}
+
+/// Where slots' data is, and which index their next record has: a copy for a job.
+pub struct Places {
+    tables: FxHashMap<TableId, Vec<(Incarnation, u64)>>,
+    few: SmallVec<[(TableId, Slot, Incarnation, u64); 4]>,
+}
+
+/// Below this many keys a job gets their slots one by one instead of whole tables.
+const FEW_KEYS_MAX: usize = 64;
+
+impl Places {
+    pub fn of(slots: &SlotTable, keys: impl ExactSizeIterator<Item = (TableId, Slot)>) -> Places {
+        let mut places = Places { tables: FxHashMap::default(), few: SmallVec::new() };
+        let whole = keys.len() > FEW_KEYS_MAX;
+        for (table, slot) in keys {
+            if !whole {
+                let state = slots.get(table, slot);
+                places.few.push((table, slot, state.incarnation, state.next_index));
+            } else if !places.tables.contains_key(&table) {
+                places.tables.insert(table, slots.places(table));
+            }
+        }
+        places
+    }
+
+    /// As `of`, for a job whose keys all lie in one table and need not be looked at here.
+    pub fn of_table(slots: &SlotTable, table: TableId) -> Places {
+        let tables = FxHashMap::from_iter([(table, slots.places(table))]);
+        Places { tables, few: SmallVec::new() }
+    }
+
+    pub fn get(&self, table: TableId, slot: Slot) -> (Incarnation, u64) {
+        if let Some(slots) = self.tables.get(&table) {
+            return slots.get(usize::from(slot.0)).copied().unwrap_or((NONE, 1));
+        }
+        let found = self.few.iter().find(|place| (place.0, place.1) == (table, slot));
+        found.map_or((NONE, 1), |place| (place.2, place.3))
+    }
+}
+
+/// A command that runs whole on a snapshot taken after it arrived.
+pub struct Away {
+    call: OwnedCall,
+    scope: Scope,
+    reader: Reader,
+    places: Places,
+}
+
+impl Away {
+    pub fn new(shard: &Shard, call: OwnedCall, scope: Scope) -> Away {
+        let places = places_of(shard, &call.call(), scope);
+        Away { reader: shard.data.store.reader(), places, call, scope }
+    }
+
+    pub fn run(self) -> Outcome {
+        let Away { call, scope, reader, places } = self;
+        let (reply, effects) = reader.with_snapshot(|view| {
+            let mut source = SnapshotSource { view, places: &places };
+            let mut tx = Tx::new(scope, &mut source);
+            let borrowed = call.call();
+            let reply = (borrowed.command.run)(&mut tx, &borrowed.args);
+            let effects = if reply.is_ok() { tx.into_effects() } else { SmallVec::new() };
+            (reply, effects)
+        });
+        Outcome { call, reply, effects }
+    }
+}
+
+fn places_of(shard: &Shard, call: &Call<'_>, scope: Scope) -> Places {
+    if call.args.len() > FEW_KEYS_MAX {
+        // Commands that name a second table have few arguments.
+        return Places::of_table(&shard.data.slots, call.table);
+    }
+    let keys = call.command.spec.keys.of(&call.args).expect("the planner has found the keys before");
+    let keys: Vec<_> = keys
+        .iter()
+        .map(|key| (key.table.unwrap_or(call.table), scope.hash.slot_of(call.args.get(key.arg))))
+        .collect();
+    Places::of(&shard.data.slots, keys.into_iter())
+}
+
+struct SnapshotSource<'v, 'd> {
+    view: &'v View<'d>,
+    places: &'v Places,
+}
+
+fn read<T>(found: Result<Cached<T>, StoreError>) -> Result<Option<T>, Stop> {
+    match found? {
+        Cached::Found(value) => Ok(Some(value)),
+        Cached::Absent => Ok(None),
+        Cached::Miss => Err(Stop::Fault("a read of every tier ended in memory".into())),
+    }
+}
+
+impl Source for SnapshotSource<'_, '_> {
+    fn row(&mut self, key: KeyRef<'_>) -> Result<Option<Row>, Stop> {
+        match self.places.get(key.table, key.slot).0 {
+            NONE => Ok(None),
+            incarnation => read(self.view.row(incarnation, key.name)),
+        }
+    }
+
+    fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
+        match self.places.get(key.table, key.slot).0 {
+            NONE => Ok(None),
+            incarnation => read(self.view.element(incarnation, key.name, version, sub)),
+        }
+    }
+
+    fn next_index(&mut self, table: TableId, slot: Slot) -> u64 {
+        self.places.get(table, slot).1
+    }
+
+    fn idle_seconds(&mut self, _key: KeyRef<'_>) -> u64 {
+        0
+    }
+}

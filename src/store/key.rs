@@ -1,0 +1,214 @@
+//! Physical keys: how a name within one life of a slot becomes the bytes RocksDB sorts. Layout: FORMAT.md.
+//!
+//! Pure bytes. Must not know RocksDB, rows' contents or which slot an incarnation belongs to.
+
+use super::row::Version;
+use crate::slot::{ShardId, Slot, TableId};
+use smallvec::SmallVec;
+
+/// One life of one slot's data on one shard: the prefix of every key in it. Local to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(pub u32);
+
+impl Incarnation {
+    /// Holds the store's own rows, never a user's.
+    pub const SYSTEM: Incarnation = Incarnation(0);
+    /// The first one that may be given to a slot.
+    pub const FIRST: Incarnation = Incarnation(1);
+
+    /// The next life. Numbers are never given twice: a shard that had four billion of them is rebuilt by
+    /// copying.
+    pub fn next(self) -> Incarnation {
+        // The last number is kept free, so that every incarnation has a prefix above it.
+        assert!(self.0 < u32::MAX - 1, "incarnations of this shard are used up");
+        Incarnation(self.0 + 1)
+    }
+}
+
+/// Longest name of a key, field or member, bytes; its length is stored in 16 bits.
+pub const NAME_MAX_BYTES: usize = u16::MAX as usize;
+
+/// A physical key; most stand on the stack.
+pub type Key = SmallVec<[u8; 96]>;
+
+/// The column families. Their names are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Metadata rows and the store's own rows.
+    Row,
+    /// Pieces of long strings, later the elements of collections.
+    Element,
+    /// Names by the moment at which they expire.
+    Time,
+}
+
+impl Family {
+    pub const ALL: [Family; 3] = [Family::Row, Family::Element, Family::Time];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Row => "default",
+            Family::Element => "element",
+            Family::Time => "time",
+        }
+    }
+}
+
+/// A key together with its family: what a failed look-up in memory asks the pool to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub(super) family: Family,
+    pub(super) key: Key,
+}
+
+impl Wanted {
+    pub fn row(incarnation: Incarnation, name: &[u8]) -> Wanted {
+        Wanted { family: Family::Row, key: row_key(incarnation, name) }
+    }
+
+    pub fn element(incarnation: Incarnation, name: &[u8], version: Version, sub: &[u8]) -> Wanted {
+        Wanted { family: Family::Element, key: element_key(incarnation, name, version, sub) }
+    }
+}
+
+pub(super) fn row_key(incarnation: Incarnation, name: &[u8]) -> Key {
+    check_name(name);
+    let mut key = prefix(incarnation);
+    key.extend_from_slice(name);
+    key
+}
+
+pub(super) fn element_key(incarnation: Incarnation, name: &[u8], version: Version, sub: &[u8]) -> Key {
+    check_name(name);
+    let mut key = prefix(incarnation);
+    key.extend_from_slice(&(name.len() as u16).to_be_bytes());
+    key.extend_from_slice(name);
+    key.extend_from_slice(&version.0.to_be_bytes());
+    key.extend_from_slice(sub);
+    key
+}
+
+pub(super) fn time_key(expire_ms: u64, incarnation: Incarnation, name: &[u8]) -> Key {
+    check_name(name);
+    let mut key = Key::from_slice(&expire_ms.to_be_bytes());
+    key.extend_from_slice(&incarnation.0.to_be_bytes());
+    key.extend_from_slice(name);
+    key
+}
+
+fn check_name(name: &[u8]) {
+    assert!(name.len() <= NAME_MAX_BYTES, "names are checked where commands are read");
+}
+
+pub(super) fn prefix(incarnation: Incarnation) -> Key {
+    Key::from_slice(&incarnation.0.to_be_bytes())
+}
+
+/// A key above all of an incarnation's and below all of the next one's.
+///
+/// The next prefix itself would not do where RocksDB takes the end as inclusive: the empty name's row is
+/// there.
+pub(super) fn last_key(incarnation: Incarnation) -> Vec<u8> {
+    const LONGEST_KEY_BYTES: usize = 4 + 2 + NAME_MAX_BYTES + 8 + (8 + NAME_MAX_BYTES) + 16;
+    let mut key = vec![0xff; LONGEST_KEY_BYTES + 1];
+    key[..4].copy_from_slice(&incarnation.0.to_be_bytes());
+    key
+}
+
+pub(super) fn split_row_key(key: &[u8]) -> Option<(Incarnation, &[u8])> {
+    let (head, name) = key.split_first_chunk::<4>()?;
+    Some((Incarnation(u32::from_be_bytes(*head)), name))
+}
+
+pub(super) fn split_element_key(key: &[u8]) -> Option<(Incarnation, &[u8], Version, &[u8])> {
+    let (incarnation, rest) = split_row_key(key)?;
+    let (name_len, rest) = rest.split_first_chunk::<2>()?;
+    let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*name_len)))?;
+    let (version, sub) = rest.split_first_chunk::<8>()?;
+    Some((incarnation, name, Version(u64::from_be_bytes(*version)), sub))
+}
+
+pub(super) fn split_time_key(key: &[u8]) -> Option<(u64, Incarnation, &[u8])> {
+    let (expire_ms, rest) = key.split_first_chunk::<8>()?;
+    let (incarnation, name) = split_row_key(rest)?;
+    Some((u64::from_be_bytes(*expire_ms), incarnation, name))
+}
+
+/// Names of the store's own rows, behind the prefix of `Incarnation::SYSTEM`.
+pub(super) mod system {
+    use super::*;
+
+    pub const FORMAT: [u8; 1] = [1];
+    pub const PERSISTED_LSN: [u8; 1] = [2];
+    pub const SLOT: [u8; 1] = [3];
+    pub const NEXT_INCARNATION: [u8; 1] = [4];
+    pub const PART: [u8; 1] = [5];
+    pub const WHOLE_FLOOR: [u8; 1] = [6];
+
+    pub fn part_name(home: ShardId) -> [u8; 3] {
+        let [h0, h1] = home.0.to_be_bytes();
+        [PART[0], h0, h1]
+    }
+
+    pub fn slot_name(table: TableId, slot: Slot) -> [u8; 7] {
+        let [t0, t1, t2, t3] = table.0.to_be_bytes();
+        let [s0, s1] = slot.0.to_be_bytes();
+        [SLOT[0], t0, t1, t2, t3, s0, s1]
+    }
+
+    pub fn split_slot_name(name: &[u8]) -> Option<(TableId, Slot)> {
+        let [tag, t0, t1, t2, t3, s0, s1] = *name.first_chunk::<7>()?;
+        let table = TableId(u32::from_be_bytes([t0, t1, t2, t3]));
+        (name.len() == 7 && tag == SLOT[0]).then_some((table, Slot(u16::from_be_bytes([s0, s1]))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(any::<u8>(), 0..max)
+    }
+
+    proptest! {
+        #[test]
+        fn keys_come_apart_as_they_were_put_together(
+            inc in 1..u32::MAX, name in bytes(300), version: u64, sub in bytes(40), at: u64,
+        ) {
+            let inc = Incarnation(inc);
+            let row = row_key(inc, &name);
+            prop_assert_eq!(split_row_key(&row), Some((inc, &name[..])));
+            let element = element_key(inc, &name, Version(version), &sub);
+            prop_assert_eq!(split_element_key(&element), Some((inc, &name[..], Version(version), &sub[..])));
+            let time = time_key(at, inc, &name);
+            prop_assert_eq!(split_time_key(&time), Some((at, inc, &name[..])));
+        }
+
+        #[test]
+        fn rows_sort_by_name_and_stay_inside_their_incarnation(
+            inc in 1..u32::MAX - 1, a in bytes(20), b in bytes(20),
+        ) {
+            let (inc, next) = (Incarnation(inc), Incarnation(inc + 1));
+            prop_assert_eq!(row_key(inc, &a).cmp(&row_key(inc, &b)), a.cmp(&b));
+            prop_assert!(row_key(inc, &a)[..] < last_key(inc)[..]);
+            prop_assert!(last_key(inc)[..] < row_key(next, b"")[..]);
+        }
+
+        #[test]
+        fn splitting_never_panics(key in bytes(40)) {
+            let _ = (split_row_key(&key), split_element_key(&key), split_time_key(&key));
+            let _ = system::split_slot_name(&key);
+        }
+    }
+
+    #[test]
+    fn the_longest_element_stays_below_the_last_key() {
+        let name = vec![0xff; NAME_MAX_BYTES];
+        let mut sub = vec![0xff; 8];
+        sub.extend_from_slice(&name);
+        let longest = element_key(Incarnation(7), &name, Version(u64::MAX), &sub);
+        assert!(longest[..] < last_key(Incarnation(7))[..]);
+    }
+}

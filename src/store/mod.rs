@@ -1,0 +1,59 @@
+//! The room that says RocksDB: keys, rows, batches, reads from memory or disk, scans, sealing, erasing.
+//!
+//! One `Store` per shard, owned by one core; a `Reader` for the pool. Knows no executor, no log and no
+//! placement. The bytes on disk are settled in FORMAT.md.
+
+mod batch;
+mod db;
+pub mod effects;
+mod erase;
+mod filter;
+mod key;
+mod options;
+pub mod row;
+mod scan;
+mod slots;
+#[cfg(test)]
+mod tests;
+pub mod tx;
+
+pub use batch::Batch;
+pub use db::{Cached, Pin, Pressure, Reader, SealJob, Sealed, Store, WriteError};
+pub use erase::{EraseJob, Erased};
+pub use key::{Incarnation, NAME_MAX_BYTES, Wanted};
+pub use options::{SharedMemory, StoreOptions};
+pub use scan::{Counted, Due, DueScan, RowHead, RowItem, RowScan, Step, View};
+pub use row::Row;
+pub use slots::SlotEntry;
+
+/// Version of a store's directory as a whole; a higher one is refused. See FORMAT.md.
+pub const DIRECTORY_FORMAT: u32 = 1;
+
+/// Why the store could not do what it was asked. Never a client's mistake.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{doing}: {cause}")]
+    RocksDb { doing: &'static str, cause: String },
+    #[error("the store in {dir} has format {found}; this program knows up to {DIRECTORY_FORMAT}")]
+    Newer { dir: String, found: u32 },
+    #[error("{dir} holds a RocksDB database that is not a store of this program")]
+    Foreign { dir: String },
+    #[error("{what} cannot be read: {why} (key {key})")]
+    Damaged { what: &'static str, why: String, key: String },
+}
+
+impl StoreError {
+    fn of(doing: &'static str) -> impl FnOnce(rocksdb::Error) -> StoreError {
+        move |error| StoreError::RocksDb { doing, cause: error.into_string() }
+    }
+
+    fn damaged(what: &'static str, why: impl ToString, key: &[u8]) -> StoreError {
+        StoreError::Damaged { what, why: why.to_string(), key: key.escape_ascii().to_string() }
+    }
+}
+
+impl From<StoreError> for crate::error::Stop {
+    fn from(error: StoreError) -> crate::error::Stop {
+        crate::error::Stop::Fault(error.to_string())
+    }
+}

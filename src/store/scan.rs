@@ -1,0 +1,283 @@
+//! Reads over ranges, and point reads as of one state.
+//!
+//! RocksDB's iterators end without a sign when the cache-only tier runs out; here, and only here, their
+//! status is looked at, and a scan says `End` or `Miss`.
+
+use super::StoreError;
+use super::db::{Cached, family_of, get_element, get_row};
+use super::key::{Family, Incarnation, element_key, prefix, row_key, split_row_key, split_time_key, system};
+use super::row::{Kind, Row, Version};
+use bytes::Bytes;
+use rocksdb::{DB, DBRawIterator, ErrorKind, ReadOptions, ReadTier, Snapshot};
+
+/// What comes next in a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<T> {
+    Item(T),
+    /// There is nothing more.
+    End,
+    /// There may be more, but not in memory.
+    Miss,
+}
+
+/// One way to read: from which tier, and as of when. Only cache-only views answer `Miss`.
+pub struct View<'d> {
+    db: &'d DB,
+    tier: ReadTier,
+    snapshot: Option<&'d Snapshot<'d>>,
+    fill_cache: bool,
+    point: ReadOptions,
+}
+
+impl<'d> View<'d> {
+    pub(super) fn new(
+        db: &'d DB,
+        tier: ReadTier,
+        snapshot: Option<&'d Snapshot<'d>>,
+        fill_cache: bool,
+    ) -> View<'d> {
+        let mut view = View { db, tier, snapshot, fill_cache, point: ReadOptions::default() };
+        // Single keys are read because a client wants them: they may stay in the cache.
+        view.point = view.options();
+        view.point.fill_cache(true);
+        view
+    }
+
+    pub fn row(&self, incarnation: Incarnation, name: &[u8]) -> Result<Cached<Row>, StoreError> {
+        get_row(self.db, &self.point, &row_key(incarnation, name))
+    }
+
+    pub fn element(
+        &self,
+        incarnation: Incarnation,
+        name: &[u8],
+        version: Version,
+        sub: &[u8],
+    ) -> Result<Cached<Bytes>, StoreError> {
+        get_element(self.db, &self.point, &element_key(incarnation, name, version, sub))
+    }
+
+    /// The LSN of the last batch this view has in it; 0 before the first.
+    pub fn applied_lsn(&self) -> Result<Cached<u64>, StoreError> {
+        let key = row_key(Incarnation::SYSTEM, &system::PERSISTED_LSN);
+        match self.db.get_pinned_opt(&key, &self.point) {
+            Ok(None) => Ok(Cached::Absent),
+            Ok(Some(bytes)) => match <[u8; 8]>::try_from(&bytes[..]) {
+                Ok(bytes) => Ok(Cached::Found(u64::from_be_bytes(bytes))),
+                Err(_) => Err(StoreError::damaged("the applied LSN", "length", &key)),
+            },
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Cached::Miss),
+            Err(error) => Err(StoreError::of("reading the applied LSN")(error)),
+        }
+    }
+
+    /// Rows of one incarnation in byte order, from behind `after`; expired ones too.
+    pub fn rows(&self, incarnation: Incarnation, after: Option<&[u8]>) -> RowScan<'d> {
+        let from = match after {
+            None => prefix(incarnation),
+            Some(name) => {
+                let mut key = row_key(incarnation, name);
+                key.push(0);
+                key
+            }
+        };
+        RowScan { scan: self.scan(Family::Row, &from, prefix(incarnation.next()).to_vec()) }
+    }
+
+    /// Entries of the time index due at `now_ms`, the oldest first. Whether a row really expires is for the
+    /// row to say: it may have changed since.
+    pub fn due(&self, now_ms: u64) -> DueScan<'d> {
+        let end = now_ms.saturating_add(1).to_be_bytes().to_vec();
+        DueScan { scan: self.scan(Family::Time, &[], end) }
+    }
+
+    /// Reads every row's head: for the pool.
+    pub fn count_rows(&self, incarnation: Incarnation, now_ms: u64) -> Result<Step<Counted>, StoreError> {
+        let mut counted = Counted::default();
+        let mut rows = self.rows(incarnation, None);
+        loop {
+            match rows.next()? {
+                Step::Item(item) => counted.add(item.head()?.expire_ms, now_ms),
+                Step::End => return Ok(Step::Item(counted)),
+                Step::Miss => return Ok(Step::Miss),
+            }
+        }
+    }
+
+    /// All incarnations that have a row or an element here, erased ones that left something behind included.
+    /// One seek for each; not for cache-only views, where a miss is an error here.
+    pub fn incarnations(&self) -> Result<Vec<Incarnation>, StoreError> {
+        let mut found = Vec::new();
+        for family in [Family::Row, Family::Element] {
+            let mut iter = self.db.raw_iterator_cf_opt(family_of(self.db, family), self.options());
+            iter.seek(prefix(Incarnation::FIRST));
+            while let Some((incarnation, _)) = iter.key().and_then(split_row_key) {
+                found.push(incarnation);
+                iter.seek(prefix(incarnation.next()));
+            }
+            iter.status().map_err(StoreError::of("looking for incarnations"))?;
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn options(&self) -> ReadOptions {
+        let mut read = ReadOptions::default();
+        read.set_read_tier(self.tier);
+        read.fill_cache(self.fill_cache);
+        if let Some(snapshot) = self.snapshot {
+            read.set_snapshot(snapshot);
+        }
+        read
+    }
+
+    fn scan(&self, family: Family, from: &[u8], end: Vec<u8>) -> Scan<'d> {
+        let mut read = self.options();
+        read.set_iterate_upper_bound(end);
+        let mut iter = self.db.raw_iterator_cf_opt(family_of(self.db, family), read);
+        iter.seek(from);
+        Scan { iter, fresh: true }
+    }
+}
+
+/// Rows by the state of their expiry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub living: u64,
+    /// Of the living, those that will expire.
+    pub expiring: u64,
+    pub expired: u64,
+}
+
+impl Counted {
+    fn add(&mut self, expire_ms: Option<u64>, now_ms: u64) {
+        match expire_ms {
+            Some(at) if at <= now_ms => self.expired += 1,
+            Some(_) => {
+                self.living += 1;
+                self.expiring += 1;
+            }
+            None => self.living += 1,
+        }
+    }
+}
+
+/// A key and its value.
+type Entry<'s> = (&'s [u8], &'s [u8]);
+
+struct Scan<'d> {
+    iter: DBRawIterator<'d>,
+    /// Stands on what has not been given out yet.
+    fresh: bool,
+}
+
+impl Scan<'_> {
+    fn next(&mut self) -> Result<Step<Entry<'_>>, StoreError> {
+        if !self.fresh && self.iter.valid() {
+            self.iter.next();
+        }
+        self.fresh = false;
+        if !self.iter.valid() {
+            return match self.iter.status() {
+                Ok(()) => Ok(Step::End),
+                Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Step::Miss),
+                Err(error) => Err(StoreError::of("scanning")(error)),
+            };
+        }
+        Ok(Step::Item(self.iter.item().expect("a valid iterator stands on an item")))
+    }
+}
+
+/// A row met in a scan, not decoded yet.
+pub struct RowItem<'s> {
+    pub name: &'s [u8],
+    bytes: &'s [u8],
+}
+
+/// What can be told of a row without its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowHead {
+    pub kind: Kind,
+    pub expire_ms: Option<u64>,
+}
+
+impl RowItem<'_> {
+    /// Copies the value.
+    pub fn row(&self) -> Result<Row, StoreError> {
+        self.decode(self.bytes)
+    }
+
+    /// Copies no value.
+    pub fn head(&self) -> Result<RowHead, StoreError> {
+        // The head, an expiry and a version with its length; of an inline value only a few bytes.
+        const HEAD_BYTES: usize = 4 + 8 + 16;
+        let row = self.decode(&self.bytes[..self.bytes.len().min(HEAD_BYTES)])?;
+        Ok(RowHead { kind: row.kind, expire_ms: row.expire_ms })
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Row, StoreError> {
+        Row::decode(&Bytes::copy_from_slice(bytes))
+            .map_err(|why| StoreError::damaged("a row", why, self.name))
+    }
+}
+
+/// Rows of one incarnation, upward.
+pub struct RowScan<'d> {
+    scan: Scan<'d>,
+}
+
+impl RowScan<'_> {
+    #[allow(clippy::should_implement_trait, reason = "its items borrow from it")]
+    pub fn next(&mut self) -> Result<Step<RowItem<'_>>, StoreError> {
+        Ok(match self.scan.next()? {
+            Step::Item((key, bytes)) => {
+                let (_, name) =
+                    split_row_key(key).ok_or_else(|| StoreError::damaged("a key", "too short", key))?;
+                Step::Item(RowItem { name, bytes })
+            }
+            Step::End => Step::End,
+            Step::Miss => Step::Miss,
+        })
+    }
+
+    /// Passes over `count` rows; `Item` when there were that many.
+    pub fn skip(&mut self, count: usize) -> Result<Step<()>, StoreError> {
+        for _ in 0..count {
+            match self.scan.next()? {
+                Step::Item(_) => {}
+                Step::End => return Ok(Step::End),
+                Step::Miss => return Ok(Step::Miss),
+            }
+        }
+        Ok(Step::Item(()))
+    }
+}
+
+/// An entry of the time index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due<'s> {
+    pub expire_ms: u64,
+    pub incarnation: Incarnation,
+    pub name: &'s [u8],
+}
+
+/// Entries of the time index, the oldest first.
+pub struct DueScan<'d> {
+    scan: Scan<'d>,
+}
+
+impl DueScan<'_> {
+    #[allow(clippy::should_implement_trait, reason = "its items borrow from it")]
+    pub fn next(&mut self) -> Result<Step<Due<'_>>, StoreError> {
+        Ok(match self.scan.next()? {
+            Step::Item((key, _)) => {
+                let (expire_ms, incarnation, name) =
+                    split_time_key(key).ok_or_else(|| StoreError::damaged("a key", "too short", key))?;
+                Step::Item(Due { expire_ms, incarnation, name })
+            }
+            Step::End => Step::End,
+            Step::Miss => Step::Miss,
+        })
+    }
+}
