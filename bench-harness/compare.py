@@ -46,7 +46,7 @@ def redis(cpu, directory, port):
 def haypile(binary, directory, port, cpu, extra):
     args = [binary, "server", "--port", str(port), "--data-dir", directory, "--cores", "1", "--shards", "1",
             "--pin-cpus", str(cpu), "--appendfsync", "everysec"] + extra
-    return subprocess.Popen(args, stderr=open(os.path.join(directory, "..", "haypile.log"), "w"))
+    return subprocess.Popen(args, stderr=open(directory + ".log", "w"))
 
 
 def run(server, client_cpus, test, pipeline, keys, count):

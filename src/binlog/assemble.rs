@@ -75,7 +75,9 @@ impl Assembler {
                     self.body = started.body;
                 }
                 None if lsn < self.whole_from => return Ok(false),
-                None => return Err(format!("LSN {} ends a group whose start {} is not there", lsn.0, group.0)),
+                None => {
+                    return Err(format!("LSN {} ends a group whose start {} is not there", lsn.0, group.0));
+                }
             },
             Place::Alone => {
                 self.first = lsn;

@@ -257,7 +257,8 @@ pub(crate) fn decode<'a>(header: Header, frame: &'a [u8]) -> Result<Frame<'a>, S
         return Err(format!("frame flags {flags:#06x}"));
     }
     let inner = &frame[HEADER_BYTES..frame.len() - CHECKSUM_BYTES];
-    parts(header, inner).ok_or_else(|| format!("a frame with flags {flags:#06x} whose parts do not fit its length"))
+    parts(header, inner)
+        .ok_or_else(|| format!("a frame with flags {flags:#06x} whose parts do not fit its length"))
 }
 
 fn parts(header: Header, inner: &[u8]) -> Option<Frame<'_>> {
@@ -322,11 +323,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn touch() -> impl Strategy<Value = Touch> {
-        (any::<u32>(), any::<u16>(), any::<u64>(), any::<u64>()).prop_map(|(table, slot, index, term)| Touch {
-            table: TableId(table),
-            slot: Slot(slot),
-            index,
-            term,
+        (any::<u32>(), any::<u16>(), any::<u64>(), any::<u64>()).prop_map(|(table, slot, index, term)| {
+            Touch { table: TableId(table), slot: Slot(slot), index, term }
         })
     }
 
@@ -335,9 +333,13 @@ mod tests {
             .prop_map(|(shard, number)| Participant { shard: ShardId(shard), number });
         prop_oneof![
             Just(None),
-            prop::collection::vec(participant, 0..5).prop_map(|participants| Some(Txn::Whole { participants })),
-            (any::<u16>(), any::<u64>(), any::<u64>())
-                .prop_map(|(home, home_lsn, number)| Some(Txn::Part { home: ShardId(home), home_lsn, number })),
+            prop::collection::vec(participant, 0..5)
+                .prop_map(|participants| Some(Txn::Whole { participants })),
+            (any::<u16>(), any::<u64>(), any::<u64>()).prop_map(|(home, home_lsn, number)| Some(Txn::Part {
+                home: ShardId(home),
+                home_lsn,
+                number
+            })),
         ]
     }
 

@@ -112,7 +112,8 @@ pub fn footers(disk: &dyn Disk, dir: &Path) -> Result<Vec<(Lsn, Footer)>, LogErr
             let path = segment_path(dir, pair[0]);
             let footer = Cursor::new(file, path.clone(), &header).footer_at(next.previous_end)?;
             let why = || "the segment's footer cannot be read".into();
-            let footer = footer.ok_or_else(|| LogError::Damage { path, offset: next.previous_end, why: why() })?;
+            let footer =
+                footer.ok_or_else(|| LogError::Damage { path, offset: next.previous_end, why: why() })?;
             footers.push((pair[0], footer));
         }
     }

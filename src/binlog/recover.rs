@@ -75,7 +75,9 @@ impl Candidate {
     /// As `whole`, but half a header is enough.
     fn any(&self) -> Option<&SegmentHeader> {
         match &self.header {
-            HeaderRead::Whole(header) | HeaderRead::Half(header) if header.first == self.first => Some(header),
+            HeaderRead::Whole(header) | HeaderRead::Half(header) if header.first == self.first => {
+                Some(header)
+            }
             _ => None,
         }
     }
@@ -256,7 +258,9 @@ fn walk(
 enum Stop {
     /// The next segment begins with the LSN that comes now.
     Limit,
-    Sealed { closed: bool },
+    Sealed {
+        closed: bool,
+    },
     CutShort,
     NoMore,
 }
@@ -335,12 +339,21 @@ fn refuse_damage(candidates: &[Candidate], end: &End, persisted: Lsn) -> Result<
     if let Some((claimed_by, at)) = &end.durable_at
         && end.durable >= end.next
     {
-        let claim = format!("{} at offset {at} says that {} was durable", claimed_by.display(), end.durable.0);
-        return Err(LogError::Damage { path, offset, why: format!("LSN {lost} cannot be read, but {claim}") });
+        let claim =
+            format!("{} at offset {at} says that {} was durable", claimed_by.display(), end.durable.0);
+        return Err(LogError::Damage {
+            path,
+            offset,
+            why: format!("LSN {lost} cannot be read, but {claim}"),
+        });
     }
     if end.broken && persisted >= end.next {
         let claim = format!("RocksDB has persisted up to {}", persisted.0);
-        return Err(LogError::Damage { path, offset, why: format!("LSN {lost} cannot be read, but {claim}") });
+        return Err(LogError::Damage {
+            path,
+            offset,
+            why: format!("LSN {lost} cannot be read, but {claim}"),
+        });
     }
     Ok(())
 }
@@ -356,6 +369,8 @@ fn begin(
     for candidate in &found.candidates[found.read.clone()] {
         candidate.file.sync_data().map_err(io_error("syncing", &candidate.path))?;
     }
+    // Their names too, before a header can say that what is in them is durable.
+    disk.sync_dir(dir).map_err(io_error("syncing", dir))?;
     let ahead = persisted >= found.next;
     let next = found.next.max(persisted.next());
     let closed = found.closed && found.cut.is_none() && !ahead;

@@ -257,7 +257,9 @@ fn decode_footer(header: frame::Header, bytes: &[u8]) -> Option<Footer> {
 pub(crate) enum Step<'a> {
     Frame(Frame<'a>),
     /// The segment was sealed here.
-    Footer { closed: bool },
+    Footer {
+        closed: bool,
+    },
     /// Nothing that continues the chain.
     End,
 }
@@ -359,8 +361,8 @@ impl Cursor {
         let have = self.buffer_at + self.buffer.len() as u64;
         if self.offset < self.buffer_at || self.offset + want as u64 > have {
             // A header that lies about its length must not cost more memory than the file has bytes.
-            let len = self.file.len().map_err(io_error("reading", &self.path))?;
-            let rest = usize::try_from(len.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+            let size = self.file.size().map_err(io_error("reading", &self.path))?;
+            let rest = usize::try_from(size.saturating_sub(self.offset)).unwrap_or(usize::MAX);
             self.buffer.resize(want.max(READ_BYTES).min(rest), 0);
             self.buffer_at = self.offset;
             let filled = self.file.read_at(self.offset, &mut self.buffer);
@@ -381,7 +383,9 @@ impl Cursor {
             window.truncate(filled);
             for kind in [frame::MAGIC, FOOTER_MAGIC] {
                 for hit in memchr::memmem::find_iter(&window, &kind.to_le_bytes()) {
-                    let Some(header) = frame::header_of(kind, &window[hit..], self.chain.seed) else { continue };
+                    let Some(header) = frame::header_of(kind, &window[hit..], self.chain.seed) else {
+                        continue;
+                    };
                     if header.lsn.next() < self.next {
                         continue;
                     }

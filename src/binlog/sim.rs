@@ -248,7 +248,7 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.content.lock().expect("no test thread panicked").live.len() as u64)
     }
 }

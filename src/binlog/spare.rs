@@ -8,7 +8,7 @@ use super::{LogError, LogOptions, Lsn, io_error};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const ZEROES: [u8; 1 << 18] = [0; 1 << 18];
+static ZEROES: [u8; 1 << 18] = [0; 1 << 18];
 
 /// A prepared segment file under a name of its own; its content is of no segment.
 pub(crate) struct Spare {
@@ -68,7 +68,7 @@ impl ReserveJob {
         let mut spares = Vec::new();
         for old in std::mem::take(&mut self.retired) {
             let file = disk.open(&old).map_err(io_error("opening", &old))?;
-            let whole = file.len().map_err(io_error("reading", &old))? == self.options.segment_bytes;
+            let whole = file.size().map_err(io_error("reading", &old))? == self.options.segment_bytes;
             if whole && spares.len() < self.wanted {
                 let path = self.next_path();
                 disk.rename(&old, &path).map_err(io_error("renaming", &old))?;
@@ -134,7 +134,7 @@ pub(crate) fn adopt(disk: &dyn Disk, options: &LogOptions) -> Result<(Vec<Spare>
         last = last.max(number);
         let path = dir.join(&name);
         let file = disk.open(&path).map_err(io_error("opening", &path))?;
-        if file.len().map_err(io_error("reading", &path))? == options.segment_bytes {
+        if file.size().map_err(io_error("reading", &path))? == options.segment_bytes {
             // Its blocks may have been on their way when the process ended.
             file.sync_data().map_err(io_error("syncing", &path))?;
             spares.push(Spare { file, path });

@@ -227,7 +227,8 @@ impl Writer {
         let footer = segment::footer_bytes(self.lines.len() + touches) as u64;
         if self.next_term.is_some() || self.used + bytes as u64 + footer > self.options.segment_bytes {
             self.roll();
-            let fits = self.used + (bytes + segment::footer_bytes(touches)) as u64 <= self.options.segment_bytes;
+            let fits =
+                self.used + (bytes + segment::footer_bytes(touches)) as u64 <= self.options.segment_bytes;
             assert!(fits, "a frame fits an empty segment");
         } else if self.chunks.is_empty() {
             self.open_chunk(None);
@@ -396,11 +397,20 @@ impl Writer {
         let current = (self.file.clone(), self.path.clone());
         let files = std::mem::replace(&mut self.unsynced, vec![current]);
         let (disk, dir) = (self.disk.clone(), self.options.dir.clone());
-        Some(SyncJob { disk, dir, files, sync_dir: std::mem::take(&mut self.dir_unsynced), upto: self.written })
+        Some(SyncJob {
+            disk,
+            dir,
+            files,
+            sync_dir: std::mem::take(&mut self.dir_unsynced),
+            upto: self.written,
+        })
     }
 
     pub fn synced(&mut self, done: SyncDone) {
-        assert!(self.syncing && done.upto >= self.durable && done.upto <= self.written, "a sync of this writer");
+        assert!(
+            self.syncing && done.upto >= self.durable && done.upto <= self.written,
+            "a sync of this writer"
+        );
         self.syncing = false;
         self.syncing_since_ms = None;
         self.durable = done.upto;

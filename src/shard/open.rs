@@ -170,7 +170,7 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
     let mut note = |record: &Record<'_>| {
         match record.txn {
             Some(Txn::Part { home, home_lsn, number }) => {
-                seen.parts.push(Part { lsn: record.first.0, home: *home, home_lsn: *home_lsn, number: *number });
+                seen.parts.push(Part { lsn: record.lsn.0, home: *home, home_lsn: *home_lsn, number: *number });
             }
             Some(Txn::Whole { participants }) => seen.wholes.push(Whole {
                 lsn: record.lsn.0,
