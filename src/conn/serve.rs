@@ -126,16 +126,18 @@ impl Serving {
             if self.stopped()? {
                 return Ok(());
             }
+            if ticked {
+                executor::yield_now().await;
+            }
             if busy {
                 self.core.note_turn(began);
-                executor::yield_now().await;
             } else {
-                self.sleep(&links).await.map_err(ring_failed)?;
+                self.sleep(&links).map_err(ring_failed)?;
             }
         }
     }
 
-    async fn sleep(&mut self, links: &Links) -> std::io::Result<()> {
+    fn sleep(&mut self, links: &Links) -> std::io::Result<()> {
         self.ring.prepare_sleep();
         let work = links.lanes.waiting()
             || links.lanes.any_congested()
@@ -145,7 +147,7 @@ impl Serving {
             self.ring.cancel_sleep();
             return Ok(());
         }
-        self.ring.sleep().await
+        self.ring.sleep()
     }
 
     fn event(&mut self, event: RingEvent, own_port: Option<ListenerId>) -> std::io::Result<()> {

@@ -61,9 +61,4 @@ impl Doorbell {
     pub(super) fn raw_fd(&self) -> RawFd {
         self.0.eventfd.as_raw_fd()
     }
-
-    /// A second descriptor of the eventfd, for a reader with its own idea of closing files.
-    pub(super) fn reader(&self) -> io::Result<OwnedFd> {
-        Ok(OwnedFd::from(self.0.eventfd.try_clone()?))
-    }
 }

@@ -60,12 +60,9 @@ pub(super) fn build(entries: u32) -> io::Result<IoUring> {
 }
 
 impl Kernel {
-    pub fn new(entries: u32, eventfd: RawFd, busy_tick: Duration, idle_tick: Duration) -> io::Result<Kernel> {
-        let mut uring = build(entries)?;
-        uring.submitter().register_eventfd(eventfd)?;
-        uring.completion().disable_eventfd();
+    pub fn new(entries: u32, busy_tick: Duration, idle_tick: Duration) -> io::Result<Kernel> {
         Ok(Kernel {
-            uring,
+            uring: build(entries)?,
             waiting: VecDeque::new(),
             ticks: Box::new(Ticks { busy: busy_tick.into(), idle: idle_tick.into() }),
             enters: 0,
@@ -100,6 +97,11 @@ impl Kernel {
 
     pub fn cancel_everything(&mut self, op: Op) -> io::Result<()> {
         self.push(opcode::AsyncCancel2::new(CancelBuilder::any()).build(), op)
+    }
+
+    /// Completes once for every write to this eventfd.
+    pub fn watch(&mut self, eventfd: RawFd, op: Op) -> io::Result<()> {
+        self.push(opcode::PollAdd::new(Fd(eventfd), libc::POLLIN as u32).multi(true).build(), op)
     }
 
     pub fn tick(&mut self, pace: Pace, op: Op) -> io::Result<()> {
@@ -170,8 +172,9 @@ impl Kernel {
         pass_over_passing(result.map(drop))
     }
 
-    /// Blocks until something completes, `limit` at most. For the end of a ring only.
+    /// Submits what is queued and blocks until something completes, `limit` at most.
     pub fn wait(&mut self, limit: Duration) -> io::Result<()> {
+        self.enters += 1;
         let limit = Timespec::from(limit);
         let result = self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit));
         pass_over_passing(result.map(drop))
@@ -185,18 +188,6 @@ impl Kernel {
         }));
     }
 
-    /// Whether `drain` would find something.
-    pub fn has_completions(&mut self) -> bool {
-        !self.uring.completion().is_empty()
-    }
-
-    pub fn enable_eventfd(&mut self) {
-        self.uring.completion().enable_eventfd();
-    }
-
-    pub fn disable_eventfd(&mut self) {
-        self.uring.completion().disable_eventfd();
-    }
 }
 
 /// Errors of `enter` that leave everything in its place for the next turn: a signal, a completion queue that

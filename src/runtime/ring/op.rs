@@ -15,6 +15,7 @@ pub(super) enum Op {
     Tick,
     MoveTick,
     CancelEverything,
+    Doorbell,
 }
 
 const SOCKET_BITS: u64 = (1 << 56) - 1;
@@ -31,6 +32,7 @@ impl Op {
             Op::Tick => (7, 0),
             Op::MoveTick => (8, 0),
             Op::CancelEverything => (9, 0),
+            Op::Doorbell => (10, 0),
         };
         kind << 56 | rest
     }
@@ -47,6 +49,7 @@ impl Op {
             7 => Op::Tick,
             8 => Op::MoveTick,
             9 => Op::CancelEverything,
+            10 => Op::Doorbell,
             kind => unreachable!("no entry has the kind {kind}"),
         }
     }
@@ -61,7 +64,8 @@ mod tests {
         let socket = SocketId((0xab_cdef << 32) | 0xffff_fffe);
         for op in [Op::Accept(u32::MAX), Op::CancelAccept, Op::Receive(socket), Op::CancelReceive(socket)]
             .into_iter()
-            .chain([Op::Send(socket), Op::CancelSend(socket), Op::Tick, Op::MoveTick, Op::CancelEverything])
+            .chain([Op::Send(socket), Op::CancelSend(socket), Op::Tick, Op::MoveTick])
+            .chain([Op::CancelEverything, Op::Doorbell])
         {
             assert_eq!(Op::from_user_data(op.user_data()), op);
         }

@@ -111,7 +111,7 @@ impl Echo {
 
     async fn rest(&mut self) {
         self.ring.prepare_sleep();
-        self.ring.sleep().await.unwrap();
+        self.ring.sleep().unwrap();
     }
 }
 
@@ -467,7 +467,7 @@ async fn move_about(
         if lanes.waiting() {
             echo.ring.cancel_sleep();
         } else {
-            echo.ring.sleep().await.unwrap();
+            echo.ring.sleep().unwrap();
         }
     }
 }
@@ -542,7 +542,7 @@ async fn play(mut ring: SocketRing, mut lanes: Lanes<u32>, bell: Doorbell, serve
         }
         if seen < ROUND_TRIPS {
             let asleep = Instant::now();
-            ring.sleep().await.unwrap();
+            ring.sleep().unwrap();
             longest = longest.max(asleep.elapsed());
         }
     }
