@@ -13,7 +13,6 @@ use crate::resp::encode::Protocol;
 use crate::resp::parse::ParseLimits;
 use crate::resp::reply::Reply;
 use crate::runtime::doorbell::Doorbell;
-use crate::runtime::executor;
 use crate::runtime::lanes::Lanes;
 use crate::runtime::ring::{ListenerId, RingEvent, SocketId, SocketRing};
 use crate::shard::mesh::{Answer, Calls, Message};
@@ -94,8 +93,9 @@ pub struct Links {
 }
 
 impl Serving {
-    /// Serves until the process is to stop. A fault ends the whole process: the caller does it.
-    pub async fn run(mut self, mut links: Links, own_port: Option<ListenerId>) -> Result<(), Fault> {
+    /// Serves until the process is to stop, and never yields: its executor has no other task.
+    /// A fault ends the whole process: the caller does it.
+    pub fn run(mut self, mut links: Links, own_port: Option<ListenerId>) -> Result<(), Fault> {
         let ring_failed = |error| Fault::new("the socket ring", error);
         let (mut events, mut idle_look_ms) = (Vec::new(), 0);
         loop {
@@ -125,9 +125,6 @@ impl Serving {
             busy |= self.send_messages(&mut links);
             if self.stopped()? {
                 return Ok(());
-            }
-            if ticked {
-                executor::yield_now().await;
             }
             if busy {
                 self.core.note_turn(began);

@@ -23,8 +23,7 @@ const KERNEL_NEEDED: (u32, u32) = (6, 1);
 /// Starts a thread named `name` with an executor pinned to `cpu` (unpinned if `None`) that runs the future
 /// `make` returns until it ends. `make` runs on the new thread; returns once the executor stands.
 ///
-/// The future's task queue is latency-sensitive: a completion of its file I/O is seen at its next
-/// [`yield_now`].
+/// A future that never awaits has the executor to itself, which is what a data core wants (see `ring`).
 pub fn spawn_core<M, F>(name: &str, cpu: Option<usize>, make: M) -> io::Result<JoinHandle<()>>
 where
     M: FnOnce() -> F + Send + 'static,
@@ -58,12 +57,6 @@ where
 
 fn report(started: &mpsc::Sender<io::Result<()>>, result: io::Result<()>) {
     started.send(result).expect("spawn_core waits for this");
-}
-
-/// Lets the other tasks of this executor run, and its own completed I/O be seen; returns at once when there
-/// is nothing else.
-pub async fn yield_now() {
-    glommio::executor().yield_task_queue_now().await;
 }
 
 /// Checks that this host can run the cores. The error says what was found, what is needed and how to mend it.
@@ -177,13 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn a_core_runs_its_future_pinned_and_yields_to_its_other_tasks() {
+    fn a_core_runs_its_future_pinned_beside_other_tasks() {
         let cpu = cpus().unwrap()[0];
         let (send, receive) = mpsc::channel();
         let core = spawn_core("test-core", Some(cpu), move || async move {
             let other = glommio::spawn_local(async { 7 });
-            yield_now().await;
-            yield_now().await;
             let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
             send.send((status, thread::current().name().map(str::to_owned), other.await)).unwrap();
         })

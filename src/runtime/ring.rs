@@ -7,8 +7,8 @@
 //! 2. it looks once more at its lanes, pools and queues; if there is work, `cancel_sleep()` and another turn;
 //! 3. `sleep()` blocks in the ring itself until something completes; the tick bounds it.
 //!
-//! Sleeping in glommio's reactor instead, on a read of the ring's eventfd, lost a wake about once in a
-//! million sleeps under load (Linux 6.18: the eventfd counted, the read stayed armed), and cost more.
+//! A core sleeps here and not in glommio's reactor, and does not yield to it either: glommio 0.9 can go to
+//! sleep with a task queued, and then nothing wakes it (seen about once in a million turns under load).
 //!
 //! Must not know what the bytes mean. A ring lives and dies on one thread.
 
@@ -538,7 +538,7 @@ impl SocketRing {
     }
 
     /// After `prepare_sleep`: until something happens on the ring, a doorbell is rung or the tick is due.
-    /// May end early for no reason. Holds the thread: the executor's other tasks run at ticks.
+    /// May end early for no reason. Holds the thread: a core's executor has no other task.
     pub fn sleep(&mut self) -> io::Result<()> {
         self.stats.sleeps += 1;
         self.kernel.wait(SLEEP_MAX)?;

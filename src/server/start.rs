@@ -124,7 +124,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         };
         let failed = failed.clone();
         let thread = executor::spawn_core(&format!("core-{core}"), cpus[core], move || async move {
-            if let Err(fault) = run_core(plan).await {
+            if let Err(fault) = run_core(plan) {
                 end_at_once(&fault, &failed);
             }
         });
@@ -207,7 +207,7 @@ fn tie_cores(
     Ok(bells)
 }
 
-async fn run_core(plan: CorePlan) -> Result<(), Fault> {
+fn run_core(plan: CorePlan) -> Result<(), Fault> {
     let mut clock = Clock::system();
     let ring_failed = |error| Fault::new("making the socket ring", error);
     let (recv_buffers, recv_buffer_bytes) = plan.ledger.receive_buffers_per_core();
@@ -240,7 +240,7 @@ async fn run_core(plan: CorePlan) -> Result<(), Fault> {
     let owner = Owner::new(setting, owners, clock, shards, ties.pool, ties.flusher, upkeep);
     let node = Node::new(plan.place, plan.config, plan.key_count, owner.clock.now_ms());
     let core = Core::new(owner, node, plan.shared);
-    Serving { ring, core }.run(Links { lanes: ties.lanes, doorbells: ties.doorbells }, own_port).await
+    Serving { ring, core }.run(Links { lanes: ties.lanes, doorbells: ties.doorbells }, own_port)
 }
 
 fn core_cpus(config: &Config, allowed: &[usize]) -> Result<Vec<Option<usize>>, Fault> {

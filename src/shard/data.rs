@@ -95,10 +95,11 @@ impl Data {
         }
         match &effect.change {
             Change::Put(value) => {
-                if !effect.existed.unwrap_or_else(|| self.hot.holds(row_ref(&row))) {
+                let known = self.hot.write_row(row, Some(value.clone()), now_s);
+                // A blind write of a key that is not in memory counts as new: the count is an estimate.
+                if !effect.existed.unwrap_or(known) {
                     self.slots.for_write(effect.table, effect.slot).keys += 1;
                 }
-                self.hot.write_row(row, Some(value.clone()), now_s);
             }
             Change::Delete => {
                 if incarnation != NONE {
@@ -215,8 +216,4 @@ impl Data {
             },
         }
     }
-}
-
-fn row_ref(name: &RowName) -> RowNameRef<'_> {
-    RowNameRef { incarnation: name.incarnation, name: &name.name }
 }

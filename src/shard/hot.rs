@@ -132,11 +132,6 @@ impl Hot {
         if self.elements.is_empty() { None } else { self.elements.get(name) }
     }
 
-    /// Whether the cache holds a row; it says nothing about rows it does not hold.
-    pub fn holds(&self, name: RowNameRef<'_>) -> bool {
-        self.cache.peek(&name).is_some() || matches!(self.rows.get(&name), Some(Some(_)))
-    }
-
     pub fn used_s(&self, name: RowNameRef<'_>) -> Option<u32> {
         self.cache.peek(&name).map(|cached| cached.used_s)
     }
@@ -147,13 +142,18 @@ impl Hot {
         self.cache_row(name, row.clone(), now_s);
     }
 
-    pub fn write_row(&mut self, name: RowName, row: Option<Row>, now_s: u32) {
+    /// Writes a row, or its absence; answers whether memory knew a row under the name.
+    pub fn write_row(&mut self, name: RowName, row: Option<Row>, now_s: u32) -> bool {
         self.written_bytes += name.name.len() + row.as_ref().map_or(0, Row::weight) + 64;
-        match &row {
+        let cached = match &row {
             Some(row) => self.cache_row(name.clone(), row.clone(), now_s),
-            None => drop(self.cache.remove(&RowNameRef { incarnation: name.incarnation, name: &name.name })),
-        }
-        self.rows.insert(name, row);
+            None => {
+                let name = RowNameRef { incarnation: name.incarnation, name: &name.name };
+                self.cache.remove(&name).is_some()
+            }
+        };
+        let written = self.rows.insert(name, row);
+        cached || matches!(written, Some(Some(_)))
     }
 
     pub fn write_element(&mut self, name: ElementName, value: Option<Bytes>) {
@@ -194,13 +194,20 @@ impl Hot {
         self.cache.weight()
     }
 
-    fn cache_row(&mut self, name: RowName, row: Row, now_s: u32) {
+    /// Answers whether there was an older row of this name.
+    fn cache_row(&mut self, name: RowName, row: Row, now_s: u32) -> bool {
         // One entry may not push out a large share of the others.
         if row.weight() as u64 > self.cache_max_bytes / 64 {
-            self.cache.remove(&RowNameRef { incarnation: name.incarnation, name: &name.name });
-            return;
+            let name = RowNameRef { incarnation: name.incarnation, name: &name.name };
+            return self.cache.remove(&name).is_some();
         }
-        self.cache.insert(name, CachedRow { row, used_s: now_s });
+        match self.cache.replace(name, CachedRow { row, used_s: now_s }, false) {
+            Ok(()) => true,
+            Err((name, cached)) => {
+                self.cache.insert(name, cached);
+                false
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The ring against real sockets: what peers do to a server, and what cores do to each other.
 
 use super::*;
-use crate::runtime::executor::{spawn_core, yield_now};
+use crate::runtime::executor::spawn_core;
 use crate::runtime::lanes::{Lanes, Mesh};
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -135,7 +135,7 @@ fn serve(limits: RingLimits) -> Server {
         while !stopping.load(Ordering::Relaxed) {
             match echo.turn() {
                 0 => echo.rest().await,
-                _ => yield_now().await,
+                _ => {}
             }
         }
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -460,7 +460,6 @@ async fn move_about(
             echo.adopt(fd, bytes);
         }
         if work > 0 || lanes.any_congested() {
-            yield_now().await;
             continue;
         }
         echo.ring.prepare_sleep();
