@@ -300,7 +300,7 @@ fn unknown_arguments_are_refused() {
     let said = refused(&["--no-such-argument", "1"]);
     assert!(said.contains("no-such-argument"), "{said}");
     for wrong in
-        [["--appendfsync", "sometimes"], ["--memory-budget", "lots"], ["--shards", "0"], ["--cores", "x"]]
+        [["--appendfsync", "sometimes"], ["--memory-budget", "lots"], ["--shards", "5000"], ["--cores", "x"]]
     {
         let said = refused(&wrong);
         assert!(
