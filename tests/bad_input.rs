@@ -300,7 +300,7 @@ fn unknown_arguments_are_refused() {
     let said = refused(&["--no-such-argument", "1"]);
     assert!(said.contains("no-such-argument"), "{said}");
     for wrong in
-        [["--appendfsync", "sometimes"], ["--memory-budget", "lots"], ["--shards", "0"], ["--cores", "x"]]
+        [["--appendfsync", "sometimes"], ["--memory-budget", "lots"], ["--shards", "5000"], ["--cores", "x"]]
     {
         let said = refused(&wrong);
         assert!(
@@ -357,4 +357,99 @@ fn without_the_password_nothing_is_done() {
         let said = stranger.read_to_close().expect("it is closed");
         assert_eq!(String::from_utf8_lossy(&said), format!("-ERR Protocol error: {error}\r\n"));
     }
+}
+
+#[test]
+fn names_up_to_their_limit_are_taken_and_longer_ones_refused() {
+    let mut server = server();
+    let mut client = server.client();
+    let longest = vec![b'k'; 65_535];
+    assert_eq!(client.must(&args!["SET", longest, "v"]), Value::ok());
+    assert_eq!(client.must(&args!["APPEND", longest, ""]), Value::Int(1));
+    assert_eq!(client.must(&args!["GET", longest]), Value::bulk("v"));
+    let too_long = vec![b'k'; 65_536];
+    for args in [
+        args!["SET", too_long, "v"],
+        args!["GET", too_long],
+        args!["MSET", "a", "1", too_long, "v"],
+        args!["RENAME", longest, too_long],
+        args!["COPY", longest, too_long],
+    ] {
+        let reply = client.must(&args);
+        assert!(reply.error_text().starts_with("ERR "), "{:.20}: {reply:?}", format!("{args:?}"));
+    }
+    assert_eq!(client.ask("EXISTS a"), Value::Int(0), "half an MSET was done");
+    server.kill9();
+    server.restart();
+    let mut client = server.client();
+    assert_eq!(client.ask("KEYS *"), Value::Array(vec![Value::Bulk(longest)]));
+}
+
+#[test]
+fn empty_values_stay_and_are_kept() {
+    let mut server = server();
+    let mut client = server.client();
+    for line in ["SET a ''", "SET b x", "SETRANGE none 0 ''", "APPEND c ''", "MSET d '' e ''"] {
+        let reply = client.must(&harness::split_line(line).expect("its quotes are closed"));
+        assert!(!matches!(reply, Value::Error(_)), "{line}: {reply:?}");
+    }
+    assert_eq!(client.must(&args!["GETSET", "b", ""]), Value::bulk("x"));
+    for restarted in [false, true] {
+        if restarted {
+            server.kill9();
+            server.restart();
+        }
+        let mut client = server.client();
+        for key in ["a", "b", "c", "d", "e"] {
+            assert_eq!(client.ask(&format!("GET {key}")), Value::bulk(""), "{key}");
+            assert_eq!(client.ask(&format!("EXISTS {key}")), Value::Int(1), "{key}");
+        }
+        assert_eq!(client.ask("EXISTS none"), Value::Int(0));
+    }
+}
+
+#[test]
+fn a_second_server_on_the_port_is_refused() {
+    let mut server = server();
+    let said = refused_on(server.port(), &[]);
+    assert!(said.contains(&server.port().to_string()) && said.contains("in use"), "{said}");
+    check_alive(&mut server);
+}
+
+/// As `refused`, on this port and with a data directory that may be made.
+fn refused_on(port: u16, before: &[&str]) -> String {
+    let dir = tempfile::tempdir().expect("the temporary directory is writable");
+    let mut command = Command::new("timeout");
+    command.arg("30").args(before).arg(haypile_binary());
+    command.args(["server", "--shards", "1", "--cores", "1", "--memory-budget", "64MiB", "--port", &port.to_string()]);
+    let Output { status, stdout, stderr } =
+        command.arg("--data-dir").arg(dir.path()).output().expect("timeout (coreutils) is installed");
+    let said = String::from_utf8_lossy(&stderr).into_owned() + &String::from_utf8_lossy(&stdout);
+    assert!(status.code().is_some_and(|code| code != 0 && code != 124), "{status}: {said}");
+    said
+}
+
+#[test]
+fn too_little_locked_memory_is_refused_with_a_way_out() {
+    let said = refused_on(29_998, &["prlimit", "--memlock=65536:65536", "--"]);
+    for part in ["65536", "ulimit -l", "locked memory"] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
+}
+
+#[test]
+fn a_directory_of_a_newer_format_is_refused() {
+    let mut server = server();
+    assert_eq!(server.client().ask("SET k v"), Value::ok());
+    server.terminate();
+    let file = server.data_dir().join("haypile.id");
+    let text = fs::read_to_string(&file).expect("a data directory has an identity");
+    let newer = text.replace("format = 1", "format = 2\nsomething_new = true");
+    assert_ne!(newer, text);
+    fs::write(&file, newer).expect("it is ours");
+    let said = server.refused_restart();
+    assert!(said.contains("format 2") && said.contains("newer"), "{said}");
+    fs::write(&file, text).expect("it is ours");
+    server.restart();
+    assert_eq!(server.client().ask("GET k"), Value::bulk("v"));
 }

@@ -72,7 +72,7 @@ fn redis_py_client_commands() {
 
 /// A server whose keys lie in Redis Cluster's slots, once it says it is ready.
 fn cluster() -> Server {
-    let server = Server::start(Options::shards(2).with(&["--slot-hash", "crc16"]));
+    let server = Server::start(Options::shards(2).with(&["--slot-hash", "crc16", "--shard-aware-ports", "on"]));
     let mut client = server.client();
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {

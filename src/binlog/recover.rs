@@ -179,6 +179,11 @@ fn start(candidates: &[Candidate], persisted: Lsn) -> Result<Option<usize>, LogE
     let holding = |lsn: Lsn| candidates.iter().rposition(|candidate| candidate.first <= lsn);
     let wanted = persisted.next();
     let Some(first) = candidates.first() else { return Ok(None) };
+    // The oldest segment has its name only since its header is durable: this is no torn tail.
+    if first.any().is_none() {
+        let why = "the header of the oldest segment cannot be read".to_owned();
+        return Err(LogError::Damage { path: first.path.clone(), offset: 0, why });
+    }
     let Some(at) = holding(wanted) else {
         let why = format!("the log begins at LSN {}, but {} is needed", first.first.0, wanted.0);
         return Err(LogError::Damage { path: first.path.clone(), offset: 0, why });

@@ -117,9 +117,11 @@ mod tests {
             ("GETSET k abc", "embstr"),
             ("GETEX k PX 5000", "embstr"),
             ("INCRBYFLOAT f 1.5", "embstr"),
+            ("INCRBYFLOAT f 1.5", "embstr"),
+            ("INCR f", "int"),
         ] {
             server.run(command);
-            let key = if command.contains(" f ") { "f" } else { "k" };
+            let key = if command.split(' ').nth(1) == Some("f") { "f" } else { "k" };
             let expected = if encoding == "none" { Reply::Nil } else { Reply::text(encoding) };
             assert_eq!(server.run(&format!("OBJECT ENCODING {key}")), expected, "{command}");
         }

@@ -8,7 +8,7 @@ use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::number;
 use crate::resp::reply::Reply;
-use crate::store::row::{Body, Kind, Row};
+use crate::store::row::{Body, Form, Kind, Row};
 use crate::store::tx::{KeyRef, Tx};
 use crate::types::string;
 use bytes::Bytes;
@@ -437,9 +437,9 @@ fn within(first: i64, last: i64, len: u64) -> Range<u64> {
 }
 
 /// Puts a short value in the place of a row, whose end stays.
-fn put_result(tx: &mut Tx<'_>, key: KeyRef<'_>, row: Option<Row>, value: Bytes) {
+fn put_result(tx: &mut Tx<'_>, key: KeyRef<'_>, row: Option<Row>, value: Bytes, form: Form) {
     let expire_ms = row.as_ref().and_then(|row| row.expire_ms);
-    tx.put(key, Row { expire_ms, ..Row::string(value) }, Some(row.is_some()));
+    tx.put(key, Row { form, expire_ms, ..Row::string(value) }, Some(row.is_some()));
 }
 
 /// The value of a row that may hold a number: those in pieces are too long to be one.
@@ -456,7 +456,7 @@ fn add(tx: &mut Tx<'_>, args: &Args<'_>, increment: i64) -> Result<Reply, Stop> 
     let row = string_row(tx, key)?;
     let value = short_value(row.as_ref()).and_then(number::parse_i64).ok_or(ClientError::NOT_INTEGER)?;
     let sum = value.checked_add(increment).ok_or(ClientError::OVERFLOW)?;
-    put_result(tx, key, row, number::format_i64(sum));
+    put_result(tx, key, row, number::format_i64(sum), Form::Plain);
     Ok(Reply::Int(sum))
 }
 
@@ -471,7 +471,7 @@ fn incrbyfloat(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     let row = string_row(tx, key)?;
     let value = short_value(row.as_ref()).ok_or(ClientError::NOT_FLOAT)?;
     let sum = number::add_float(value, args.get(2))?;
-    put_result(tx, key, row, sum.clone());
+    put_result(tx, key, row, sum.clone(), Form::Text);
     Ok(Reply::Bulk(sum))
 }
 

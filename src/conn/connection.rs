@@ -61,7 +61,7 @@ impl Connection {
 
     /// Whether this client is owed more than it may be (`client-output-buffer-limit`).
     pub fn over_output_limit(&mut self, limit: &OutputLimit, now_ms: u64) -> bool {
-        let owed = self.pending.out.len() as u64;
+        let owed = self.pending.owed_bytes() as u64;
         let over_soft = limit.soft_bytes > 0 && owed > limit.soft_bytes;
         let since_ms = match (over_soft, self.over_soft_since_ms) {
             (false, _) => None,

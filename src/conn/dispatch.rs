@@ -153,10 +153,7 @@ impl Core {
 
     fn command(&mut self, place: usize, line: LineId, args: &Args<'_>) -> Flow {
         let connection = &mut self.connections[place];
-        if connection.barrier || connection.pending.len() >= limits::PENDING_REPLIES_PER_CONNECTION_MAX {
-            return Flow::Blocked;
-        }
-        if connection.pending.out.len() >= limits::OUTPUT_PAUSE_BYTES {
+        if connection.barrier || connection.pending.is_full() {
             return Flow::Blocked;
         }
         let password_set = self.node.config.requirepass.is_set();

@@ -3,6 +3,7 @@
 //! A reply that is ready while others before it are not waits here; bytes whose writes the log has not
 //! released wait behind a gate. Knows no socket.
 
+use crate::limits;
 use crate::resp::encode::{self, Protocol};
 use crate::resp::reply::Reply;
 use crate::slot::ShardId;
@@ -87,11 +88,26 @@ impl Out {
 }
 
 /// The replies a connection is owed.
-#[derive(Default)]
 pub struct Pending {
     first: u64,
     slots: VecDeque<Slot>,
+    waiting: usize,
+    /// About the bytes of replies in `slots`.
+    ready_bytes: usize,
+    /// How many commands may wait at once. Nobody knows how long a reply will be before it is there: so few
+    /// at first, more with every short reply, and after a long one no more than fit the output's bound.
+    window: usize,
     pub out: Out,
+}
+
+/// Waiting commands of a connection at first: a usual pipeline.
+const WINDOW_FIRST: usize = 16;
+
+impl Default for Pending {
+    fn default() -> Pending {
+        let slots = VecDeque::new();
+        Pending { first: 0, slots, waiting: 0, ready_bytes: 0, window: WINDOW_FIRST, out: Out::default() }
+    }
 }
 
 impl Pending {
@@ -101,6 +117,18 @@ impl Pending {
 
     pub fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// The next command must wait until some reply has come, or has left.
+    pub fn is_full(&self) -> bool {
+        self.waiting >= self.window
+            || self.slots.len() >= limits::PENDING_REPLIES_PER_CONNECTION_MAX
+            || self.out.len() + self.ready_bytes >= limits::OUTPUT_PAUSE_BYTES
+    }
+
+    /// Bytes of replies that are there and have not left.
+    pub fn owed_bytes(&self) -> usize {
+        self.out.len() + self.ready_bytes
     }
 
     /// The number the next command's reply will go by.
@@ -114,12 +142,14 @@ impl Pending {
             self.first += 1;
             self.out.push(manner, &reply, gate);
         } else {
+            self.ready_bytes += about_bytes(&reply);
             self.slots.push_back(Slot::Ready(manner, reply, gate));
         }
     }
 
     /// The command with number `next_seq()` will be answered later.
     pub fn wait(&mut self, manner: Manner) {
+        self.waiting += 1;
         self.slots.push_back(Slot::Waiting(manner));
     }
 
@@ -128,15 +158,33 @@ impl Pending {
         let at = seq.checked_sub(self.first).expect("each command is answered once") as usize;
         let slot = self.slots.get_mut(at).expect("only commands that wait are answered");
         let Slot::Waiting(manner) = *slot else { panic!("each command is answered once") };
+        let bytes = about_bytes(&reply);
         *slot = Slot::Ready(manner, reply, gate);
+        self.waiting -= 1;
+        self.ready_bytes += bytes;
+        let fit = (limits::OUTPUT_PAUSE_BYTES / bytes).max(1);
+        self.window = (self.window + 1).min(fit).min(limits::PENDING_REPLIES_PER_CONNECTION_MAX);
         while let Some(Slot::Ready(..)) = self.slots.front() {
             let Some(Slot::Ready(manner, reply, gate)) = self.slots.pop_front() else {
                 unreachable!("looked a line above");
             };
             self.first += 1;
+            self.ready_bytes -= about_bytes(&reply);
             self.out.push(manner, &reply, gate);
         }
     }
+}
+
+/// What a reply weighs until it is encoded; never 0.
+fn about_bytes(reply: &Reply) -> usize {
+    const HEAD_BYTES: usize = 16;
+    HEAD_BYTES
+        + match reply {
+            Reply::Bulk(text) | Reply::Verbatim(text) => text.len(),
+            Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => items.iter().map(about_bytes).sum(),
+            Reply::Map(pairs) => pairs.iter().map(|(key, value)| about_bytes(key) + about_bytes(value)).sum(),
+            _ => 0,
+        }
 }
 
 #[cfg(test)]
@@ -163,6 +211,30 @@ mod tests {
         pending.answer(first, Reply::Int(1), None);
         assert_eq!(taken(&mut pending, 0), ":1\r\n:2\r\n");
         assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn the_window_opens_with_short_replies_and_closes_with_long_ones() {
+        let mut pending = Pending::default();
+        let mut asked = 0;
+        while !pending.is_full() {
+            pending.wait(LOUD);
+            asked += 1;
+        }
+        assert_eq!(asked, WINDOW_FIRST);
+        for seq in 0..asked as u64 {
+            pending.answer(seq, Reply::Int(1), None);
+        }
+        assert_eq!(pending.window, 2 * WINDOW_FIRST);
+        assert_eq!((pending.waiting, pending.ready_bytes), (0, 0));
+        let first = pending.next_seq();
+        pending.wait(LOUD);
+        pending.wait(LOUD);
+        pending.answer(first + 1, Reply::bulk(vec![b'x'; limits::OUTPUT_PAUSE_BYTES / 2]), None);
+        assert!(pending.window == 1 && pending.is_full(), "one waits, and no more may");
+        pending.answer(first, Reply::bulk(vec![b'x'; limits::OUTPUT_PAUSE_BYTES / 2]), None);
+        assert!(pending.is_full(), "what is encoded counts too");
+        assert_eq!(pending.ready_bytes, 0);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Shard {
     body: Vec<u8>,
     /// Writes wait while the memtable is switched.
     sealing: bool,
+    /// The last attempt to prepare a segment of the log failed.
+    log_full: bool,
     started_s: u32,
 }
 
@@ -57,7 +59,7 @@ impl Shard {
     pub fn new(id: ShardId, data: Data, log: Writer, fsync: Fsync, now_ms: u64) -> Shard {
         let started_s = (now_ms / 1000) as u32;
         let body = Vec::new();
-        let mut shard = Shard { id, data, log, latches: Latches::default(), fsync, body, sealing: false, started_s };
+        let mut shard = Shard { id, data, log, latches: Latches::default(), fsync, body, sealing: false, log_full: false, started_s };
         shard.set_fsync(fsync);
         shard
     }
@@ -71,14 +73,21 @@ impl Shard {
         self.fsync
     }
 
-    /// Writes may run: nothing is stalled and no memtable is being switched.
+    /// Writes may run: nothing is stalled, no memtable is being switched, and the log has room for a turn
+    /// (its next segment may still be on its way).
     pub fn accepts_writes(&self) -> bool {
-        !self.data.is_stalled() && !self.sealing
+        !self.data.is_stalled() && !self.sealing && self.log.has_room()
     }
 
-    /// No room on the disk: of the log for another turn, or of RocksDB for what it holds.
+    /// No room on the disk: the log's next segment could not be prepared, or RocksDB cannot write what it
+    /// holds. Writes are refused, where a gate would keep them for who knows how long.
     pub fn is_full(&self) -> bool {
-        self.data.files_full() || !self.log.has_room()
+        self.data.files_full() || (self.log_full && !self.log.has_room())
+    }
+
+    /// What became of preparing a segment.
+    pub fn set_log_full(&mut self, full: bool) {
+        self.log_full = full;
     }
 
     pub fn close_gate(&mut self) {

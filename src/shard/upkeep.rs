@@ -24,6 +24,8 @@ const SYNC_EVERY_MS: u64 = 50;
 /// Under `appendfsync no`: only so that sealing never waits for long.
 const SYNC_RARELY_MS: u64 = 1000;
 const PRESSURE_EVERY_MS: u64 = 100;
+/// After a failure to prepare a segment: each attempt fills the disk and frees it again.
+const RESERVE_AGAIN_MS: u64 = 1000;
 const EXPIRE_EVERY_MS: u64 = 100;
 /// Entries of the time index taken at once; while there are that many the next round follows at once.
 const EXPIRE_BATCH: usize = 256;
@@ -80,6 +82,7 @@ pub struct Upkeep {
     last_tick_ms: u64,
     next_pressure_ms: u64,
     next_expire_ms: u64,
+    next_reserve_ms: u64,
     /// By shard: how far its log is on disk, as all cores see it.
     durable: Arc<[AtomicU64]>,
     /// By home shard: how far its log must be on disk before this shard's parts may be persisted.
@@ -106,6 +109,7 @@ impl Upkeep {
             last_tick_ms: now_ms,
             next_pressure_ms: now_ms,
             next_expire_ms: now_ms,
+            next_reserve_ms: now_ms,
             durable,
             homes_needed: Vec::new(),
         }
@@ -277,12 +281,19 @@ impl Owner {
                 self.wholes_durable(at);
             }
             Event::Reserved(result) => {
-                self.upkeep[at].reserving = false;
+                let shard = &mut self.shards[at];
+                let upkeep = &mut self.upkeep[at];
+                upkeep.reserving = false;
+                shard.set_log_full(result.is_err());
                 match result {
-                    Ok(done) => self.shards[at].log.reserved(done),
+                    Ok(done) => shard.log.reserved(done),
                     Err(error) => {
-                        tracing::warn!(shard = self.shards[at].id.0, %error, "no room for the next log segment");
+                        tracing::warn!(shard = shard.id.0, %error, "no room for the next log segment");
+                        upkeep.next_reserve_ms = self.clock.now_ms() + RESERVE_AGAIN_MS;
                     }
+                }
+                if shard.accepts_writes() || shard.is_full() {
+                    self.gate_opened(at);
                 }
             }
             Event::Sealed(result) => {
@@ -346,6 +357,7 @@ impl Owner {
     fn reserve(&mut self, at: usize) {
         let upkeep = &mut self.upkeep[at];
         if !upkeep.reserving
+            && self.clock.now_ms() >= upkeep.next_reserve_ms
             && let Some(job) = self.shards[at].log.reserve_job()
         {
             upkeep.reserving = true;

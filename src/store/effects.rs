@@ -305,7 +305,7 @@ impl Iterator for BodyReader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::row::{Body, Kind};
+    use super::super::row::{Body, Form, Kind};
     use super::*;
     use proptest::collection::vec;
     use proptest::option;
@@ -321,9 +321,10 @@ mod tests {
             (any::<u64>(), any::<u64>())
                 .prop_map(|(version, len)| Body::Pieces { version: Version(version), len }),
         ];
-        (any::<bool>(), option::of(any::<u64>()), body).prop_map(|(raw, expire_ms, body)| Row {
+        let form = prop_oneof![Just(Form::Plain), Just(Form::Text), Just(Form::Raw)];
+        (form, option::of(any::<u64>()), body).prop_map(|(form, expire_ms, body)| Row {
             kind: Kind::String,
-            raw,
+            form,
             expire_ms,
             body,
         })

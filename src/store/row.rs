@@ -64,12 +64,21 @@ pub enum Body {
     Pieces { version: Version, len: u64 },
 }
 
+/// What a short string's last command has made of its encoding, as far as its bytes do not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Plain,
+    /// Never `int`, whatever the bytes look like.
+    Text,
+    /// Always `raw`.
+    Raw,
+}
+
 /// A key's row, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub kind: Kind,
-    /// Set by commands after which Redis reports the encoding `raw` for a short string too.
-    pub raw: bool,
+    pub form: Form,
     /// Milliseconds since the epoch; the key is gone from that moment on.
     pub expire_ms: Option<u64>,
     pub body: Body,
@@ -77,13 +86,15 @@ pub struct Row {
 
 const FLAG_EXPIRES: u8 = 1;
 const FLAG_RAW: u8 = 2;
+/// Value 4 is taken by hashes.
+const FLAG_TEXT: u8 = 8;
 const ENCODING_INLINE: u8 = 0;
 const ENCODING_PIECES: u8 = 1;
 
 impl Row {
     /// A string without expiry that stands in its row.
     pub fn string(value: Bytes) -> Row {
-        Row { kind: Kind::String, raw: false, expire_ms: None, body: Body::Inline(value) }
+        Row { kind: Kind::String, form: Form::Plain, expire_ms: None, body: Body::Inline(value) }
     }
 
     pub fn expired(&self, now_ms: u64) -> bool {
@@ -107,9 +118,11 @@ impl Row {
         if self.expire_ms.is_some() {
             flags |= FLAG_EXPIRES;
         }
-        if self.raw {
-            flags |= FLAG_RAW;
-        }
+        flags |= match self.form {
+            Form::Plain => 0,
+            Form::Text => FLAG_TEXT,
+            Form::Raw => FLAG_RAW,
+        };
         out.extend_from_slice(&[ROW_FORMAT, self.kind as u8, encoding, flags]);
         if let Some(at) = self.expire_ms {
             out.extend_from_slice(&at.to_be_bytes());
@@ -132,9 +145,12 @@ impl Row {
             return Err(RowError("unknown format"));
         }
         let kind = Kind::from_byte(*kind).ok_or(RowError("unknown type"))?;
-        if flags & !(FLAG_EXPIRES | FLAG_RAW) != 0 {
-            return Err(RowError("unknown flag"));
-        }
+        let form = match flags & !FLAG_EXPIRES {
+            0 => Form::Plain,
+            FLAG_TEXT => Form::Text,
+            FLAG_RAW => Form::Raw,
+            _ => return Err(RowError("unknown flag")),
+        };
         let mut rest = rest;
         let expire_ms = match flags & FLAG_EXPIRES {
             0 => None,
@@ -147,7 +163,7 @@ impl Row {
             }
             _ => return Err(RowError("unknown encoding")),
         };
-        Ok(Row { kind, raw: flags & FLAG_RAW != 0, expire_ms, body })
+        Ok(Row { kind, form, expire_ms, body })
     }
 }
 
@@ -170,7 +186,8 @@ mod tests {
     fn rows_survive_encoding() {
         for row in [
             Row::string(Bytes::from_static(b"")),
-            Row { raw: true, expire_ms: Some(u64::MAX), ..Row::string(Bytes::from_static(b"value")) },
+            Row { form: Form::Raw, expire_ms: Some(u64::MAX), ..Row::string(Bytes::from_static(b"value")) },
+            Row { form: Form::Text, ..Row::string(Bytes::from_static(b"3")) },
             Row { body: Body::Pieces { version: Version(7 << 16), len: 1 << 29 }, ..Row::string(Bytes::new()) },
         ] {
             let mut bytes = Vec::new();
@@ -181,7 +198,7 @@ mod tests {
 
     #[test]
     fn unknown_layouts_are_refused() {
-        for bytes in [&[][..], &[2, 1, 0, 0], &[1, 9, 0, 0], &[1, 1, 7, 0], &[1, 1, 0, 0x80], &[1, 1, 1, 0, 1]] {
+        for bytes in [&[][..], &[2, 1, 0, 0], &[1, 9, 0, 0], &[1, 1, 7, 0], &[1, 1, 0, 0x80], &[1, 1, 0, 4], &[1, 1, 0, 10], &[1, 1, 1, 0, 1]] {
             assert!(Row::decode(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::error::Stop;
 use crate::resp::number;
-use crate::store::row::{Body, Row, STRING_INLINE_MAX_BYTES, STRING_PIECE_BYTES, Version};
+use crate::store::row::{Body, Form, Row, STRING_INLINE_MAX_BYTES, STRING_PIECE_BYTES, Version};
 use crate::store::tx::{KeyRef, Tx};
 use bytes::Bytes;
 use std::ops::Range;
@@ -29,10 +29,12 @@ pub enum Encoding {
 impl Encoding {
     pub fn of(row: &Row) -> Encoding {
         let Body::Inline(value) = &row.body else { return Encoding::Raw };
-        if row.raw {
-            return Encoding::Raw;
-        }
-        match number::parse_i64(value) {
+        let int = match row.form {
+            Form::Raw => return Encoding::Raw,
+            Form::Text => None,
+            Form::Plain => number::parse_i64(value),
+        };
+        match int {
             Some(int) => Encoding::Int(int),
             None if value.len() <= EMBEDDED_MAX_BYTES => Encoding::Embedded,
             None => Encoding::Raw,
@@ -125,7 +127,7 @@ pub fn write_range(
             Body::Pieces { version, len: new_len }
         }
     };
-    Ok(Row { raw: true, body, ..row })
+    Ok(Row { form: Form::Raw, body, ..row })
 }
 
 /// The row that a copy of `row` has under another name: the same, but for pieces of its own.
@@ -367,8 +369,9 @@ mod tests {
         assert_eq!(of(b"01"), Encoding::Embedded);
         assert_eq!(of(&[b'x'; 44]), Encoding::Embedded);
         assert_eq!(of(&[b'x'; 45]), Encoding::Raw);
-        let row = Row { raw: true, ..Row::string(Bytes::from_static(b"1")) };
-        assert_eq!(Encoding::of(&row), Encoding::Raw);
+        let row = |form| Row { form, ..Row::string(Bytes::from_static(b"1")) };
+        assert_eq!(Encoding::of(&row(Form::Raw)), Encoding::Raw);
+        assert_eq!(Encoding::of(&row(Form::Text)), Encoding::Embedded);
     }
 
     fn place() -> impl Strategy<Value = usize> {

@@ -101,10 +101,34 @@ pub struct Server {
 impl Server {
     /// Starts the server and waits until it answers; fails the test, with the server's output, if it does not.
     pub fn start(options: Options) -> Server {
-        let dir = TempDir::with_prefix("haypile-test-").expect("the temporary directory is writable");
-        let mut server = Server { options, child: None, ports: ports::reserve(), dir };
+        let mut server = Server::prepare(options);
         server.restart();
         server
+    }
+
+    /// As `start`, with its data on another file system.
+    pub fn start_on(data: &Path, options: Options) -> Server {
+        let mut server = Server::prepare(options);
+        std::os::unix::fs::symlink(data, server.data_dir()).expect("the temporary directory is writable");
+        server.restart();
+        server
+    }
+
+    fn prepare(options: Options) -> Server {
+        let dir = TempDir::with_prefix("haypile-test-").expect("the temporary directory is writable");
+        Server { options, child: None, ports: ports::reserve(), dir }
+    }
+
+    /// Starts again on the same directory; it must end by itself, with an error. What it said.
+    pub fn refused_restart(&mut self) -> String {
+        assert!(self.child.is_none(), "it is running");
+        let said_before = fs::metadata(self.log_path()).map_or(0, |log| log.len()) as usize;
+        self.child = Some(self.spawn());
+        let status = self.wait_for_end();
+        let said = fs::read(self.log_path()).expect("the log was made by the first start");
+        let said = String::from_utf8_lossy(&said[said_before..]).into_owned();
+        assert!(!status.success(), "it started: {said}");
+        said
     }
 
     /// Starts again on the same directory after `kill9` or `terminate`.
