@@ -47,6 +47,27 @@ fn a_stop_or_a_kill_keeps_everything() {
     }
 }
 
+/// The old value lies in pieces; were a version given twice, they would show where the new one has zeros.
+#[test]
+fn a_swapped_key_shows_nothing_of_its_former_lives() {
+    for restarts in [false, true] {
+        let mut server = Server::start(Options::shards(2));
+        let mut client = server.client();
+        assert_eq!(client.ask("SET other{k} v"), Value::ok());
+        assert_eq!(client.must(&args!["SET", "{k}", vec![b'x'; 100_000]]), Value::ok());
+        assert_eq!(client.ask("SET {k} short"), Value::ok());
+        assert_eq!(client.ask("SWAPDB 0 1"), Value::ok());
+        if restarts {
+            server.kill9();
+            server.restart();
+            client = server.client();
+        }
+        assert_eq!(client.ask("SELECT 1"), Value::ok());
+        assert_eq!(client.ask("SETRANGE {k} 90000 z"), Value::Int(90_001));
+        assert_eq!(client.ask("GETRANGE {k} 20000 20003"), Value::bulk("\0\0\0\0"));
+    }
+}
+
 /// FLUSHALL changes no key one by one: it must hold all the same.
 #[test]
 fn what_was_flushed_stays_away() {

@@ -10,16 +10,21 @@ mod start;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::runtime::executor;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Runs `haypile` with these arguments.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let loaded = match Config::load(behind_subcommand(args)) {
         Ok(loaded) => loaded,
-        Err(ConfigError::Asked(text)) => {
-            println!("{text}");
-            return ExitCode::SUCCESS;
-        }
+        // A reader that has seen enough, such as `head`, is no error.
+        Err(ConfigError::Asked(text)) => match writeln!(io::stdout(), "{text}") {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                eprintln!("haypile: {error}");
+                return ExitCode::FAILURE;
+            }
+            _ => return ExitCode::SUCCESS,
+        },
         Err(error) => {
             eprintln!("haypile: {error}");
             return ExitCode::from(2);

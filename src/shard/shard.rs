@@ -164,8 +164,10 @@ impl Shard {
     /// Ends the turn for this shard: the log first, then RocksDB. A failure of the log is fatal.
     pub fn commit(&mut self, stats: &mut CoreStats) -> Result<(), Fault> {
         if self.log.has_pending() {
+            let before = self.log.written().0;
             let written = self.log.write().map_err(|error| Fault::new("writing the log", error))?;
             stats.log_writes += 1;
+            stats.frames += self.log.written().0 - before;
             stats.log_bytes += written.bytes;
             stats.log_write_max_us = stats.log_write_max_us.max(written.micros);
         }

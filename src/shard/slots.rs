@@ -119,7 +119,8 @@ impl SlotTable {
         }
     }
 
-    /// Exchanges the contents of two tables; each keeps its slots' indexes, which never go back.
+    /// Exchanges the contents of two tables. Both slots go on behind the higher of their indexes: a version
+    /// is made of the index, and a key's next one must lie above all it has had, under either table.
     pub fn swap(&mut self, a: TableId, b: TableId) {
         for slot in 0..self.slots_per_table {
             let slot = Slot(slot as u16);
@@ -127,9 +128,11 @@ impl SlotTable {
             if left.incarnation == right.incarnation {
                 continue;
             }
+            let next_index = left.next_index.max(right.next_index);
             for (table, from) in [(a, right), (b, left)] {
                 let state = self.entry(table, slot);
-                (state.incarnation, state.keys, state.changed) = (from.incarnation, from.keys, true);
+                (state.incarnation, state.keys) = (from.incarnation, from.keys);
+                (state.next_index, state.changed) = (next_index, true);
             }
         }
     }
@@ -225,13 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn swapping_exchanges_contents_only() {
+    fn swapping_exchanges_contents_and_takes_no_index_back() {
         let mut slots = SlotTable::new(4, Incarnation::FIRST, 1);
         let a = slots.for_write(TableId(0), Slot(1)).incarnation;
         slots.for_write(TableId(0), Slot(1)).next_index = 5;
         slots.swap(TableId(0), TableId(1));
         assert_eq!(slots.get(TableId(1), Slot(1)).incarnation, a);
         assert_eq!(slots.get(TableId(0), Slot(1)).incarnation, NONE);
-        assert_eq!(slots.get(TableId(0), Slot(1)).next_index, 5);
+        for table in [0, 1] {
+            assert_eq!(slots.get(TableId(table), Slot(1)).next_index, 5, "above every version made before");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Every number given to RocksDB, derived from the memory ledger, in one place.
 //!
 //! The rule behind most of them: RocksDB writes nothing out by itself. What is in its files must never be
-//! ahead of the log, so only the shard says when a memtable is sealed (architecture, section 5).
+//! ahead of the log, so only the shard says when a memtable is sealed (ARCHITECTURE.md, "From memory to
+//! files").
 
 use super::StoreError;
 use super::filter::{Factory, Gate};
