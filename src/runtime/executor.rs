@@ -14,8 +14,11 @@ use std::time::Duration;
 const IO_MEMORY_BYTES: usize = 256 << 10;
 /// Files and timers only: sockets have a ring of their own.
 const RING_DEPTH: usize = 128;
-/// Also the longest that a completion for a task of another queue waits while the core is busy.
-const LATENCY: Duration = Duration::from_millis(5);
+/// How long glommio lets a queue run before its preemption timer. It must never fire here: when it does
+/// between a poll for I/O and the run of the tasks that the poll has waked (the thread had lost its CPU), glommio
+/// 0.9 runs none of them and parks, and with its only task queued the core sleeps for good. Nothing is lost
+/// by doing without: a core has one task, and that is either running or waits for what ends the park.
+const PREEMPT_AFTER: Duration = Duration::from_hours(24);
 /// What glommio refuses to start below.
 const MEMLOCK_NEEDED_BYTES: u64 = 512 << 10;
 const KERNEL_NEEDED: (u32, u32) = (6, 1);
@@ -23,8 +26,8 @@ const KERNEL_NEEDED: (u32, u32) = (6, 1);
 /// Starts a thread named `name` with an executor pinned to `cpu` (unpinned if `None`) that runs the future
 /// `make` returns until it ends. `make` runs on the new thread; returns once the executor stands.
 ///
-/// The future's task queue is latency-sensitive: a completion of its file I/O is seen at its next
-/// [`yield_now`].
+/// Meant for one long-lived future. glommio's I/O completions are seen when it waits, not at its every
+/// [`yield_now`]: what is urgent comes over the socket ring.
 pub fn spawn_core<M, F>(name: &str, cpu: Option<usize>, make: M) -> io::Result<JoinHandle<()>>
 where
     M: FnOnce() -> F + Send + 'static,
@@ -35,6 +38,7 @@ where
         let executor = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
             .io_memory(IO_MEMORY_BYTES)
             .ring_depth(RING_DEPTH)
+            .preempt_timer(PREEMPT_AFTER)
             .make();
         let executor = match executor {
             Ok(executor) => executor,
@@ -44,7 +48,7 @@ where
         executor.run(async move {
             let queue = glommio::executor().create_task_queue(
                 Shares::Static(1000),
-                Latency::Matters(LATENCY),
+                Latency::Matters(PREEMPT_AFTER),
                 "core",
             );
             glommio::spawn_local_into(async move { make().await }, queue)
@@ -60,8 +64,7 @@ fn report(started: &mpsc::Sender<io::Result<()>>, result: io::Result<()>) {
     started.send(result).expect("spawn_core waits for this");
 }
 
-/// Lets the other tasks of this executor run, and its own completed I/O be seen; returns at once when there
-/// is nothing else.
+/// Lets the other tasks of this executor run; returns at once when there is none.
 pub async fn yield_now() {
     glommio::executor().yield_task_queue_now().await;
 }
