@@ -244,17 +244,35 @@ fn redis_benchmark_runs_on_a_cluster() {
     for cores in [2, 4] {
         let server = cluster(cores);
         for pipeline in ["1", "16"] {
-            let mut command = Command::new("redis-benchmark");
-            command.args(["-h", "127.0.0.1", "-p", &server.port().to_string(), "--cluster", "-q", "-n", "20000"]);
-            command.args(["-t", "set,get,incr,mset", "-r", "10000", "-d", "128", "-P", pipeline]);
-            let said = check(command.output().expect("redis-benchmark is installed"), "redis-benchmark --cluster");
-            for test in ["SET: ", "GET: ", "INCR: ", "MSET (10 keys): "] {
-                assert!(said.contains(test), "{test} is missing in: {said}");
-            }
-            assert!(!said.contains("rror"), "{said}");
+            benchmark_cluster(server.port() + 1, pipeline, 50);
         }
         assert_no_hops(&server);
     }
+}
+
+/// It takes the port it was given for the node that calls itself `myself`; on the shared one that is any core.
+/// Those of its connections that land on another one move.
+#[test]
+fn redis_benchmark_on_the_shared_port_of_a_cluster_hops_less_and_less() {
+    let server = cluster(2);
+    for pipeline in ["1", "16"] {
+        benchmark_cluster(server.port(), pipeline, 8);
+    }
+    let mut client = server.client();
+    let (hops, moved) = (client.info("hops"), client.info("connections_moved"));
+    assert!(hops < 160_000 / 4 && moved > 0, "{hops} hops, {moved} moves");
+}
+
+fn benchmark_cluster(port: u16, pipeline: &str, clients: u32) {
+    let mut command = Command::new("redis-benchmark");
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "--cluster", "-q", "-n", "20000"]);
+    command.args(["-t", "set,get,incr,mset", "-r", "10000", "-d", "128", "-P", pipeline]);
+    command.args(["-c", &clients.to_string()]);
+    let said = check(command.output().expect("redis-benchmark is installed"), "redis-benchmark --cluster");
+    for test in ["SET: ", "GET: ", "INCR: ", "MSET (10 keys): "] {
+        assert!(said.contains(test), "{test} is missing in: {said}");
+    }
+    assert!(!said.contains("rror"), "{said}");
 }
 
 /// redis-cli asks for COMMAND DOCS when it starts; without a terminal it still must work line by line.

@@ -142,6 +142,9 @@ impl Serving {
     }
 
     fn sleep(&mut self, links: &Links) -> std::io::Result<()> {
+        if self.core.waits_for_time() {
+            self.ring.tick_soon()?;
+        }
         self.ring.prepare_sleep();
         let work = links.lanes.waiting()
             || links.lanes.any_congested()
@@ -456,6 +459,12 @@ impl Core {
 
     fn has_work(&self) -> bool {
         !self.inbox.is_empty() || !self.runnable.is_empty() || !self.starved.is_empty() || !self.sendable.is_empty()
+    }
+
+    /// Something goes on at a tick, if nothing else happens before.
+    fn waits_for_time(&self) -> bool {
+        let stopping = self.shared.stopping.load(Ordering::Acquire);
+        stopping || self.pause.is_some() || !self.gated.is_empty() || self.owner.waits_for_time()
     }
 
     /// Replies of this core's own commands that had to wait.

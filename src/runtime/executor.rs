@@ -17,7 +17,7 @@ const RING_DEPTH: usize = 128;
 /// How long glommio lets a queue run before its preemption timer. It must never fire here: when it does
 /// between a poll for I/O and the run of the tasks that the poll has waked (the thread had lost its CPU), glommio
 /// 0.9 runs none of them and parks, and with its only task queued the core sleeps for good. Nothing is lost
-/// by doing without: a core has one task, and that is either running or waits for what ends the park.
+/// by doing without: a core has one task, which blocks in its own ring and yields only to be polite.
 const PREEMPT_AFTER: Duration = Duration::from_hours(24);
 /// What glommio refuses to start below.
 const MEMLOCK_NEEDED_BYTES: u64 = 512 << 10;
@@ -26,7 +26,7 @@ const KERNEL_NEEDED: (u32, u32) = (6, 1);
 /// Starts a thread named `name` with an executor pinned to `cpu` (unpinned if `None`) that runs the future
 /// `make` returns until it ends. `make` runs on the new thread; returns once the executor stands.
 ///
-/// Meant for one long-lived future. glommio's I/O completions are seen when it waits, not at its every
+/// Meant for one long-lived future. glommio's own I/O completions are not seen while it runs, nor at its
 /// [`yield_now`]: what is urgent comes over the socket ring.
 pub fn spawn_core<M, F>(name: &str, cpu: Option<usize>, make: M) -> io::Result<JoinHandle<()>>
 where

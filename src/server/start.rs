@@ -211,7 +211,7 @@ async fn run_core(plan: CorePlan) -> Result<(), Fault> {
     let mut clock = Clock::system();
     let ring_failed = |error| Fault::new("making the socket ring", error);
     let (recv_buffers, recv_buffer_bytes) = plan.ledger.receive_buffers_per_core();
-    let limits = RingLimits { entries: 1024, recv_buffers, recv_buffer_bytes, tick_ms: 5, idle_tick_ms: 20 };
+    let limits = RingLimits { entries: 1024, recv_buffers, recv_buffer_bytes, tick_ms: 5, idle_tick_ms: 100 };
     let mut ring = SocketRing::new(limits).map_err(ring_failed)?;
     let setting = Setting {
         core: plan.place.core,
