@@ -50,6 +50,7 @@ pub struct Config {
     pub cores: u16,
     /// Empty: all that are allowed.
     pub pin_cpus: CpuList,
+    pub move_connections: bool,
     pub cold_threads: u16,
     /// Bytes. Once loaded: never 0.
     pub memory_budget: u64,

@@ -55,6 +55,8 @@ pub const COMMIT_PIECE_BYTES: usize = 256 * 1024;
 pub const TASKS_PER_CORE_MAX: usize = 8_192;
 /// Messages in a lane between two cores; more wait at the sender, which reads no more sockets meanwhile.
 pub const LANE_CAPACITY: usize = 1_024;
+/// Connections that one core may begin to hand to others, a second: some tens of microseconds each.
+pub const MOVES_PER_SECOND_MAX: u32 = 200;
 /// Jobs one core may have at the blocking pool, queued or running: 25 ms of 16 threads at 100 µs.
 pub const COLD_IN_FLIGHT_PER_CORE_MAX: usize = 4_096;
 /// Places where SCANs have stopped, per core; the oldest is forgotten, and its slot then starts again.

@@ -6,6 +6,8 @@ pub struct CoreStats {
     pub connections_now: u64,
     pub connections_received: u64,
     pub connections_rejected: u64,
+    /// Taken over from other cores.
+    pub connections_moved: u64,
     pub commands: u64,
     /// Commands that ran on another core than their connection's.
     pub hops: u64,
@@ -45,7 +47,7 @@ impl CoreStats {
             ($($field:ident),*) => { $(self.$field += other.$field;)* };
         }
         sum!(
-            connections_now, connections_received, connections_rejected, commands, hops, input_bytes,
+            connections_now, connections_received, connections_rejected, connections_moved, commands, hops, input_bytes,
             output_bytes, keyspace_hits, keyspace_misses, expired_keys, error_replies, turns, cold_reads,
             long_commands, log_bytes, log_writes, log_syncs, frames, memtable_switches, memtable_bytes,
             hot_cache_bytes, query_buffer_bytes, output_buffer_bytes, ops_per_second

@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{Options, Server};
+use harness::{Client, Options, Server, Value};
 use redis::Commands;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -71,8 +71,9 @@ fn redis_py_client_commands() {
 }
 
 /// A server whose keys lie in Redis Cluster's slots, once it says it is ready.
-fn cluster() -> Server {
-    let server = Server::start(Options::shards(2).with(&["--slot-hash", "crc16", "--shard-aware-ports", "on"]));
+fn cluster(cores: u16) -> Server {
+    let options = Options { cores, ..Options::shards(cores) };
+    let server = Server::start(options.with(&["--slot-hash", "crc16", "--shard-aware-ports", "on"]));
     let mut client = server.client();
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -86,9 +87,76 @@ fn cluster() -> Server {
     }
 }
 
+/// A cluster client knows where keys live: no command has crossed to another core, and many have run.
+fn assert_no_hops(server: &Server) {
+    let mut client = server.client();
+    let (hops, commands) = (client.info("hops"), client.info("total_commands_processed"));
+    assert!(hops == 0 && commands > 1_000, "{hops} hops of {commands} commands");
+}
+
 #[test]
 fn redis_py_cluster() {
-    run_python("cluster.py", &cluster());
+    for cores in [1, 2, 4] {
+        let server = cluster(cores);
+        run_python("cluster.py", &server);
+        assert_no_hops(&server);
+    }
+}
+
+/// Every core is a node with its own slots, and each of them tells the same.
+#[test]
+fn every_core_is_a_node() {
+    for cores in [1, 2, 4] {
+        let server = cluster(cores);
+        let slots = server.client().ask("CLUSTER SLOTS");
+        let int = |value: &Value| value.int().expect("a number");
+        let mut next = 0;
+        for (core, range) in slots.items().iter().enumerate() {
+            let [first, last, node] = range.items() else { panic!("{range:?}") };
+            assert_eq!(int(first), next, "{slots:?}");
+            next = int(last) + 1;
+            let port = server.port() + 1 + core as u16;
+            assert_eq!(int(&node.items()[1]), i64::from(port));
+            let mut own = Client::connect(([127, 0, 0, 1], port).into()).expect("the core listens there");
+            assert_eq!(own.ask("CLUSTER SLOTS"), slots);
+            assert_eq!(own.ask("CLUSTER MYID").bytes(), node.items()[2].bytes());
+            let nodes = own.ask("CLUSTER NODES");
+            let nodes = String::from_utf8_lossy(nodes.bytes().expect("text")).into_owned();
+            let myself: Vec<_> = nodes.lines().filter(|line| line.contains("myself,master")).collect();
+            assert!(myself.len() == 1 && myself[0].contains(&format!("127.0.0.1:{port}@")), "{nodes}");
+            assert_eq!(nodes.lines().count(), usize::from(cores));
+            assert_eq!(own.ask("CLUSTER SHARDS").items().len(), usize::from(cores));
+        }
+        assert_eq!((next, slots.items().len()), (16_384, usize::from(cores)));
+    }
+}
+
+/// A core's own port serves keys of other cores too: they hop.
+#[test]
+fn a_core_s_own_port_serves_every_key() {
+    let server = cluster(2);
+    for port in [server.port() + 1, server.port() + 2] {
+        let mut own = Client::connect(([127, 0, 0, 1], port).into()).expect("the core listens there");
+        for at in 0..100 {
+            assert_eq!(own.ask(&format!("SET key:{at} {port}")), Value::ok());
+            assert_eq!(own.ask(&format!("GET key:{at}")), Value::bulk(port.to_string()));
+        }
+    }
+    assert!((100..300).contains(&server.client().info("hops")));
+}
+
+/// redis-cli -c asks nobody twice: there is no MOVED to follow.
+#[test]
+fn redis_cli_runs_on_a_cluster() {
+    let server = cluster(2);
+    for port in server.port()..server.port() + 3 {
+        for at in 0..20 {
+            let mut command = Command::new("redis-cli");
+            command.args(["-c", "-p", &port.to_string(), "INCR", &format!("n:{at}")]);
+            let said = check(command.output().expect("redis-cli is installed"), "redis-cli -c");
+            assert_eq!(said.trim(), (port - server.port() + 1).to_string());
+        }
+    }
 }
 
 fn rust_client(server: &Server) -> redis::Client {
@@ -136,7 +204,7 @@ fn redis_crate_works_in_resp3() -> redis::RedisResult<()> {
 
 #[test]
 fn redis_crate_cluster_client_works() -> redis::RedisResult<()> {
-    let server = cluster();
+    let server = cluster(2);
     let node = format!("redis://127.0.0.1:{}/", server.port());
     let client = redis::cluster::ClusterClient::new(vec![node])?;
     let mut connection = client.get_connection()?;
@@ -173,12 +241,38 @@ fn redis_benchmark_runs() {
 
 #[test]
 fn redis_benchmark_runs_on_a_cluster() {
-    let server = cluster();
+    for cores in [2, 4] {
+        let server = cluster(cores);
+        for pipeline in ["1", "16"] {
+            benchmark_cluster(server.port() + 1, pipeline, 50);
+        }
+        assert_no_hops(&server);
+    }
+}
+
+/// It takes the port it was given for the node that calls itself `myself`; on the shared one that is any core.
+/// Those of its connections that land on another one move.
+#[test]
+fn redis_benchmark_on_the_shared_port_of_a_cluster_hops_less_and_less() {
+    let server = cluster(2);
+    for pipeline in ["1", "16"] {
+        benchmark_cluster(server.port(), pipeline, 8);
+    }
+    let mut client = server.client();
+    let (hops, moved) = (client.info("hops"), client.info("connections_moved"));
+    assert!(hops < 160_000 / 4 && moved > 0, "{hops} hops, {moved} moves");
+}
+
+fn benchmark_cluster(port: u16, pipeline: &str, clients: u32) {
     let mut command = Command::new("redis-benchmark");
-    command.args(["-h", "127.0.0.1", "-p", &server.port().to_string(), "--cluster", "-q", "-n", "20000"]);
-    command.args(["-t", "set,get", "-r", "10000"]);
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "--cluster", "-q", "-n", "20000"]);
+    command.args(["-t", "set,get,incr,mset", "-r", "10000", "-d", "128", "-P", pipeline]);
+    command.args(["-c", &clients.to_string()]);
     let said = check(command.output().expect("redis-benchmark is installed"), "redis-benchmark --cluster");
-    assert!(said.contains("SET: ") && said.contains("GET: "), "{said}");
+    for test in ["SET: ", "GET: ", "INCR: ", "MSET (10 keys): "] {
+        assert!(said.contains(test), "{test} is missing in: {said}");
+    }
+    assert!(!said.contains("rror"), "{said}");
 }
 
 /// redis-cli asks for COMMAND DOCS when it starts; without a terminal it still must work line by line.

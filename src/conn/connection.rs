@@ -1,10 +1,12 @@
 //! One connection: its bytes in, its session, its replies out.
 
+use super::moving::Lean;
 use super::pending::{Manner, Pending};
 use crate::config::OutputLimit;
 use crate::front::session::{ReplyMode, Session};
 use crate::resp::parse::Parser;
 use crate::runtime::ring::SocketId;
+use crate::slot::CoreId;
 
 pub struct Connection {
     /// How other cores and waiting work name it: never used twice.
@@ -27,6 +29,11 @@ pub struct Connection {
     pub listed: bool,
     /// A buffer that has been sent, for the next replies.
     pub spare: Vec<u8>,
+    pub lean: Lean,
+    /// The core it wants to move to, when it is quiet.
+    pub wish: Option<CoreId>,
+    /// Being detached from its ring: runs nothing, keeps what still comes.
+    pub leaving: bool,
     /// Owed more than the soft limit since then.
     over_soft_since_ms: Option<u64>,
 }
@@ -46,8 +53,17 @@ impl Connection {
             closing: false,
             listed: false,
             spare: Vec::new(),
+            lean: Lean::new(),
+            wish: None,
+            leaving: false,
             over_soft_since_ms: None,
         }
+    }
+
+    /// Between two commands: every reply has gone to the socket, nothing is half read, nothing holds it.
+    pub fn is_quiet(&self) -> bool {
+        let idle = self.pending.is_empty() && self.pending.out.is_empty() && self.input.is_empty();
+        idle && !(self.barrier || self.blocked || self.paused || self.closing)
     }
 
     /// How the reply of the command that begins now is to be sent.

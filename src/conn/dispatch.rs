@@ -34,6 +34,10 @@ impl Core {
         if connection.closing {
             return;
         }
+        if connection.leaving {
+            // Another core will run it.
+            return self.append(place, bytes);
+        }
         if !connection.input.is_empty() || connection.blocked {
             self.append(place, bytes);
             self.resume(place);
@@ -70,6 +74,9 @@ impl Core {
     /// Goes on with bytes that were kept.
     pub fn resume(&mut self, place: usize) {
         let connection = &mut self.connections[place];
+        if connection.leaving {
+            return;
+        }
         if connection.input.is_empty() || connection.closing {
             connection.blocked = false;
             return;
@@ -209,6 +216,7 @@ impl Core {
                 }
                 let call = Call { command, table, shard: ShardId(0), args: *args }.to_owned();
                 self.gather_command(place, call, &keys);
+                self.note_lean(place, None);
                 Flow::Next
             }
         }
@@ -233,6 +241,7 @@ impl Core {
                 }
                 None => connection.pending.wait(manner),
             }
+            self.note_lean(place, Some(owner_core));
             return Flow::Next;
         }
         let to = usize::from(owner_core.0);
@@ -245,6 +254,7 @@ impl Core {
         connection.pending.wait(manner);
         self.owner.stats.hops += 1;
         self.calls[to].get_or_insert_with(|| Calls::new(line)).push(call, seq);
+        self.note_lean(place, Some(owner_core));
         Flow::Next
     }
 

@@ -6,5 +6,6 @@
 pub mod connection;
 pub mod coordinate;
 pub mod dispatch;
+pub mod moving;
 pub mod pending;
 pub mod serve;

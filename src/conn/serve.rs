@@ -4,6 +4,7 @@
 
 use super::connection::Connection;
 use super::coordinate::Coordination;
+use super::moving::{Allowance, Moving, Parcel};
 use crate::error::Fault;
 use crate::front::node::Node;
 use crate::front::session::{ReplyMode, Session};
@@ -58,6 +59,9 @@ pub struct Core {
     /// Messages of this core to itself.
     pub inbox: VecDeque<Message>,
     pub outbox: Vec<(CoreId, Message)>,
+    /// Connections on their way to other cores.
+    pub departing: Vec<(CoreId, Box<Moving>)>,
+    pub moves: Allowance,
     /// Connections that may be able to go on.
     pub runnable: VecDeque<u64>,
     /// Connections held back because this core or a lane has too much to do; tried again every turn.
@@ -88,7 +92,7 @@ const IDLE_LOOK_EVERY_MS: u64 = 1000;
 
 /// How a core talks to the others.
 pub struct Links {
-    pub lanes: Lanes<Message>,
+    pub lanes: Lanes<Parcel>,
     pub doorbells: Vec<Doorbell>,
 }
 
@@ -135,6 +139,9 @@ impl Serving {
     }
 
     fn sleep(&mut self, links: &Links) -> std::io::Result<()> {
+        if self.core.waits_for_time() {
+            self.ring.tick_soon()?;
+        }
         self.ring.prepare_sleep();
         let work = links.lanes.waiting()
             || links.lanes.any_congested()
@@ -165,6 +172,7 @@ impl Serving {
                         self.core.runnable.push_back(self.core.connections[place].id);
                     }
                     self.core.list(place);
+                    self.move_if_quiet(place)?;
                 } else {
                     // One that was refused: it has been told.
                     self.ring.close(socket)?;
@@ -180,7 +188,11 @@ impl Serving {
                 None => self.ring.close(socket)?,
             },
             RingEvent::AcceptFailed { error, .. } => tracing::warn!(%error, "accepting a connection failed"),
-            RingEvent::Detached { .. } | RingEvent::Tick => {}
+            RingEvent::Detached { socket, fd } => match self.core.by_socket.get(&socket) {
+                Some(&place) => self.detached(place, fd),
+                None => drop(fd),
+            },
+            RingEvent::Tick => {}
         }
         Ok(())
     }
@@ -224,13 +236,7 @@ impl Serving {
             commands: 0,
             shard_aware,
         };
-        let entry = core.connections.vacant_entry();
-        let place = entry.key();
-        core.next_serial += 1;
-        let id = core.next_serial << PLACE_BITS | place as u64;
-        entry.insert(Connection::new(id, socket, session));
-        core.by_socket.insert(socket, place);
-        core.owner.stats.connections_now += 1;
+        core.insert(Connection::new(0, socket, session));
         Ok(())
     }
 
@@ -259,7 +265,16 @@ impl Serving {
             self.core.message(message);
         }
         let core = &mut self.core;
-        busy |= links.lanes.receive(limits::MESSAGES_PER_TURN_MAX, |_, message| core.message(message)) > 0;
+        let mut arrived = Vec::new();
+        let take = |_, parcel| match parcel {
+            Parcel::Message(message) => core.message(message),
+            Parcel::Connection(moving) => arrived.push(moving),
+        };
+        busy |= links.lanes.receive(limits::MESSAGES_PER_TURN_MAX, take) > 0;
+        for moving in arrived {
+            self.arrived(*moving).map_err(|error| Fault::new("taking a connection over", error))?;
+        }
+        let core = &mut self.core;
         busy |= core.owner.take_results()?;
         Ok(busy)
     }
@@ -324,11 +339,14 @@ impl Serving {
                     answers.resize_with(answers.len().max(usize::from(to.0) + 1), Vec::new);
                     answers[usize::from(to.0)].append(&mut more);
                 }
-                message => links.lanes.send(usize::from(to.0), message),
+                message => links.lanes.send(usize::from(to.0), Parcel::Message(message)),
             }
         }
         for (to, answers) in answers.into_iter().enumerate().filter(|(_, answers)| !answers.is_empty()) {
-            links.lanes.send(to, Message::Answers(answers));
+            links.lanes.send(to, Parcel::Message(Message::Answers(answers)));
+        }
+        for (to, moving) in core.departing.drain(..) {
+            links.lanes.send(usize::from(to.0), Parcel::Connection(moving));
         }
         let doorbells = &links.doorbells;
         links.lanes.flush(|to| doorbells[to].ring());
@@ -394,6 +412,8 @@ impl Core {
             calls: (0..cores).map(|_| None).collect(),
             inbox: VecDeque::new(),
             outbox: Vec::new(),
+            departing: Vec::new(),
+            moves: Allowance::default(),
             runnable: VecDeque::new(),
             starved: Vec::new(),
             sendable: Vec::new(),
@@ -403,6 +423,20 @@ impl Core {
             next_serial: 0,
             stop_at: None,
         }
+    }
+
+    /// Takes a connection in, under a new id; where it stands.
+    pub fn insert(&mut self, mut connection: Connection) -> usize {
+        let entry = self.connections.vacant_entry();
+        let place = entry.key();
+        assert!(place < 1 << PLACE_BITS, "descriptors run out long before");
+        self.next_serial += 1;
+        connection.id = self.next_serial << PLACE_BITS | place as u64;
+        connection.listed = false;
+        self.by_socket.insert(connection.socket, place);
+        self.owner.stats.connections_now += 1;
+        entry.insert(connection);
+        place
     }
 
     pub fn place_of(&self, id: u64) -> Option<usize> {
@@ -422,6 +456,12 @@ impl Core {
 
     fn has_work(&self) -> bool {
         !self.inbox.is_empty() || !self.runnable.is_empty() || !self.starved.is_empty() || !self.sendable.is_empty()
+    }
+
+    /// Something goes on at a tick, if nothing else happens before.
+    fn waits_for_time(&self) -> bool {
+        let stopping = self.shared.stopping.load(Ordering::Acquire);
+        stopping || self.pause.is_some() || !self.gated.is_empty() || self.owner.waits_for_time()
     }
 
     /// Replies of this core's own commands that had to wait.

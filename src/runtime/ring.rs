@@ -519,6 +519,12 @@ impl SocketRing {
         Ok(())
     }
 
+    /// Something waits for time to pass: the next tick comes as soon as if there were work.
+    pub fn tick_soon(&mut self) -> io::Result<()> {
+        self.busy_since_tick = true;
+        self.keep_pace()
+    }
+
     /// The first work after an idle while brings the next tick nearer.
     fn keep_pace(&mut self) -> io::Result<()> {
         if self.busy_since_tick && self.pace == Pace::Idle {

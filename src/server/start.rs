@@ -4,6 +4,7 @@ use super::datadir::{DataDir, Wanted};
 use super::listen;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded};
+use crate::conn::moving::Parcel;
 use crate::conn::serve::{Core, Links, Serving, Shared};
 use crate::error::Fault;
 use crate::front::node::{CoreAddress, KeyCount, Node, Place, SlotMap};
@@ -13,7 +14,6 @@ use crate::runtime::executor;
 use crate::runtime::lanes::{Lanes, Mesh};
 use crate::runtime::pool::{Pool, PoolHandle};
 use crate::runtime::ring::{RingLimits, SocketRing};
-use crate::shard::mesh::Message;
 use crate::shard::open::{self, Opening, ShardPlan};
 use crate::shard::owner::{Owner, Setting};
 use crate::shard::work::Done;
@@ -44,7 +44,7 @@ struct CorePlan {
 
 /// What can be handed over only when every core has its ring.
 struct Ties {
-    lanes: Lanes<Message>,
+    lanes: Lanes<Parcel>,
     doorbells: Vec<Doorbell>,
     pool: PoolHandle<Done>,
     flusher: PoolHandle<Done>,
@@ -211,7 +211,7 @@ fn run_core(plan: CorePlan) -> Result<(), Fault> {
     let mut clock = Clock::system();
     let ring_failed = |error| Fault::new("making the socket ring", error);
     let (recv_buffers, recv_buffer_bytes) = plan.ledger.receive_buffers_per_core();
-    let limits = RingLimits { entries: 1024, recv_buffers, recv_buffer_bytes, tick_ms: 5, idle_tick_ms: 20 };
+    let limits = RingLimits { entries: 1024, recv_buffers, recv_buffer_bytes, tick_ms: 5, idle_tick_ms: 100 };
     let mut ring = SocketRing::new(limits).map_err(ring_failed)?;
     let setting = Setting {
         core: plan.place.core,

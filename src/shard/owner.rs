@@ -484,6 +484,11 @@ impl Owner {
         self.shards.iter().all(|shard| shard.log.durable() == shard.log.written())
     }
 
+    /// A write waits for its gate, an answer or the log for the disk.
+    pub fn waits_for_time(&self) -> bool {
+        !self.is_quiet() || !self.is_synced() || (0..self.shards.len()).any(|at| self.writers_waiting(at))
+    }
+
     /// Nothing waits, runs away, or is on its way: the core may sleep or stop.
     pub fn is_quiet(&self) -> bool {
         self.tasks.is_empty() && self.jobs.is_empty() && self.held.iter().all(VecDeque::is_empty)

@@ -129,6 +129,15 @@ impl Client {
         self.must(&args)
     }
 
+    /// A number of INFO's, by its name.
+    pub fn info(&mut self, field: &str) -> u64 {
+        let text = self.ask("INFO");
+        let text = String::from_utf8_lossy(text.bytes().expect("INFO is text")).into_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let value = line.unwrap_or_else(|| panic!("INFO has no {field}:\n{text}"));
+        value.trim().parse().unwrap_or_else(|e| panic!("{field}:{value}: {e}"))
+    }
+
     /// A command whose failure to be answered fails the test.
     pub fn must(&mut self, args: &[Vec<u8>]) -> Value {
         match self.call(args) {

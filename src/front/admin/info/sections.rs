@@ -232,6 +232,7 @@ fn haypile(figures: &Figures<'_>, lines: &mut Lines) {
     lines.field("shards", figures.node.map.shards().count());
     lines.field("slots", figures.node.map.slots());
     lines.field("hops", total.hops);
+    lines.field("connections_moved", total.connections_moved);
     lines.field("cold_reads", total.cold_reads);
     lines.field("long_commands", total.long_commands);
     lines.field("turns", total.turns);
