@@ -7,26 +7,31 @@
 use super::data::Data;
 use super::hot::Hot;
 use super::mesh::ShardWork;
+use super::settled::{Settled, Settlement};
 use super::shard::Shard;
 use super::slots::SlotTable;
 use super::upkeep::Upkeep;
 use super::wholes::Wholes;
-use crate::binlog::{self, LogOptions, Lsn, Participant, RealDisk, Record, Txn};
+use crate::binlog::{self, Disk, LogOptions, Lsn, Participant, Record, Txn};
 use crate::clock::Clock;
 use crate::config::{Config, Fsync};
 use crate::error::Fault;
 use crate::limits::{self, Ledger};
 use crate::slot::{ShardId, Slot};
+use crate::metrics::CoreStats;
 use crate::store::effects::{BodyReader, Operation, SlotRange, SlotWide};
+use crate::store::row::{Body as RowBody, Row};
+use crate::store::tx::{Change, Effect};
 use crate::store::{SharedMemory, Store, StoreError, StoreOptions};
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What all shards are opened with.
 pub struct Opening<'a> {
+    /// Where the logs are.
+    pub disk: Arc<dyn Disk>,
     pub ledger: &'a Ledger,
     pub memory: &'a SharedMemory,
     pub config: &'a Config,
@@ -39,6 +44,7 @@ pub struct Opening<'a> {
 pub struct ShardPlan {
     pub shard: ShardId,
     store: Store,
+    disk: Arc<dyn Disk>,
     log: LogOptions,
     persisted: Lsn,
     cut_before: Option<Lsn>,
@@ -54,6 +60,8 @@ struct Missing {
     home: ShardId,
     home_lsn: u64,
     number: u64,
+    /// Parts of a shard are added in this order; see `Participant::after`.
+    after: Lsn,
     body: Bytes,
 }
 
@@ -122,6 +130,7 @@ fn open_store(opening: &Opening<'_>, shard: ShardId, dir: PathBuf) -> Result<Sha
     Ok(ShardPlan {
         shard,
         store,
+        disk: opening.disk.clone(),
         log,
         persisted: Lsn(persisted),
         cut_before: None,
@@ -156,6 +165,16 @@ fn settle_transactions(plans: &mut [ShardPlan]) -> Result<(), Fault> {
             settle_whole(plans, &seen, &ends, ShardId(home as u16), whole);
         }
     }
+    let applied: Vec<_> = plans.iter().map(|plan| (plan.shard, plan.parts_applied.clone())).collect();
+    for (participant, parts) in applied {
+        for (home, number) in parts {
+            let wholes = &mut plans[usize::from(home.0)].wholes;
+            wholes.resume(participant, number);
+            wholes.persisted(participant, number);
+        }
+    }
+    // Wholes of one home stay in their order: `after` only grows among them, as `settle_whole` has seen to.
+    plans.iter_mut().for_each(|plan| plan.missing.sort_by_key(|missing| missing.after));
     Ok(())
 }
 
@@ -181,7 +200,7 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
         }
         Ok(())
     };
-    let found = binlog::examine(&RealDisk, &plan.log, from, None, &mut note).map_err(|error| fault(&error))?;
+    let found = binlog::examine(&*plan.disk, &plan.log, from, None, &mut note).map_err(|error| fault(&error))?;
     seen.end = found.last.0.max(plan.persisted.0) + 1;
     Ok(seen)
 }
@@ -219,8 +238,10 @@ fn settle_whole(plans: &mut [ShardPlan], seen: &[Seen], ends: &[u64], home: Shar
         if part.number > persisted {
             open = true;
             if !in_log {
+                let earlier = plan.missing.iter().filter(|missing| missing.home == home);
+                let after = earlier.map(|missing| missing.after).max().map_or(part.after, |last| last.max(part.after));
                 let body = whole.body.clone();
-                plan.missing.push(Missing { home, home_lsn: whole.lsn, number: part.number, body });
+                plan.missing.push(Missing { home, home_lsn: whole.lsn, number: part.number, after, body });
             }
         }
         plans[usize::from(home.0)].wholes.resume(part.shard, part.number);
@@ -260,7 +281,7 @@ pub fn replay(
     plan: ShardPlan,
     ledger: &Ledger,
     fsync: Fsync,
-    durable: Arc<[AtomicU64]>,
+    settlement: Arc<Settlement>,
     clock: &mut Clock,
 ) -> Result<(Shard, Upkeep), Fault> {
     let id = plan.shard;
@@ -268,7 +289,7 @@ pub fn replay(
     let hot_bytes = ledger.per_shard(ledger.hot_cache);
     let mut data =
         stored(plan.store, plan.slots, plan.parts_applied, hot_bytes).map_err(|error| fault(&error))?;
-    let (mut records, mut homes) = (0u64, Vec::new());
+    let mut records = 0u64;
     let range = plan.range;
     let mut show = |record: &Record<'_>| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         records += 1;
@@ -281,9 +302,8 @@ pub fn replay(
                 work.operations.iter().for_each(|operation| data.show_operation(operation, lsn, time_ms));
             }
             txn => {
-                if let Some(Txn::Part { home, home_lsn, number }) = txn {
+                if let Some(Txn::Part { home, number, .. }) = txn {
                     data.note_part(*home, *number);
-                    homes.push((*home, *home_lsn));
                 }
                 for operation in BodyReader::new(body)? {
                     data.show_operation(&operation?, lsn, time_ms);
@@ -295,7 +315,7 @@ pub fn replay(
         }
         Ok(())
     };
-    let opened = binlog::open(Arc::new(RealDisk), plan.log, plan.persisted, plan.cut_before, &mut show);
+    let opened = binlog::open(plan.disk, plan.log, plan.persisted, plan.cut_before, &mut show);
     let opened = opened.map_err(|error| fault(&error))?;
     settle(&mut data, opened.last.0).map_err(|error| fault(&error))?;
     data.slots.set_term(opened.term);
@@ -311,19 +331,54 @@ pub fn replay(
     note_garbage(&mut data).map_err(|error| fault(&error))?;
     clock.tick();
     let now_ms = clock.now_ms();
-    durable[usize::from(id.0)].store(opened.writer.durable().0, Ordering::Release);
-    let mut upkeep = Upkeep::new(plan.wholes, seal_bytes(ledger), plan.persisted.0, durable, now_ms);
-    homes.into_iter().for_each(|(home, lsn)| upkeep.needs_home(home, lsn));
-    let mut shard = Shard::new(id, data, opened.writer, fsync, now_ms);
-    for part in plan.missing {
-        let work = share(part.body, range).map_err(|error| fault(&error))?;
+    let mut upkeep = Upkeep::new(plan.wholes, seal_bytes(ledger), plan.persisted.0, now_ms);
+    if !data.parts_applied.is_empty() {
+        upkeep.noted_part(now_ms);
+    }
+    let settled = Settled::new(id, settlement, opened.writer.durable().0);
+    let mut shard = Shard::new(id, data, opened.writer, settled, fsync, now_ms);
+    if !plan.missing.is_empty() {
+        add_missing(&mut shard, plan.missing, range, now_ms).map_err(|error| fault(&error))?;
+    }
+    Ok((shard, upkeep))
+}
+
+/// Appends parts that only their wholes have, and makes them durable: a later cut must not find some of them
+/// missing again, when their order among newer ones could not be told any more.
+fn add_missing(
+    shard: &mut Shard,
+    missing: Vec<Missing>,
+    range: Option<(Slot, Slot)>,
+    now_ms: u64,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    for part in missing {
+        let work = share(part.body, range)?;
+        skip_versions(&mut shard.data, &work);
         let txn = Txn::Part { home: part.home, home_lsn: part.home_lsn, number: part.number };
         shard.join_work(&work, &[], Some(txn), now_ms);
         shard.data.note_part(part.home, part.number);
-        upkeep.needs_home(part.home, part.home_lsn);
-        tracing::info!(shard = id.0, home = part.home.0, home_lsn = part.home_lsn, "missing part of a transaction added");
+        tracing::info!(shard = shard.id.0, home = part.home.0, home_lsn = part.home_lsn, "missing part of a transaction added");
     }
-    Ok((shard, upkeep))
+    shard.commit(&mut CoreStats::default())?;
+    if let Some(job) = shard.log.sync_job() {
+        shard.log.synced(job.run()?);
+    }
+    shard.settle();
+    Ok(())
+}
+
+/// The versions in a part were made when this shard's log reached further than it does now: they must not
+/// be made again.
+fn skip_versions(data: &mut Data, work: &ShardWork) {
+    for operation in &work.operations {
+        let Operation::Effect(Effect { table, slot, change, .. }) = operation else { continue };
+        let version = match change {
+            Change::Put(Row { body: RowBody::Pieces { version, .. }, .. }) => version,
+            Change::Element { version, .. } => version,
+            _ => continue,
+        };
+        data.slots.skip_to(*table, *slot, version.index() + 1);
+    }
 }
 
 /// The shard as RocksDB's files have it.
