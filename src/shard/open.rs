@@ -1,8 +1,9 @@
 //! From a data directory to shards that can serve: what a crash has left is made whole first.
 //!
-//! In two passes. `recover` looks at all logs together, because a transaction over several shards must
+//! In three passes. `recover` looks at all logs together, because a transaction over several shards must
 //! be whole or absent everywhere: parts without their whole are cut off, missing parts are noted.
-//! `replay` then opens each shard on its own core, with what its log has and its files have not.
+//! `replay` then opens each shard on its own core, with what its log has and its files have not; when all
+//! cores have done so, `finish` makes durable what was added.
 
 use super::data::Data;
 use super::hot::Hot;
@@ -276,7 +277,7 @@ fn share(body: Bytes, range: Option<(Slot, Slot)>) -> Result<ShardWork, Box<dyn 
 /// Rows and elements gathered before they are given to RocksDB during a replay.
 const REPLAY_BATCH: usize = 1024;
 
-/// Opens a shard on its core: replays, cuts, appends what was missing. Blocks: nothing is served yet.
+/// Opens a shard on its core: replays, cuts, gathers what was missing. Blocks: nothing is served yet.
 pub fn replay(
     plan: ShardPlan,
     ledger: &Ledger,
@@ -343,8 +344,7 @@ pub fn replay(
     Ok((shard, upkeep))
 }
 
-/// Appends parts that only their wholes have, and makes them durable: a later cut must not find some of them
-/// missing again, when their order among newer ones could not be told any more.
+/// Gives the log the parts that only their wholes have. `finish` writes them.
 fn add_missing(
     shard: &mut Shard,
     missing: Vec<Missing>,
@@ -359,9 +359,17 @@ fn add_missing(
         shard.data.note_part(part.home, part.number);
         tracing::info!(shard = shard.id.0, home = part.home.0, home_lsn = part.home_lsn, "missing part of a transaction added");
     }
+    Ok(())
+}
+
+/// Makes durable what recovery has added. Only when ALL shards of the node have been replayed, and so cut:
+/// a log that grows again would seem to hold the wholes it has lost. And before this shard serves: a later
+/// cut must not find parts missing again when their order among newer ones cannot be told any more.
+pub fn finish(shard: &mut Shard) -> Result<(), Fault> {
     shard.commit(&mut CoreStats::default())?;
     if let Some(job) = shard.log.sync_job() {
-        shard.log.synced(job.run()?);
+        let synced = job.run().map_err(|error| Fault::new(format!("recovering shard {}", shard.id.0), error))?;
+        shard.log.synced(synced);
     }
     shard.settle();
     Ok(())

@@ -131,9 +131,20 @@ impl History {
                     let Key { table, name, shard, .. } = &self.keys[at];
                     format!("{}/{} (shard {})", table.0, name.escape_ascii(), shard.0)
                 };
+                for (key, state) in &write.places {
+                    eprintln!("{}: state {state}, found {:?}\n{}", name(*key), spans[*key], self.life(*key));
+                }
                 panic!("half of command {op}: it is there in {}, gone in {}", name(there.0), name(gone.0));
             }
         }
+    }
+
+    fn life(&self, key: usize) -> String {
+        let line = |(at, state): (usize, &State)| {
+            let replied = self.writes.get(&state.op).is_some_and(|write| write.replied);
+            format!("  {at}: command {} {}{}\n", state.op, shown(state.value.as_ref()), if replied { ", replied" } else { "" })
+        };
+        self.keys[key].states.iter().enumerate().map(line).collect()
     }
 
     /// Replies that told of writes now missing all left within a second of the first of these writes.

@@ -75,6 +75,8 @@ struct Run<'a> {
     flush_wanted: bool,
     /// The disk may begin to fail: the cut is near.
     failing: bool,
+    /// It has, and a write was refused for it.
+    refused: bool,
 }
 
 fn run(seed: u64, memory: &SharedMemory, steps: usize, cuts: usize) {
@@ -88,7 +90,7 @@ fn run(seed: u64, memory: &SharedMemory, steps: usize, cuts: usize) {
     let history = History::new(own.chain(shared), &plant.map(), fsync);
     let machine = plant.start(1_000_000).expect("an empty machine starts");
     let (clients, asked) = ([Client::default(); CLIENTS], BTreeMap::new());
-    let mut run = Run { plant, machine, random, history, clients, asked, next_op: 1, flush_wanted: false, failing: false };
+    let mut run = Run { plant, machine, random, history, clients, asked, next_op: 1, flush_wanted: false, failing: false, refused: false };
     for _ in 0..cuts {
         for _ in 0..run.random.random_range(1..=steps) {
             run.step().expect("the disk works");
@@ -168,10 +170,18 @@ impl<'a> Run<'a> {
             self.flush_wanted = false;
         }
         let now_ms = self.machine.now_ms;
-        if self.failing && matches!(&reply, Reply::Error(error) if error.0.contains("no space left")) {
+        if let Reply::Error(error) = &reply
+            && self.failing
+            && error.0.contains("no space left")
+        {
+            self.refused = true;
             return;
         }
         self.history.replied(op, now_ms);
+        if self.refused {
+            // What should be read is not known any more.
+            return;
+        }
         match (&asked.expect, &reply) {
             (_, Reply::Error(error)) => {
                 let missing = matches!(asked.shared, Some(Shared::Rename(..))) && error.0.contains("no such key");
@@ -263,7 +273,7 @@ impl<'a> Run<'a> {
             (3, 3..8) => {
                 let ms = self.random.random_range(20..3000u64);
                 let value = format!("{} for {ms} ms", self.next_op).into_bytes();
-                let words = vec![b"SET".to_vec(), name, value.clone(), b"PX".to_vec(), ms.to_string().into_bytes()];
+                let words = vec![b"SET".to_vec(), name, value.clone(), b"PXAT".to_vec(), (now_ms + ms).to_string().into_bytes()];
                 (words, Some(value), Some(now_ms + ms), Expect::Anything)
             }
             (4.., 3..7) if len < 90_000 => {
@@ -370,7 +380,7 @@ impl<'a> Run<'a> {
         let found = read_all(&mut machine, &history, &mut random);
         history.check(&found, now_ms);
         let (clients, asked) = (Default::default(), BTreeMap::new());
-        Run { plant, machine, random, history, clients, asked, next_op, flush_wanted: false, failing: false }
+        Run { plant, machine, random, history, clients, asked, next_op, flush_wanted: false, failing: false, refused: false }
     }
 }
 
