@@ -41,9 +41,8 @@ pub struct Touch {
 pub struct Participant {
     pub shard: ShardId,
     pub number: u64,
-    /// Where that shard's log stood while the transaction held its latches there. Of two wholes with keys in
-    /// common there, the one that came first has its part at or before the other's `after`: so a start that
-    /// must add both parts finds their order, whichever logs the wholes are in.
+    /// Where that shard's log stood while the transaction held its latches there. What the transaction did
+    /// may depend on all that: when a power cut has taken some of it, the whole must go too.
     pub after: Lsn,
 }
 

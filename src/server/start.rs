@@ -230,9 +230,8 @@ async fn run_core(plan: CorePlan) -> Result<(), Fault> {
         upkeep.push(keep);
     }
     plan.ready.send((plan.place.core, ring.doorbell())).map_err(|_| Fault::new("starting", "the start was given up"))?;
+    // They come when every core has replayed its shards; until then no log may grow.
     let ties = plan.ties.recv().map_err(|_| Fault::new("starting", "the start was given up"))?;
-    // Every core has replayed its shards: that is what the ties have waited for.
-    shards.iter_mut().try_for_each(open::finish)?;
     for listener in plan.listeners {
         ring.listen(listener).map_err(ring_failed)?;
     }

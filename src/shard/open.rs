@@ -1,9 +1,8 @@
 //! From a data directory to shards that can serve: what a crash has left is made whole first.
 //!
-//! In three passes. `recover` looks at all logs together, because a transaction over several shards must
-//! be whole or absent everywhere: parts without their whole are cut off, missing parts are noted.
-//! `replay` then opens each shard on its own core, with what its log has and its files have not; when all
-//! cores have done so, `finish` makes durable what was added.
+//! In two passes. `recover` looks at all logs together, because a transaction over several shards must
+//! be whole or absent everywhere: what depends on something lost is cut off, missing parts are noted.
+//! `replay` then opens each shard on its own core, with what its log has and its files have not.
 
 use super::data::Data;
 use super::hot::Hot;
@@ -19,10 +18,7 @@ use crate::config::{Config, Fsync};
 use crate::error::Fault;
 use crate::limits::{self, Ledger};
 use crate::slot::{ShardId, Slot};
-use crate::metrics::CoreStats;
 use crate::store::effects::{BodyReader, Operation, SlotRange, SlotWide};
-use crate::store::row::{Body as RowBody, Row};
-use crate::store::tx::{Change, Effect};
 use crate::store::{SharedMemory, Store, StoreError, StoreOptions};
 use bytes::Bytes;
 use std::path::PathBuf;
@@ -61,8 +57,6 @@ struct Missing {
     home: ShardId,
     home_lsn: u64,
     number: u64,
-    /// Parts of a shard are added in this order; see `Participant::after`.
-    after: Lsn,
     body: Bytes,
 }
 
@@ -76,13 +70,14 @@ struct Seen {
 }
 
 struct Part {
-    lsn: u64,
+    first: u64,
     home: ShardId,
     home_lsn: u64,
     number: u64,
 }
 
 struct Whole {
+    first: u64,
     lsn: u64,
     participants: Vec<Participant>,
     body: Bytes,
@@ -155,7 +150,7 @@ fn settle_transactions(plans: &mut [ShardPlan]) -> Result<(), Fault> {
         seen.push(look(plan)?);
     }
     let all: Vec<u64> = seen.iter().map(|seen| seen.end).collect();
-    let ends = cut_parts_without_wholes(&seen, all.clone());
+    let ends = cut_what_depends_on_lost(&seen, all.clone());
     for (at, plan) in plans.iter_mut().enumerate() {
         if ends[at] < all[at] {
             plan.cut_before = Some(Lsn(ends[at]));
@@ -174,8 +169,6 @@ fn settle_transactions(plans: &mut [ShardPlan]) -> Result<(), Fault> {
             wholes.persisted(participant, number);
         }
     }
-    // Wholes of one home stay in their order: `after` only grows among them, as `settle_whole` has seen to.
-    plans.iter_mut().for_each(|plan| plan.missing.sort_by_key(|missing| missing.after));
     Ok(())
 }
 
@@ -190,9 +183,10 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
     let mut note = |record: &Record<'_>| {
         match record.txn {
             Some(Txn::Part { home, home_lsn, number }) => {
-                seen.parts.push(Part { lsn: record.lsn.0, home: *home, home_lsn: *home_lsn, number: *number });
+                seen.parts.push(Part { first: record.first.0, home: *home, home_lsn: *home_lsn, number: *number });
             }
             Some(Txn::Whole { participants }) => seen.wholes.push(Whole {
+                first: record.first.0,
                 lsn: record.lsn.0,
                 participants: participants.clone(),
                 body: Bytes::copy_from_slice(record.body),
@@ -206,17 +200,20 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
     Ok(seen)
 }
 
-/// Cuts until nothing changes: a cut may take wholes with it, whose parts must then go too. All that is
-/// cut is younger than the last sync of its home.
-fn cut_parts_without_wholes(seen: &[Seen], mut ends: Vec<u64>) -> Vec<u64> {
+/// Cuts in front of what another log has not got: a part whose whole is gone, and a whole that was made when
+/// another shard's log reached further. So what is left is a state that the node as a whole was in. Until
+/// nothing changes: a cut may take with it what others need. All that is cut was not settled.
+fn cut_what_depends_on_lost(seen: &[Seen], mut ends: Vec<u64>) -> Vec<u64> {
     loop {
         let mut changed = false;
         for (at, logs) in seen.iter().enumerate() {
-            let orphan = logs.parts.iter().find(|part| {
-                part.lsn < ends[at] && part.home_lsn >= ends[usize::from(part.home.0)]
-            });
-            if let Some(part) = orphan {
-                ends[at] = part.lsn;
+            let is_lost = |shard: ShardId, lsn: u64| lsn >= ends[usize::from(shard.0)];
+            let part = logs.parts.iter().find(|part| is_lost(part.home, part.home_lsn));
+            let depends = |whole: &&Whole| whole.participants.iter().any(|of| is_lost(of.shard, of.after.0));
+            let whole = logs.wholes.iter().find(depends);
+            let first = part.map(|part| part.first).into_iter().chain(whole.map(|whole| whole.first)).min();
+            if let Some(lsn) = first.filter(|lsn| *lsn < ends[at]) {
+                ends[at] = lsn;
                 changed = true;
             }
         }
@@ -235,14 +232,12 @@ fn settle_whole(plans: &mut [ShardPlan], seen: &[Seen], ends: &[u64], home: Shar
         let in_log = seen[at]
             .parts
             .iter()
-            .any(|have| have.home == home && have.number == part.number && have.lsn < ends[at]);
+            .any(|have| have.home == home && have.number == part.number && have.first < ends[at]);
         if part.number > persisted {
             open = true;
             if !in_log {
-                let earlier = plan.missing.iter().filter(|missing| missing.home == home);
-                let after = earlier.map(|missing| missing.after).max().map_or(part.after, |last| last.max(part.after));
                 let body = whole.body.clone();
-                plan.missing.push(Missing { home, home_lsn: whole.lsn, number: part.number, after, body });
+                plan.missing.push(Missing { home, home_lsn: whole.lsn, number: part.number, body });
             }
         }
         plans[usize::from(home.0)].wholes.resume(part.shard, part.number);
@@ -277,7 +272,7 @@ fn share(body: Bytes, range: Option<(Slot, Slot)>) -> Result<ShardWork, Box<dyn 
 /// Rows and elements gathered before they are given to RocksDB during a replay.
 const REPLAY_BATCH: usize = 1024;
 
-/// Opens a shard on its core: replays, cuts, gathers what was missing. Blocks: nothing is served yet.
+/// Opens a shard on its core: replays, cuts, adds what was missing. Blocks: nothing is served yet.
 pub fn replay(
     plan: ShardPlan,
     ledger: &Ledger,
@@ -338,55 +333,17 @@ pub fn replay(
     }
     let settled = Settled::new(id, settlement, opened.writer.durable().0);
     let mut shard = Shard::new(id, data, opened.writer, settled, fsync, now_ms);
-    if !plan.missing.is_empty() {
-        add_missing(&mut shard, plan.missing, range, now_ms).map_err(|error| fault(&error))?;
+    // Written with the first turn, when all shards of the node have been replayed, and so cut: a log that
+    // grew before would seem to hold the wholes it has lost.
+    for part in plan.missing {
+        let work = share(part.body, range).map_err(|error| fault(&error))?;
+        let txn = Txn::Part { home: part.home, home_lsn: part.home_lsn, number: part.number };
+        let lsn = shard.join_work(&work, &[], Some(txn), now_ms);
+        shard.data.note_part(part.home, part.number);
+        shard.settled.depends(lsn, part.home, part.home_lsn, now_ms);
+        tracing::info!(shard = id.0, home = part.home.0, home_lsn = part.home_lsn, "missing part of a transaction added");
     }
     Ok((shard, upkeep))
-}
-
-/// Gives the log the parts that only their wholes have. `finish` writes them.
-fn add_missing(
-    shard: &mut Shard,
-    missing: Vec<Missing>,
-    range: Option<(Slot, Slot)>,
-    now_ms: u64,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    for part in missing {
-        let work = share(part.body, range)?;
-        skip_versions(&mut shard.data, &work);
-        let txn = Txn::Part { home: part.home, home_lsn: part.home_lsn, number: part.number };
-        shard.join_work(&work, &[], Some(txn), now_ms);
-        shard.data.note_part(part.home, part.number);
-        tracing::info!(shard = shard.id.0, home = part.home.0, home_lsn = part.home_lsn, "missing part of a transaction added");
-    }
-    Ok(())
-}
-
-/// Makes durable what recovery has added. Only when ALL shards of the node have been replayed, and so cut:
-/// a log that grows again would seem to hold the wholes it has lost. And before this shard serves: a later
-/// cut must not find parts missing again when their order among newer ones cannot be told any more.
-pub fn finish(shard: &mut Shard) -> Result<(), Fault> {
-    shard.commit(&mut CoreStats::default())?;
-    if let Some(job) = shard.log.sync_job() {
-        let synced = job.run().map_err(|error| Fault::new(format!("recovering shard {}", shard.id.0), error))?;
-        shard.log.synced(synced);
-    }
-    shard.settle();
-    Ok(())
-}
-
-/// The versions in a part were made when this shard's log reached further than it does now: they must not
-/// be made again.
-fn skip_versions(data: &mut Data, work: &ShardWork) {
-    for operation in &work.operations {
-        let Operation::Effect(Effect { table, slot, change, .. }) = operation else { continue };
-        let version = match change {
-            Change::Put(Row { body: RowBody::Pieces { version, .. }, .. }) => version,
-            Change::Element { version, .. } => version,
-            _ => continue,
-        };
-        data.slots.skip_to(*table, *slot, version.index() + 1);
-    }
 }
 
 /// The shard as RocksDB's files have it.

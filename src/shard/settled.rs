@@ -1,8 +1,9 @@
 //! How far a shard's log can no longer be taken back: neither by a power cut, nor by the start after one,
-//! which cuts a log in front of a part whose whole another shard's log has lost.
+//! which cuts a log in front of what depends on something that another shard's log has lost.
 //!
-//! So a part is settled with its home, and what follows a part with that part. Knows no log and no core: it
-//! is told what is durable here, and reads what the others have told.
+//! A part depends on its whole, a whole on what its participants' logs held when they were latched, and all
+//! on what stands before it. Knows no log and no core: it is told what is durable here, and reads what the
+//! others have told.
 
 use crate::slot::ShardId;
 use std::collections::VecDeque;
@@ -23,10 +24,11 @@ impl Settlement {
     }
 }
 
-struct OpenPart {
+/// What stands here at `lsn` is lost if the other shard loses its own.
+struct Open {
     lsn: u64,
-    home: ShardId,
-    home_lsn: u64,
+    other: ShardId,
+    other_lsn: u64,
     since_ms: u64,
 }
 
@@ -34,9 +36,8 @@ struct OpenPart {
 pub struct Settled {
     shard: ShardId,
     all: Arc<Settlement>,
-    /// Parts whose whole may still be lost, oldest first: at most those of a second, since answers to
-    /// multi-shard commands then wait.
-    open: VecDeque<OpenPart>,
+    /// Oldest first: at most those of a second, since answers then wait.
+    open: VecDeque<Open>,
     upto: u64,
 }
 
@@ -47,21 +48,21 @@ impl Settled {
         Settled { shard, all, open: VecDeque::new(), upto }
     }
 
-    /// A part of the whole at `home_lsn` was appended here at `lsn`.
-    pub fn part(&mut self, lsn: u64, home: ShardId, home_lsn: u64, now_ms: u64) {
-        if !self.is_settled(home, home_lsn) {
-            self.open.push_back(OpenPart { lsn, home, home_lsn, since_ms: now_ms });
+    /// What was appended at `lsn` must not outlive `other_lsn` of another shard.
+    pub fn depends(&mut self, lsn: u64, other: ShardId, other_lsn: u64, now_ms: u64) {
+        if !self.is_settled(other, other_lsn) {
+            self.open.push_back(Open { lsn, other, other_lsn, since_ms: now_ms });
         }
     }
 
     /// Takes how far this log is on disk, and looks at the others.
     pub fn advance(&mut self, durable: u64) {
-        while let Some(part) = self.open.front()
-            && self.is_settled(part.home, part.home_lsn)
+        while let Some(open) = self.open.front()
+            && self.is_settled(open.other, open.other_lsn)
         {
             self.open.pop_front();
         }
-        let upto = self.open.front().map_or(durable, |part| durable.min(part.lsn - 1));
+        let upto = self.open.front().map_or(durable, |open| durable.min(open.lsn - 1));
         if upto > self.upto {
             self.upto = upto;
             self.all.upto[usize::from(self.shard.0)].store(upto, Ordering::Release);
@@ -73,15 +74,15 @@ impl Settled {
         self.upto
     }
 
-    /// Since when a part waits for its home.
+    /// Since when something here waits for another shard.
     pub fn open_since_ms(&self) -> Option<u64> {
-        self.open.front().map(|part| part.since_ms)
+        self.open.front().map(|open| open.since_ms)
     }
 
-    /// Asks the homes of open parts to sync now; they see it within a tick.
+    /// Asks the shards waited for to sync now; they see it within a tick.
     pub fn hurry(&self) {
-        for part in &self.open {
-            self.all.wanted[usize::from(part.home.0)].fetch_max(part.home_lsn, Ordering::AcqRel);
+        for open in &self.open {
+            self.all.wanted[usize::from(open.other.0)].fetch_max(open.other_lsn, Ordering::AcqRel);
         }
     }
 
@@ -90,8 +91,8 @@ impl Settled {
         self.all.wanted[usize::from(self.shard.0)].load(Ordering::Acquire) > self.upto
     }
 
-    fn is_settled(&self, home: ShardId, home_lsn: u64) -> bool {
-        self.all.upto[usize::from(home.0)].load(Ordering::Acquire) >= home_lsn
+    fn is_settled(&self, shard: ShardId, lsn: u64) -> bool {
+        self.all.upto[usize::from(shard.0)].load(Ordering::Acquire) >= lsn
     }
 }
 
@@ -103,8 +104,8 @@ mod tests {
     fn what_follows_a_part_is_settled_with_its_home_and_that_homes_home() {
         let all = Arc::new(Settlement::new(3));
         let mut logs: Vec<_> = (0..3).map(|shard| Settled::new(ShardId(shard), all.clone(), 10)).collect();
-        logs[1].part(11, ShardId(0), 11, 5);
-        logs[2].part(11, ShardId(1), 12, 6);
+        logs[1].depends(11, ShardId(0), 11, 5);
+        logs[2].depends(11, ShardId(1), 12, 6);
         logs[1].advance(20);
         logs[2].advance(20);
         assert_eq!((logs[1].upto(), logs[2].upto()), (10, 10));

@@ -104,14 +104,6 @@ impl SlotTable {
         (state.next_index, state.changed) = (index + 1, true);
     }
 
-    /// Indexes below this have been given out elsewhere, as parts of versions.
-    pub fn skip_to(&mut self, table: TableId, slot: Slot, next_index: u64) {
-        let state = self.entry(table, slot);
-        if state.next_index < next_index {
-            (state.next_index, state.changed) = (next_index, true);
-        }
-    }
-
     /// Empties slots of a table in one step; their old bytes become garbage.
     pub fn flush(&mut self, table: TableId, ranges: &[SlotRange]) {
         let Some(slots) = self.tables.get_mut(&table) else { return };

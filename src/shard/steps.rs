@@ -118,7 +118,7 @@ impl Owner {
                 let shard_here = &mut self.shards[at];
                 let lsn = shard_here.join_work(&work, &[], Some(txn), now_ms);
                 shard_here.data.note_part(home, number);
-                shard_here.settled.part(lsn, home, home_lsn, now_ms);
+                shard_here.settled.depends(lsn, home, home_lsn, now_ms);
                 self.upkeep[at].noted_part(now_ms);
                 self.done(gather, StepDone::Committed { gather, shard });
             }
@@ -141,7 +141,11 @@ impl Owner {
         let participants: Vec<_> = parts.iter().map(number).collect();
         let works: Vec<&ShardWork> = parts.iter().map(|part| &part.work).collect();
         let txn = Txn::Whole { participants: participants.clone() };
-        let lsn = self.shards[at].join_work(&own, &works, Some(txn), self.clock.now_ms());
+        let now_ms = self.clock.now_ms();
+        let lsn = self.shards[at].join_work(&own, &works, Some(txn), now_ms);
+        for part in &participants {
+            self.shards[at].settled.depends(lsn, part.shard, part.after.0, now_ms);
+        }
         self.upkeep[at].wholes.open(lsn, &participants);
         let numbers = participants.iter().map(|part| part.number);
         let parts = numbers.zip(parts).map(|(number, part)| (part.shard, number, part.work)).collect();

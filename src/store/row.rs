@@ -55,17 +55,6 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
-impl Version {
-    pub fn new(index: u64, counter: u16) -> Version {
-        Version(index << 16 | u64::from(counter))
-    }
-
-    /// The slot index it was made at.
-    pub fn index(self) -> u64 {
-        self.0 >> 16
-    }
-}
-
 /// What a row holds beside its head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {

@@ -153,7 +153,7 @@ impl<'s> Tx<'s> {
         self.versions = counter
             .checked_add(1)
             .ok_or_else(|| ClientError::fixed("ERR too many new large values in one command"))?;
-        Ok(Version::new(self.source.next_index(key.table, key.slot), counter))
+        Ok(Version(self.source.next_index(key.table, key.slot) << 16 | u64::from(counter)))
     }
 
     /// What the command does, in order; empty for one that only reads.

@@ -110,7 +110,7 @@ impl History {
     /// Compares what a start has found with what may be there, and goes on from it.
     pub fn check(&mut self, found: &[Option<Vec<u8>>], now_ms: u64) {
         let spans: Vec<(usize, usize)> =
-            self.keys.iter().zip(found).map(|(key, found)| span(key, found.as_ref(), now_ms)).collect();
+            (0..self.keys.len()).map(|key| self.span(key, found[key].as_ref(), now_ms)).collect();
         self.check_wholes(&spans);
         if self.fsync == Fsync::Everysec {
             self.check_last_second(&spans);
@@ -127,14 +127,10 @@ impl History {
             let is_there = write.places.iter().find(|(key, state)| spans[*key].0 >= *state);
             let is_gone = write.places.iter().find(|(key, state)| spans[*key].1 < *state);
             if let (Some(there), Some(gone)) = (is_there, is_gone) {
-                let name = |at: usize| {
-                    let Key { table, name, shard, .. } = &self.keys[at];
-                    format!("{}/{} (shard {})", table.0, name.escape_ascii(), shard.0)
-                };
                 for (key, state) in &write.places {
-                    eprintln!("{}: state {state}, found {:?}\n{}", name(*key), spans[*key], self.life(*key));
+                    eprintln!("{}: state {state}, found {:?}\n{}", self.name(*key), spans[*key], self.life(*key));
                 }
-                panic!("half of command {op}: it is there in {}, gone in {}", name(there.0), name(gone.0));
+                panic!("half of command {op}: it is there in {}, gone in {}", self.name(there.0), self.name(gone.0));
             }
         }
     }
@@ -145,6 +141,28 @@ impl History {
             format!("  {at}: command {} {}{}\n", state.op, shown(state.value.as_ref()), if replied { ", replied" } else { "" })
         };
         self.keys[key].states.iter().enumerate().map(line).collect()
+    }
+
+    /// First and last state of a key that look like what was found.
+    fn span(&self, at: usize, found: Option<&Vec<u8>>, now_ms: u64) -> (usize, usize) {
+        let key = &self.keys[at];
+        let alike = |at: &usize| key.states[*at].visible(now_ms) == found;
+        let mut alikes = (0..key.states.len()).filter(alike);
+        let Some(first) = alikes.next() else {
+            panic!("{} is {}, which was never written\n{}", self.name(at), shown(found), self.life(at));
+        };
+        let last = alikes.next_back().unwrap_or(first);
+        if last < key.floor {
+            eprintln!("{}", self.life(at));
+            let (left, floor) = (&key.states[last], &key.states[key.floor]);
+            panic!("{} is as command {} left it, but what {} did was shown", self.name(at), left.op, floor.op);
+        }
+        (first, last)
+    }
+
+    fn name(&self, at: usize) -> String {
+        let Key { table, name, shard, .. } = &self.keys[at];
+        format!("{}/{} (shard {})", table.0, name.escape_ascii(), shard.0)
     }
 
     /// Replies that told of writes now missing all left within a second of the first of these writes.
@@ -159,37 +177,24 @@ impl History {
                 *first = (*first).min((ran_ms, *op));
             }
         }
-        for (op, write) in self.writes.iter().filter(|(_, write)| write.replied && is_gone(write)) {
+        // A write that changed nothing tells what a read would tell.
+        let changes = |(key, state): &(usize, usize)| {
+            let states = &self.keys[*key].states;
+            states[*state].value != states[state - 1].value
+        };
+        let answered = |write: &Write| write.replied && write.places.iter().any(changes);
+        for (op, write) in self.writes.iter().filter(|(_, write)| answered(write) && is_gone(write)) {
             let (shard, released_ms) = (home(write), write.released_ms.expect("set before the reply"));
             let (first_ms, first) = first[&shard];
-            assert!(
-                released_ms <= first_ms + EVERYSEC_MS,
-                "{shard:?}: command {op} was answered at {released_ms} and is gone, as is {first} of {first_ms}",
-            );
+            if released_ms > first_ms + EVERYSEC_MS {
+                for (op, write) in self.writes.iter().filter(|(_, write)| is_gone(write)) {
+                    let Write { places, ran_ms, released_ms, .. } = write;
+                    eprintln!("gone: command {op} to {:?}, ran {ran_ms:?}, answered {released_ms:?}, {places:?}", home(write));
+                }
+                panic!("{shard:?}: command {op} was answered at {released_ms} and is gone, as is {first} of {first_ms}");
+            }
         }
     }
-}
-
-/// First and last state of a key that look like what was found.
-fn span(key: &Key, found: Option<&Vec<u8>>, now_ms: u64) -> (usize, usize) {
-    let alike = |at: &usize| key.states[*at].visible(now_ms) == found;
-    let name = key.name.escape_ascii();
-    let Some(last) = (0..key.states.len()).rev().find(alike) else {
-        panic!("{}/{name} is {}, which was never written", key.table.0, shown(found));
-    };
-    let first = (0..key.states.len()).find(alike).expect("there is a last one");
-    assert!(
-        last >= key.floor,
-        "{}/{name} (shard {}) is {} of command {}: {} states later, {} of command {} was shown",
-        key.table.0,
-        key.shard.0,
-        shown(found),
-        key.states[last].op,
-        key.floor - last,
-        shown(key.states[key.floor].value.as_ref()),
-        key.states[key.floor].op
-    );
-    (first, last)
 }
 
 pub fn shown(value: Option<&Vec<u8>>) -> String {

@@ -122,7 +122,6 @@ impl Plant<'_> {
             core.0.push(shard);
             core.1.push(upkeep);
         }
-        by_core.iter_mut().flat_map(|core| &mut core.0).try_for_each(open::finish)?;
         let cores = by_core.into_iter().enumerate().map(|(core, (shards, upkeep))| {
             let (pool, cold) = ByHand::new(JOBS_MAX);
             let (flusher, flush) = ByHand::new(JOBS_MAX);

@@ -362,6 +362,7 @@ impl<'a> Run<'a> {
         }
         let Run { plant, machine, mut random, mut history, next_op, .. } = self;
         let now_ms = machine.now_ms;
+        tracing::info!(now_ms, next_op, "the power is cut");
         drop(machine);
         let mut machine = loop {
             plant.disk.limit_changes(None);
@@ -447,7 +448,10 @@ fn what_was_promised_survives_many_power_cuts() {
     let from = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let limit = Duration::from_secs(from("POWER_CUT_SECONDS").unwrap_or(600));
     match from("POWER_CUT_SEED") {
-        Some(seed) => run_seeds(seed..seed + 1, 600, 5, limit),
+        Some(seed) => {
+            tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
+            run_seeds(seed..seed + 1, 600, 5, limit);
+        }
         None => run_seeds(1000..u64::MAX, 600, 5, limit),
     }
 }
