@@ -12,7 +12,7 @@ pub(crate) const HEADER_BYTES: usize = 40;
 const CHECKED_BYTES: usize = HEADER_BYTES - 4;
 pub(crate) const CHECKSUM_BYTES: usize = 4;
 const TOUCH_BYTES: usize = 22;
-const PARTICIPANT_BYTES: usize = 10;
+const PARTICIPANT_BYTES: usize = 18;
 const PART_BYTES: usize = 18;
 const GROUP_BYTES: usize = 8;
 /// Shards that may take part in one transaction beside its home.
@@ -41,6 +41,9 @@ pub struct Touch {
 pub struct Participant {
     pub shard: ShardId,
     pub number: u64,
+    /// Where that shard's log stood while the transaction held its latches there. What the transaction did
+    /// may depend on all that: when a power cut has taken some of it, the whole must go too.
+    pub after: Lsn,
 }
 
 /// A frame's place in a transaction over several shards.
@@ -208,6 +211,7 @@ fn encode_txn(out: &mut Vec<u8>, txn: &Txn) {
             for part in participants {
                 out.extend_from_slice(&part.shard.0.to_le_bytes());
                 out.extend_from_slice(&part.number.to_le_bytes());
+                out.extend_from_slice(&part.after.0.to_le_bytes());
             }
         }
         Txn::Part { home, home_lsn, number } => {
@@ -277,7 +281,10 @@ fn parts(header: Header, inner: &[u8]) -> Option<Frame<'_>> {
         0 => None,
         flag::WHOLE => {
             let count = fields.u16()?;
-            let part = |_| Some(Participant { shard: ShardId(fields.u16()?), number: fields.u64()? });
+            let part = |_| {
+                let (shard, number) = (ShardId(fields.u16()?), fields.u64()?);
+                Some(Participant { shard, number, after: Lsn(fields.u64()?) })
+            };
             Some(Txn::Whole { participants: (0..count).map(part).collect::<Option<Vec<_>>>()? })
         }
         flag::PART => {
@@ -329,8 +336,8 @@ mod tests {
     }
 
     fn txn() -> impl Strategy<Value = Option<Txn>> {
-        let participant = (any::<u16>(), any::<u64>())
-            .prop_map(|(shard, number)| Participant { shard: ShardId(shard), number });
+        let participant = (any::<u16>(), any::<u64>(), any::<u64>())
+            .prop_map(|(shard, number, after)| Participant { shard: ShardId(shard), number, after: Lsn(after) });
         prop_oneof![
             Just(None),
             prop::collection::vec(participant, 0..5)

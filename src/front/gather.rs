@@ -11,7 +11,7 @@ use crate::command::{KeyArgs, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::reply::Reply;
 use crate::shard::latch::Names;
-use crate::shard::mesh::{Fetch, Fetched, GatherId, OwnedCall, ShardWork, Step, StepDone};
+use crate::shard::mesh::{self, Fetch, Fetched, GatherId, OwnedCall, ShardWork, Step, StepDone};
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::effects::{Operation, Origin, SlotRange, SlotWide};
 use crate::store::row::{Row, Version};
@@ -40,6 +40,8 @@ struct Share {
     shard: ShardId,
     names: Names,
     held: bool,
+    /// Where its log stood when it was latched.
+    after: u64,
 }
 
 pub struct Gather {
@@ -96,7 +98,7 @@ impl Gather {
         fetch: Fetch,
         plan: Plan,
     ) -> Gather {
-        let shares: Vec<_> = shares.map(|(shard, names)| Share { shard, names, held: false }).collect();
+        let shares: Vec<_> = shares.map(|(shard, names)| Share { shard, names, held: false, after: 0 }).collect();
         let phase = Phase::Trying { outstanding: shares.len(), busy: false };
         Gather { id, plan, shares, exclusive, fetch, phase, fetched: Vec::new(), reply: None }
     }
@@ -118,8 +120,9 @@ impl Gather {
         let failed = matches!(done, StepDone::Failed { .. });
         let granted = matches!(done, StepDone::Acquired { .. });
         match done {
-            StepDone::Acquired { shard, fetched, .. } => {
-                self.share(shard).held = true;
+            StepDone::Acquired { shard, fetched, after, .. } => {
+                let share = self.share(shard);
+                (share.held, share.after) = (true, after);
                 self.fetched.push(fetched);
             }
             StepDone::Failed { shard, reply, .. } => {
@@ -207,7 +210,10 @@ impl Gather {
         self.reply = Some(reply);
         let Some((home, own)) = works.pop_first() else { return self.end(send) };
         self.phase = Phase::Committing { outstanding: 1 + works.len() };
-        let parts = works.into_iter().collect();
+        let parts = works
+            .into_iter()
+            .map(|(shard, work)| mesh::Share { shard, work, after: self.share(shard).after })
+            .collect();
         send(home, Step::Commit { gather: self.id, shard: home, work: own, parts });
         None
     }

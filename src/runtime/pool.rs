@@ -119,6 +119,26 @@ impl<R: Send + 'static> PoolHandle<R> {
     }
 }
 
+/// Jobs of a handle without threads: a test runs them, when and in which order it likes.
+#[cfg(test)]
+pub struct ByHand(Receiver<Job>);
+
+#[cfg(test)]
+impl ByHand {
+    /// A handle as a core has it, and what it submits.
+    pub fn new<R: Send + 'static>(in_flight_max: usize) -> (PoolHandle<R>, ByHand) {
+        let (jobs, queue) = bounded(in_flight_max);
+        let (done, results) = bounded(in_flight_max);
+        let doorbell = Doorbell::new().expect("a test has descriptors");
+        (PoolHandle { jobs, done, results, doorbell, in_flight: 0, in_flight_max }, ByHand(queue))
+    }
+
+    /// The next job; running it makes its result wait for the core.
+    pub fn next(&self) -> Option<Job> {
+        self.0.try_recv().ok()
+    }
+}
+
 fn work(queue: &Receiver<Job>) {
     let _guard = AbortOnPanic;
     while let Ok(job) = queue.recv() {

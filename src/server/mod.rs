@@ -6,6 +6,8 @@ pub mod datadir;
 mod listen;
 mod log;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use crate::config::{Config, ConfigError, Loaded};
 use crate::runtime::executor;

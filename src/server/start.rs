@@ -2,6 +2,7 @@
 
 use super::datadir::{DataDir, Wanted};
 use super::listen;
+use crate::binlog::RealDisk;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded};
 use crate::conn::moving::Parcel;
@@ -16,12 +17,13 @@ use crate::runtime::pool::{Pool, PoolHandle};
 use crate::runtime::ring::{RingLimits, SocketRing};
 use crate::shard::open::{self, Opening, ShardPlan};
 use crate::shard::owner::{Owner, Setting};
+use crate::shard::settled::Settlement;
 use crate::shard::work::Done;
 use crate::slot::{CoreId, ShardId};
 use crate::store::SharedMemory;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -35,7 +37,7 @@ struct CorePlan {
     listeners: Vec<TcpListener>,
     own_listeners: Vec<TcpListener>,
     shards: Vec<ShardPlan>,
-    durable: Arc<[AtomicU64]>,
+    settlement: Arc<Settlement>,
     shared: Arc<Shared>,
     /// Its doorbell goes out, what the others have comes in.
     ready: Sender<(CoreId, Doorbell)>,
@@ -78,6 +80,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     )
     .map_err(|error| Fault::new("preparing RocksDB", error))?;
     let opening = Opening {
+        disk: Arc::new(RealDisk),
         ledger: &ledger,
         memory: &memory,
         config: &config,
@@ -88,7 +91,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
 
     let shared = Arc::new(Shared::default());
     let key_count = Arc::new(Mutex::new(KeyCount::default()));
-    let durable: Arc<[AtomicU64]> = (0..shard_count).map(|_| AtomicU64::new(0)).collect();
+    let settlement = Arc::new(Settlement::new(shard_count));
     let (ready, doorbells) = channel();
     let mut pools = Pools::start(&config, cores, &background)?;
     let mut by_core: Vec<Vec<ShardPlan>> = (0..cores).map(|_| Vec::new()).collect();
@@ -117,7 +120,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
             listeners,
             own_listeners,
             shards,
-            durable: durable.clone(),
+            settlement: settlement.clone(),
             shared: shared.clone(),
             ready: ready.clone(),
             ties: receive,
@@ -222,11 +225,12 @@ fn run_core(plan: CorePlan) -> Result<(), Fault> {
     let mut shards = Vec::new();
     let mut upkeep = Vec::new();
     for shard in plan.shards {
-        let (shard, keep) = open::replay(shard, &plan.ledger, plan.config.appendfsync, plan.durable.clone(), &mut clock)?;
+        let (shard, keep) = open::replay(shard, &plan.ledger, plan.config.appendfsync, plan.settlement.clone(), &mut clock)?;
         shards.push(shard);
         upkeep.push(keep);
     }
     plan.ready.send((plan.place.core, ring.doorbell())).map_err(|_| Fault::new("starting", "the start was given up"))?;
+    // They come when every core has replayed its shards; until then no log may grow.
     let ties = plan.ties.recv().map_err(|_| Fault::new("starting", "the start was given up"))?;
     for listener in plan.listeners {
         ring.listen(listener).map_err(ring_failed)?;

@@ -152,13 +152,21 @@ pub struct ShardWork {
     pub operations: Vec<Operation>,
 }
 
+/// What falls on another shard than the home of a command.
+pub struct Share {
+    pub shard: ShardId,
+    pub work: ShardWork,
+    /// Where that shard's log stood while its latches were held: see `Participant`.
+    pub after: u64,
+}
+
 /// A step of a multi-shard command, from its coordinator to an owner (or from home to participant).
 pub enum Step {
     /// Latch, then fetch. Answered by `StepDone::Acquired`, or at once by `Busy` unless `wait`.
     Acquire { gather: GatherId, shard: ShardId, names: Names, exclusive: bool, fetch: Fetch, wait: bool },
     /// To the only writing shard, or to the lowest of several (`parts` then names the others' work).
     /// Latches stay until `Release`.
-    Commit { gather: GatherId, shard: ShardId, work: ShardWork, parts: Vec<(ShardId, ShardWork)> },
+    Commit { gather: GatherId, shard: ShardId, work: ShardWork, parts: Vec<Share> },
     /// From the home shard to a participant, once the whole is in the log.
     Part { gather: GatherId, shard: ShardId, home: ShardId, home_lsn: u64, number: u64, work: ShardWork },
     /// Give the latches back. Not answered.
@@ -169,7 +177,8 @@ pub enum Step {
 
 /// From an owner to the coordinator.
 pub enum StepDone {
-    Acquired { gather: GatherId, shard: ShardId, fetched: Fetched },
+    /// `after`: where the shard's log stands.
+    Acquired { gather: GatherId, shard: ShardId, fetched: Fetched, after: u64 },
     Busy { gather: GatherId, shard: ShardId },
     /// This shard's share is logged and visible.
     Committed { gather: GatherId, shard: ShardId },

@@ -12,6 +12,7 @@ pub mod open;
 pub mod owner;
 pub mod pace;
 pub mod scan;
+pub mod settled;
 #[expect(clippy::module_inception, reason = "the room is named after what it holds")]
 pub mod shard;
 pub mod slots;

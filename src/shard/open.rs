@@ -1,17 +1,18 @@
 //! From a data directory to shards that can serve: what a crash has left is made whole first.
 //!
 //! In two passes. `recover` looks at all logs together, because a transaction over several shards must
-//! be whole or absent everywhere: parts without their whole are cut off, missing parts are noted.
+//! be whole or absent everywhere: what depends on something lost is cut off, missing parts are noted.
 //! `replay` then opens each shard on its own core, with what its log has and its files have not.
 
 use super::data::Data;
 use super::hot::Hot;
 use super::mesh::ShardWork;
+use super::settled::{Settled, Settlement};
 use super::shard::Shard;
 use super::slots::SlotTable;
 use super::upkeep::Upkeep;
 use super::wholes::Wholes;
-use crate::binlog::{self, LogOptions, Lsn, Participant, RealDisk, Record, Txn};
+use crate::binlog::{self, Disk, LogOptions, Lsn, Participant, Record, Txn};
 use crate::clock::Clock;
 use crate::config::{Config, Fsync};
 use crate::error::Fault;
@@ -22,11 +23,12 @@ use crate::store::{SharedMemory, Store, StoreError, StoreOptions};
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What all shards are opened with.
 pub struct Opening<'a> {
+    /// Where the logs are.
+    pub disk: Arc<dyn Disk>,
     pub ledger: &'a Ledger,
     pub memory: &'a SharedMemory,
     pub config: &'a Config,
@@ -39,6 +41,7 @@ pub struct Opening<'a> {
 pub struct ShardPlan {
     pub shard: ShardId,
     store: Store,
+    disk: Arc<dyn Disk>,
     log: LogOptions,
     persisted: Lsn,
     cut_before: Option<Lsn>,
@@ -67,13 +70,14 @@ struct Seen {
 }
 
 struct Part {
-    lsn: u64,
+    first: u64,
     home: ShardId,
     home_lsn: u64,
     number: u64,
 }
 
 struct Whole {
+    first: u64,
     lsn: u64,
     participants: Vec<Participant>,
     body: Bytes,
@@ -122,6 +126,7 @@ fn open_store(opening: &Opening<'_>, shard: ShardId, dir: PathBuf) -> Result<Sha
     Ok(ShardPlan {
         shard,
         store,
+        disk: opening.disk.clone(),
         log,
         persisted: Lsn(persisted),
         cut_before: None,
@@ -145,7 +150,7 @@ fn settle_transactions(plans: &mut [ShardPlan]) -> Result<(), Fault> {
         seen.push(look(plan)?);
     }
     let all: Vec<u64> = seen.iter().map(|seen| seen.end).collect();
-    let ends = cut_parts_without_wholes(&seen, all.clone());
+    let ends = cut_what_depends_on_lost(&seen, all.clone());
     for (at, plan) in plans.iter_mut().enumerate() {
         if ends[at] < all[at] {
             plan.cut_before = Some(Lsn(ends[at]));
@@ -154,6 +159,14 @@ fn settle_transactions(plans: &mut [ShardPlan]) -> Result<(), Fault> {
     for (home, logs) in seen.iter().enumerate() {
         for whole in logs.wholes.iter().filter(|whole| whole.lsn < ends[home]) {
             settle_whole(plans, &seen, &ends, ShardId(home as u16), whole);
+        }
+    }
+    let applied: Vec<_> = plans.iter().map(|plan| (plan.shard, plan.parts_applied.clone())).collect();
+    for (participant, parts) in applied {
+        for (home, number) in parts {
+            let wholes = &mut plans[usize::from(home.0)].wholes;
+            wholes.resume(participant, number);
+            wholes.persisted(participant, number);
         }
     }
     Ok(())
@@ -170,9 +183,10 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
     let mut note = |record: &Record<'_>| {
         match record.txn {
             Some(Txn::Part { home, home_lsn, number }) => {
-                seen.parts.push(Part { lsn: record.lsn.0, home: *home, home_lsn: *home_lsn, number: *number });
+                seen.parts.push(Part { first: record.first.0, home: *home, home_lsn: *home_lsn, number: *number });
             }
             Some(Txn::Whole { participants }) => seen.wholes.push(Whole {
+                first: record.first.0,
                 lsn: record.lsn.0,
                 participants: participants.clone(),
                 body: Bytes::copy_from_slice(record.body),
@@ -181,22 +195,25 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
         }
         Ok(())
     };
-    let found = binlog::examine(&RealDisk, &plan.log, from, None, &mut note).map_err(|error| fault(&error))?;
+    let found = binlog::examine(&*plan.disk, &plan.log, from, None, &mut note).map_err(|error| fault(&error))?;
     seen.end = found.last.0.max(plan.persisted.0) + 1;
     Ok(seen)
 }
 
-/// Cuts until nothing changes: a cut may take wholes with it, whose parts must then go too. All that is
-/// cut is younger than the last sync of its home.
-fn cut_parts_without_wholes(seen: &[Seen], mut ends: Vec<u64>) -> Vec<u64> {
+/// Cuts in front of what another log has not got: a part whose whole is gone, and a whole that was made when
+/// another shard's log reached further. So what is left is a state that the node as a whole was in. Until
+/// nothing changes: a cut may take with it what others need. All that is cut was not settled.
+fn cut_what_depends_on_lost(seen: &[Seen], mut ends: Vec<u64>) -> Vec<u64> {
     loop {
         let mut changed = false;
         for (at, logs) in seen.iter().enumerate() {
-            let orphan = logs.parts.iter().find(|part| {
-                part.lsn < ends[at] && part.home_lsn >= ends[usize::from(part.home.0)]
-            });
-            if let Some(part) = orphan {
-                ends[at] = part.lsn;
+            let is_lost = |shard: ShardId, lsn: u64| lsn >= ends[usize::from(shard.0)];
+            let part = logs.parts.iter().find(|part| is_lost(part.home, part.home_lsn));
+            let depends = |whole: &&Whole| whole.participants.iter().any(|of| is_lost(of.shard, of.after.0));
+            let whole = logs.wholes.iter().find(depends);
+            let first = part.map(|part| part.first).into_iter().chain(whole.map(|whole| whole.first)).min();
+            if let Some(lsn) = first.filter(|lsn| *lsn < ends[at]) {
+                ends[at] = lsn;
                 changed = true;
             }
         }
@@ -215,7 +232,7 @@ fn settle_whole(plans: &mut [ShardPlan], seen: &[Seen], ends: &[u64], home: Shar
         let in_log = seen[at]
             .parts
             .iter()
-            .any(|have| have.home == home && have.number == part.number && have.lsn < ends[at]);
+            .any(|have| have.home == home && have.number == part.number && have.first < ends[at]);
         if part.number > persisted {
             open = true;
             if !in_log {
@@ -255,12 +272,12 @@ fn share(body: Bytes, range: Option<(Slot, Slot)>) -> Result<ShardWork, Box<dyn 
 /// Rows and elements gathered before they are given to RocksDB during a replay.
 const REPLAY_BATCH: usize = 1024;
 
-/// Opens a shard on its core: replays, cuts, appends what was missing. Blocks: nothing is served yet.
+/// Opens a shard on its core: replays, cuts, adds what was missing. Blocks: nothing is served yet.
 pub fn replay(
     plan: ShardPlan,
     ledger: &Ledger,
     fsync: Fsync,
-    durable: Arc<[AtomicU64]>,
+    settlement: Arc<Settlement>,
     clock: &mut Clock,
 ) -> Result<(Shard, Upkeep), Fault> {
     let id = plan.shard;
@@ -268,7 +285,7 @@ pub fn replay(
     let hot_bytes = ledger.per_shard(ledger.hot_cache);
     let mut data =
         stored(plan.store, plan.slots, plan.parts_applied, hot_bytes).map_err(|error| fault(&error))?;
-    let (mut records, mut homes) = (0u64, Vec::new());
+    let mut records = 0u64;
     let range = plan.range;
     let mut show = |record: &Record<'_>| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         records += 1;
@@ -281,9 +298,8 @@ pub fn replay(
                 work.operations.iter().for_each(|operation| data.show_operation(operation, lsn, time_ms));
             }
             txn => {
-                if let Some(Txn::Part { home, home_lsn, number }) = txn {
+                if let Some(Txn::Part { home, number, .. }) = txn {
                     data.note_part(*home, *number);
-                    homes.push((*home, *home_lsn));
                 }
                 for operation in BodyReader::new(body)? {
                     data.show_operation(&operation?, lsn, time_ms);
@@ -295,7 +311,7 @@ pub fn replay(
         }
         Ok(())
     };
-    let opened = binlog::open(Arc::new(RealDisk), plan.log, plan.persisted, plan.cut_before, &mut show);
+    let opened = binlog::open(plan.disk, plan.log, plan.persisted, plan.cut_before, &mut show);
     let opened = opened.map_err(|error| fault(&error))?;
     settle(&mut data, opened.last.0).map_err(|error| fault(&error))?;
     data.slots.set_term(opened.term);
@@ -311,16 +327,20 @@ pub fn replay(
     note_garbage(&mut data).map_err(|error| fault(&error))?;
     clock.tick();
     let now_ms = clock.now_ms();
-    durable[usize::from(id.0)].store(opened.writer.durable().0, Ordering::Release);
-    let mut upkeep = Upkeep::new(plan.wholes, seal_bytes(ledger), plan.persisted.0, durable, now_ms);
-    homes.into_iter().for_each(|(home, lsn)| upkeep.needs_home(home, lsn));
-    let mut shard = Shard::new(id, data, opened.writer, fsync, now_ms);
+    let mut upkeep = Upkeep::new(plan.wholes, seal_bytes(ledger), plan.persisted.0, now_ms);
+    if !data.parts_applied.is_empty() {
+        upkeep.noted_part(now_ms);
+    }
+    let settled = Settled::new(id, settlement, opened.writer.durable().0);
+    let mut shard = Shard::new(id, data, opened.writer, settled, fsync, now_ms);
+    // Written with the first turn, when all shards of the node have been replayed, and so cut: a log that
+    // grew before would seem to hold the wholes it has lost.
     for part in plan.missing {
         let work = share(part.body, range).map_err(|error| fault(&error))?;
         let txn = Txn::Part { home: part.home, home_lsn: part.home_lsn, number: part.number };
-        shard.join_work(&work, &[], Some(txn), now_ms);
+        let lsn = shard.join_work(&work, &[], Some(txn), now_ms);
         shard.data.note_part(part.home, part.number);
-        upkeep.needs_home(part.home, part.home_lsn);
+        shard.settled.depends(lsn, part.home, part.home_lsn, now_ms);
         tracing::info!(shard = id.0, home = part.home.0, home_lsn = part.home_lsn, "missing part of a transaction added");
     }
     Ok((shard, upkeep))

@@ -6,6 +6,7 @@
 use super::data::Data;
 use super::latch::Latches;
 use super::mesh::{Call, GatherId, ShardWork};
+use super::settled::Settled;
 use super::view::View;
 use crate::binlog::{FrameMeta, Touch, Txn, Writer};
 use crate::config::Fsync;
@@ -33,6 +34,7 @@ pub struct Shard {
     pub data: Data,
     pub log: Writer,
     pub latches: Latches<Holder>,
+    pub settled: Settled,
     fsync: Fsync,
     body: Vec<u8>,
     /// Writes wait while the memtable is switched.
@@ -56,10 +58,12 @@ pub struct Halted {
 }
 
 impl Shard {
-    pub fn new(id: ShardId, data: Data, log: Writer, fsync: Fsync, now_ms: u64) -> Shard {
+    pub fn new(id: ShardId, data: Data, log: Writer, settled: Settled, fsync: Fsync, now_ms: u64) -> Shard {
         let started_s = (now_ms / 1000) as u32;
         let body = Vec::new();
-        let mut shard = Shard { id, data, log, latches: Latches::default(), fsync, body, sealing: false, log_full: false, started_s };
+        let latches = Latches::default();
+        let mut shard =
+            Shard { id, data, log, latches, settled, fsync, body, sealing: false, log_full: false, started_s };
         shard.set_fsync(fsync);
         shard
     }
@@ -179,16 +183,23 @@ impl Shard {
         match self.fsync {
             Fsync::No => self.log.written().0,
             Fsync::Everysec => {
-                let waits = self.log.unsynced_since_ms().is_some_and(|since| now_ms >= since + EVERYSEC_WAIT_MS);
-                if waits { self.log.durable().0 } else { self.log.written().0 }
+                let since = [self.log.unsynced_since_ms(), self.settled.open_since_ms()];
+                let waits = since.into_iter().flatten().any(|since| now_ms >= since + EVERYSEC_WAIT_MS);
+                if waits { self.settled.upto() } else { self.log.written().0 }
             }
-            Fsync::Always => self.log.durable().0,
+            Fsync::Always => self.settled.upto(),
         }
     }
 
-    /// A sync has ended: what it covers need not be waited for.
-    pub fn settle_durable(&mut self) {
-        self.data.undurable.settle(self.log.durable().0);
+    /// Looks how far the log can no longer be taken back: what stands there need not be waited for.
+    pub fn settle(&mut self) {
+        self.settled.advance(self.log.durable().0);
+        self.data.undurable.settle(self.settled.upto());
+    }
+
+    /// Nothing that is written can be taken back.
+    pub fn is_settled(&self) -> bool {
+        self.settled.upto() == self.log.written().0
     }
 
     fn touch(&mut self, effects: &[Effect]) -> SmallVec<[Touch; 2]> {

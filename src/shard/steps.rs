@@ -5,11 +5,11 @@
 //! core, over one lane, so that parts of one home arrive in the order of its log.
 
 use super::latch::{Names, Request};
-use super::mesh::{Fetch, Fetched, GatherId, Message, ShardWork, Step, StepDone};
+use super::mesh::{Fetch, Fetched, GatherId, Message, Share, ShardWork, Step, StepDone};
 use super::owner::{Needs, Owner};
 use super::shard::Holder;
 use super::work::{Done, Places};
-use crate::binlog::{Participant, Txn};
+use crate::binlog::{Lsn, Participant, Txn};
 use crate::config::Fsync;
 use crate::error::ClientError;
 use crate::resp::reply::Reply;
@@ -26,8 +26,8 @@ pub struct Steps {
     acquiring: FxHashMap<(GatherId, ShardId), (Names, Fetch)>,
     /// Commits and parts that wait for a closed gate, by local shard, in order.
     gated: Vec<VecDeque<Step>>,
-    /// Wholes that must be on disk before their parts go out, by local shard.
-    undurable: Vec<VecDeque<(u64, Whole)>>,
+    /// Wholes that nothing may take back any more before their parts go out, by local shard.
+    unsettled: Vec<VecDeque<(u64, Whole)>>,
 }
 
 struct Whole {
@@ -40,7 +40,7 @@ impl Steps {
         Steps {
             acquiring: FxHashMap::default(),
             gated: (0..shards).map(|_| VecDeque::new()).collect(),
-            undurable: (0..shards).map(|_| VecDeque::new()).collect(),
+            unsettled: (0..shards).map(|_| VecDeque::new()).collect(),
         }
     }
 
@@ -67,7 +67,7 @@ impl Owner {
             }
             Step::Commit { shard, .. } | Step::Part { shard, .. } => {
                 let at = self.at(shard);
-                if self.steps.waits(at) || !self.shards[at].accepts_writes() {
+                if self.steps.waits(at) || !self.takes(at, &step) {
                     self.steps.gated[at].push_back(step);
                 } else {
                     self.write_step(at, step);
@@ -85,10 +85,18 @@ impl Owner {
         self.outgoing.push((gather.core, Message::StepDone(done)));
     }
 
+    /// A commit is refused where the disk is full; a part of what is committed already waits for room.
+    fn takes(&self, at: usize, step: &Step) -> bool {
+        let shard = &self.shards[at];
+        shard.accepts_writes() || (shard.is_full() && matches!(step, Step::Commit { .. }))
+    }
+
     pub(super) fn steps_gate_opened(&mut self, at: usize) {
-        while self.shards[at].accepts_writes()
-            && let Some(step) = self.steps.gated[at].pop_front()
-        {
+        while let Some(step) = self.steps.gated[at].pop_front() {
+            if !self.takes(at, &step) {
+                self.steps.gated[at].push_front(step);
+                break;
+            }
             self.write_step(at, step);
         }
     }
@@ -110,9 +118,11 @@ impl Owner {
             }
             Step::Part { gather, shard, home, home_lsn, number, work } => {
                 let txn = Txn::Part { home, home_lsn, number };
-                self.shards[at].join_work(&work, &[], Some(txn), now_ms);
-                self.shards[at].data.note_part(home, number);
-                self.upkeep[at].needs_home(home, home_lsn);
+                let shard_here = &mut self.shards[at];
+                let lsn = shard_here.join_work(&work, &[], Some(txn), now_ms);
+                shard_here.data.note_part(home, number);
+                shard_here.settled.depends(lsn, home, home_lsn, now_ms);
+                self.upkeep[at].noted_part(now_ms);
                 self.done(gather, StepDone::Committed { gather, shard });
             }
             _ => unreachable!("only commits and parts wait at the gate"),
@@ -124,21 +134,27 @@ impl Owner {
         at: usize,
         gather: GatherId,
         own: ShardWork,
-        parts: Vec<(ShardId, ShardWork)>,
+        parts: Vec<Share>,
     ) {
-        let numbered: Vec<(ShardId, u64, ShardWork)> = parts
-            .into_iter()
-            .map(|(shard, work)| (shard, self.upkeep[at].wholes.number(shard), work))
-            .collect();
-        let participants = numbered.iter().map(|(shard, number, _)| Participant { shard: *shard, number: *number });
-        let participants: Vec<_> = participants.collect();
-        let works: Vec<&ShardWork> = numbered.iter().map(|(.., work)| work).collect();
+        let wholes = &mut self.upkeep[at].wholes;
+        let number = |part: &Share| {
+            let Share { shard, after, .. } = *part;
+            Participant { shard, number: wholes.number(shard), after: Lsn(after) }
+        };
+        let participants: Vec<_> = parts.iter().map(number).collect();
+        let works: Vec<&ShardWork> = parts.iter().map(|part| &part.work).collect();
         let txn = Txn::Whole { participants: participants.clone() };
-        let lsn = self.shards[at].join_work(&own, &works, Some(txn), self.clock.now_ms());
+        let now_ms = self.clock.now_ms();
+        let lsn = self.shards[at].join_work(&own, &works, Some(txn), now_ms);
+        for part in &participants {
+            self.shards[at].settled.depends(lsn, part.shard, part.after.0, now_ms);
+        }
         self.upkeep[at].wholes.open(lsn, &participants);
-        let whole = Whole { gather, parts: numbered };
+        let numbers = participants.iter().map(|part| part.number);
+        let parts = numbers.zip(parts).map(|(number, part)| (part.shard, number, part.work)).collect();
+        let whole = Whole { gather, parts };
         if self.shards[at].fsync() == Fsync::Always {
-            self.steps.undurable[at].push_back((lsn, whole));
+            self.steps.unsettled[at].push_back((lsn, whole));
         } else {
             // Leaves the core with everything else, after the log has been written.
             self.send_parts(at, lsn, whole);
@@ -152,16 +168,18 @@ impl Owner {
             let step = Step::Part { gather, shard, home, home_lsn, number, work };
             self.outgoing.push((core, Message::Step(step)));
         }
-        self.done(gather, StepDone::Committed { gather, shard: home });
+        // The command stands with its whole, so the whole's shard says when the answer may leave.
+        let done = Message::StepDone(StepDone::Committed { gather, shard: home });
+        self.send_released(gather.core, home, home_lsn, done);
     }
 
-    /// Sends the parts of wholes that a sync has made durable.
-    pub(super) fn wholes_durable(&mut self, at: usize) {
-        let durable = self.shards[at].log.durable().0;
-        while let Some((lsn, _)) = self.steps.undurable[at].front()
-            && *lsn <= durable
+    /// Sends the parts of wholes that a sync has made certain.
+    pub(super) fn wholes_settled(&mut self, at: usize) {
+        let settled = self.shards[at].settled.upto();
+        while let Some((lsn, _)) = self.steps.unsettled[at].front()
+            && *lsn <= settled
         {
-            let (lsn, whole) = self.steps.undurable[at].pop_front().expect("it has a front");
+            let (lsn, whole) = self.steps.unsettled[at].pop_front().expect("it has a front");
             self.send_parts(at, lsn, whole);
         }
     }
@@ -211,8 +229,9 @@ impl Owner {
 
     pub(super) fn fetched(&mut self, gather: GatherId, shard: ShardId, result: Result<Fetched, StoreError>) {
         self.steps.acquiring.remove(&(gather, shard));
+        let position = self.shards[self.at(shard)].log.written_or_pending().0;
         let done = match result {
-            Ok(fetched) => StepDone::Acquired { gather, shard, fetched },
+            Ok(fetched) => StepDone::Acquired { gather, shard, fetched, after: position },
             Err(error) => {
                 tracing::error!(shard = shard.0, %error, "reading failed");
                 let reply = Reply::Error(ClientError::new(format!("ERR reading failed: {error}")));
@@ -220,7 +239,6 @@ impl Owner {
             }
         };
         // What is shown must not be taken back by a power cut: under `always` it waits for the disk.
-        let position = self.shards[self.at(shard)].log.written_or_pending().0;
         let position = if self.shards[self.at(shard)].fsync() == Fsync::Always { position } else { 0 };
         self.send_released(gather.core, shard, position, Message::StepDone(done));
     }

@@ -15,8 +15,6 @@ use crate::store::effects::Origin;
 use crate::store::tx::{Change, Effect};
 use crate::store::{Erased, Incarnation, Reader, Sealed, Step as ScanStep, StoreError};
 use bytes::Bytes;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A background fdatasync starts when the oldest unsynced byte is this old: often, so that it never
 /// finds much and the log's writes do not wait behind it.
@@ -31,6 +29,8 @@ const EXPIRE_EVERY_MS: u64 = 100;
 const EXPIRE_BATCH: usize = 256;
 /// How long flushed data may wait for a seal before it is sealed to be erased.
 const GARBAGE_WAIT_MS: u64 = 10_000;
+/// How long another shard's log is held up by a part that is not persisted here.
+const PARTS_WAIT_MS: u64 = 60_000;
 
 /// What a job of the upkeep answers.
 pub enum Event {
@@ -78,19 +78,19 @@ pub struct Upkeep {
     garbage_since_ms: Option<u64>,
     /// The part numbers that the seal under way persists.
     sealed_parts: Vec<(ShardId, u64)>,
+    /// The floor of wholes that the seal under way persists: the next start reads the log from there.
+    sealed_floor: Option<u64>,
+    /// Since when a part is here that no seal has persisted: its home must keep its log for it.
+    parts_since_ms: Option<u64>,
     persisted: u64,
     last_tick_ms: u64,
     next_pressure_ms: u64,
     next_expire_ms: u64,
     next_reserve_ms: u64,
-    /// By shard: how far its log is on disk, as all cores see it.
-    durable: Arc<[AtomicU64]>,
-    /// By home shard: how far its log must be on disk before this shard's parts may be persisted.
-    homes_needed: Vec<(ShardId, u64)>,
 }
 
 impl Upkeep {
-    pub fn new(wholes: Wholes, seal_bytes: u64, persisted: u64, durable: Arc<[AtomicU64]>, now_ms: u64) -> Upkeep {
+    pub fn new(wholes: Wholes, seal_bytes: u64, persisted: u64, now_ms: u64) -> Upkeep {
         Upkeep {
             wholes,
             pace: Pace::new(now_ms),
@@ -105,13 +105,13 @@ impl Upkeep {
             erasable: Vec::new(),
             garbage_since_ms: None,
             sealed_parts: Vec::new(),
+            sealed_floor: None,
+            parts_since_ms: None,
             persisted,
             last_tick_ms: now_ms,
             next_pressure_ms: now_ms,
             next_expire_ms: now_ms,
             next_reserve_ms: now_ms,
-            durable,
-            homes_needed: Vec::new(),
         }
     }
 
@@ -119,18 +119,9 @@ impl Upkeep {
         self.pace.admits()
     }
 
-    /// A part is here whose whole must be on disk before it.
-    pub fn needs_home(&mut self, home: ShardId, lsn: u64) {
-        match self.homes_needed.iter_mut().find(|(of, _)| *of == home) {
-            Some((_, needed)) => *needed = (*needed).max(lsn),
-            None => self.homes_needed.push((home, lsn)),
-        }
-    }
-
-    fn homes_durable(&self) -> bool {
-        self.homes_needed
-            .iter()
-            .all(|(home, lsn)| self.durable[usize::from(home.0)].load(Ordering::Acquire) >= *lsn)
+    /// A part of another shard's whole was appended here.
+    pub fn noted_part(&mut self, now_ms: u64) {
+        self.parts_since_ms.get_or_insert(now_ms);
     }
 
     /// The position up to which RocksDB's files hold everything.
@@ -193,7 +184,8 @@ impl Owner {
             upkeep.garbage_since_ms = Some(now_ms);
         }
         let garbage_waits = upkeep.garbage_since_ms.is_some_and(|since| now_ms > since + GARBAGE_WAIT_MS);
-        if memtable >= upkeep.seal_bytes || garbage_waits {
+        let parts_wait = upkeep.parts_since_ms.is_some_and(|since| now_ms > since + PARTS_WAIT_MS);
+        if memtable >= upkeep.seal_bytes || garbage_waits || parts_wait {
             upkeep.seal_wanted = true;
         }
         if upkeep.seal == Seal::Flushing && flushed {
@@ -206,6 +198,8 @@ impl Owner {
     /// After the turn's commit: starts what the log's new state asks for.
     pub(super) fn after_commit(&mut self, at: usize) -> Result<(), Fault> {
         let now_ms = self.clock.now_ms();
+        self.shards[at].settle();
+        self.wholes_settled(at);
         self.advance_seal(at)?;
         let upkeep = &mut self.upkeep[at];
         let shard = &mut self.shards[at];
@@ -214,6 +208,7 @@ impl Owner {
         }
         let wait_ms = match (upkeep.seal, shard.fsync()) {
             (Seal::Syncing | Seal::Closing, _) | (_, Fsync::Always) => 0,
+            _ if shard.settled.is_wanted() => 0,
             (_, Fsync::Everysec) => SYNC_EVERY_MS,
             (_, Fsync::No) => SYNC_RARELY_MS,
         };
@@ -233,23 +228,23 @@ impl Owner {
         if upkeep.seal == Seal::Idle && upkeep.seal_wanted {
             upkeep.seal = Seal::Syncing;
         }
+        if shard.settled.is_wanted() {
+            shard.settled.hurry();
+        }
         let synced = shard.log.durable() == shard.log.written();
         match upkeep.seal {
             // An empty log is synced too: nothing was written since the last seal.
-            Seal::Syncing if synced && upkeep.homes_durable() => {
+            Seal::Syncing if synced => {
                 shard.close_gate();
                 upkeep.seal = Seal::Closing;
             }
-            Seal::Closing if shard.data.hot.is_clean() && synced => {
-                if !upkeep.homes_durable() {
-                    // A part slipped in behind the first look: let its home catch up, writes going on.
-                    shard.open_gate();
-                    upkeep.seal = Seal::Syncing;
-                    return Ok(());
-                }
+            // What is sealed can be taken back no more, so nothing of it may be.
+            Seal::Closing if !shard.is_settled() => shard.settled.hurry(),
+            Seal::Closing if shard.data.hot.is_clean() => {
                 upkeep.sealed_garbage = shard.data.slots.garbage().to_vec();
                 upkeep.sealed_parts = shard.data.parts_applied.clone();
                 let floor = upkeep.wholes.floor();
+                upkeep.sealed_floor = floor;
                 if !shard.data.write_slots(shard.log.written().0, floor)? {
                     return Ok(());
                 }
@@ -271,14 +266,11 @@ impl Owner {
                 upkeep.syncing = false;
                 let shard = &mut self.shards[at];
                 shard.log.synced(done);
-                shard.settle_durable();
-                let durable = shard.log.durable().0;
-                upkeep.durable[usize::from(shard.id.0)].store(durable, Ordering::Release);
-                if upkeep.seal == Seal::Syncing && upkeep.homes_durable() {
+                if upkeep.seal == Seal::Syncing {
                     shard.close_gate();
                     upkeep.seal = Seal::Closing;
                 }
-                self.wholes_durable(at);
+                // All that follows from it is done at the end of the turn.
             }
             Event::Reserved(result) => {
                 let shard = &mut self.shards[at];
@@ -307,6 +299,7 @@ impl Owner {
                 if sealed == Sealed::Done {
                     upkeep.seal_wanted = false;
                     upkeep.garbage_since_ms = None;
+                    upkeep.parts_since_ms = None;
                     self.stats.memtable_switches += 1;
                 }
                 self.gate_opened(at);
@@ -338,12 +331,12 @@ impl Owner {
         let shard = &mut self.shards[at];
         let persisted = shard.data.store.persisted_lsn().map_err(|error| Fault::new("reading the persisted LSN", error))?;
         let persisted = persisted.unwrap_or(0);
-        assert!(persisted <= shard.log.durable().0, "RocksDB never holds what the log may lose");
+        assert!(persisted <= shard.settled.upto(), "RocksDB never holds what the log may lose");
         let upkeep = &mut self.upkeep[at];
         upkeep.persisted = persisted;
         upkeep.seal = Seal::Idle;
         upkeep.erasable.append(&mut upkeep.sealed_garbage);
-        let keep_from = upkeep.wholes.floor().unwrap_or(u64::MAX).min(persisted + 1);
+        let keep_from = upkeep.sealed_floor.unwrap_or(u64::MAX).min(persisted + 1);
         shard.log.retain(crate::binlog::Lsn(keep_from), self.clock.now_ms());
         let participant = shard.id;
         for (home, number) in std::mem::take(&mut upkeep.sealed_parts) {

@@ -64,14 +64,16 @@ fn entry(list: &mut Vec<(ShardId, u64)>, shard: ShardId) -> &mut u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::binlog::Lsn;
 
     #[test]
     fn a_whole_is_kept_until_all_its_parts_are_persisted() {
         let mut wholes = Wholes::default();
         let (a, b) = (ShardId(1), ShardId(2));
-        let first = [Participant { shard: a, number: wholes.number(a) }, Participant { shard: b, number: wholes.number(b) }];
+        let part = |wholes: &mut Wholes, shard| Participant { shard, number: wholes.number(shard), after: Lsn::ZERO };
+        let first = [part(&mut wholes, a), part(&mut wholes, b)];
         wholes.open(10, &first);
-        let second = [Participant { shard: b, number: wholes.number(b) }];
+        let second = [part(&mut wholes, b)];
         wholes.open(11, &second);
         wholes.persisted(b, 2);
         assert_eq!(wholes.floor(), Some(10));
