@@ -140,6 +140,10 @@ impl Config {
         if self.memory_budget == 0 {
             self.memory_budget = machine::memory_bytes() / 4;
         }
+        // As in Redis Cluster: no client of one could reach the others.
+        if self.slot_hash == HashName::Crc16 {
+            self.databases = 1;
+        }
     }
 
     fn check(&self) -> Result<(), String> {

@@ -431,3 +431,9 @@ fn a_file_is_replaced_whole_and_keeps_its_permissions() {
         Err(ClientError::fixed("ERR The server is running without a config file"))
     );
 }
+
+#[test]
+fn a_cluster_has_one_database() {
+    assert_eq!(load(&["--databases", "7"]).unwrap().config.databases, 7);
+    assert_eq!(load(&["--databases", "7", "--slot-hash", "crc16"]).unwrap().config.databases, 1);
+}
