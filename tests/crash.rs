@@ -372,8 +372,8 @@ fn crash_long() {
     let given = std::env::var("HAYPILE_SEED").map(|text| text.parse().expect("HAYPILE_SEED is a number"));
     let seed = given.unwrap_or_else(|_| rand::rng().random_range(0..1_000_000));
     for policy in ["always", "everysec", "no"] {
-        for shards in [1, 2] {
-            crash(policy, shards, LONG_ROUNDS.div_ceil(6), seed);
+        for shards in [1, 2, 4] {
+            crash(policy, shards, LONG_ROUNDS.div_ceil(9), seed);
         }
     }
 }
