@@ -183,7 +183,7 @@ mod tests {
         for _ in 0..100 {
             lean.moved();
         }
-        assert_eq!(verdicts(&mut lean, [A; 1 << 20].into_iter()), [CoreId(1)], "but there is an end to it");
+        assert_eq!(verdicts(&mut lean, std::iter::repeat_n(A, 1 << 20)), [CoreId(1)], "but there is an end to it");
     }
 
     #[test]
