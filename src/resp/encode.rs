@@ -46,6 +46,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut Vec<u8>) {
             out.extend_from_slice(text);
             out.extend_from_slice(b"\r\n");
         }
+        (Reply::Ready(bytes), _) => out.extend_from_slice(bytes),
         (Reply::Silent, _) => {}
     }
 }
@@ -58,6 +59,11 @@ pub fn bulk(text: &[u8], out: &mut Vec<u8>) {
     line(b'$', text.len(), out);
     out.extend_from_slice(text);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Begins a bulk string; its bytes and a line end follow.
+pub fn bulk_header(len: usize, out: &mut Vec<u8>) {
+    line(b'$', len, out);
 }
 
 /// Begins an array; its items follow.

@@ -25,6 +25,8 @@ pub struct Data {
     stalled: bool,
     /// The batch is refused because RocksDB has no room on its disk; it heals by itself.
     files_full: bool,
+    /// The record that stands here in the log is not applied to its end: a crash must replay it.
+    pub applied_before: Option<u64>,
     /// Last transaction part applied here, by home shard.
     pub parts_applied: Vec<(ShardId, u64)>,
     /// Entries of the time index that have been dealt with: out of it with the next batch.
@@ -42,6 +44,7 @@ impl Data {
             note_undurable: false,
             stalled: false,
             files_full: false,
+            applied_before: None,
             parts_applied: Vec::new(),
             due_done: Vec::new(),
         }
@@ -155,7 +158,12 @@ impl Data {
         for (expire_ms, incarnation, name) in self.due_done.drain(..) {
             self.batch.delete_time(expire_ms, incarnation, &name);
         }
-        self.batch.set_persisted(position);
+        self.batch.set_persisted(self.whole_up_to(position));
+    }
+
+    /// The last record up to which everything is applied, if the log has been written up to `position`.
+    fn whole_up_to(&self, position: u64) -> u64 {
+        self.applied_before.map_or(position, |unfinished| position.min(unfinished - 1))
     }
 
     fn write_batch(&mut self) -> Result<(), Fault> {
@@ -195,7 +203,8 @@ impl Data {
             batch.put_part_applied(*home, *number);
         }
         batch.put_whole_floor(whole_floor.unwrap_or(0));
-        batch.set_persisted(position);
+        let whole_up_to = self.whole_up_to(position);
+        self.batch.set_persisted(whole_up_to);
         self.write_batch()?;
         Ok(!self.stalled)
     }

@@ -198,6 +198,14 @@ impl Shard {
         touches
     }
 
+    /// Gives each slot its next index; `slots` ascend, each once.
+    pub fn touch_slots(&mut self, slots: &[(TableId, Slot)]) -> Vec<Touch> {
+        let touch = |(table, slot): &(TableId, Slot)| Touch { table: *table, slot: *slot, index: 0, term: 0 };
+        let mut touches: Vec<Touch> = slots.iter().map(touch).collect();
+        self.number(&mut touches);
+        touches
+    }
+
     fn touch_operations(&mut self, operations: &[Operation]) -> SmallVec<[Touch; 2]> {
         let mut touches: SmallVec<[Touch; 2]> = SmallVec::new();
         let mut add = |table, slot| touches.push(Touch { table, slot, index: 0, term: 0 });

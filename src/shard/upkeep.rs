@@ -68,6 +68,8 @@ pub struct Upkeep {
     seal_wanted: bool,
     syncing: bool,
     reserving: bool,
+    /// The last attempt to prepare room for the log has failed.
+    reserve_failed: bool,
     expiring: bool,
     erasing: bool,
     /// Garbage that the seal under way makes safe to erase.
@@ -96,6 +98,7 @@ impl Upkeep {
             seal_wanted: false,
             syncing: false,
             reserving: false,
+            reserve_failed: false,
             expiring: false,
             erasing: false,
             sealed_garbage: Vec::new(),
@@ -113,6 +116,10 @@ impl Upkeep {
 
     pub fn admits(&mut self) -> bool {
         self.pace.admits()
+    }
+
+    pub fn reserve_failed(&self) -> bool {
+        self.reserve_failed
     }
 
     /// A part is here whose whole must be on disk before it.
@@ -278,6 +285,7 @@ impl Owner {
             }
             Event::Reserved(result) => {
                 self.upkeep[at].reserving = false;
+                self.upkeep[at].reserve_failed = result.is_err();
                 match result {
                     Ok(done) => self.shards[at].log.reserved(done),
                     Err(error) => {
@@ -356,7 +364,7 @@ impl Owner {
 
     fn erase(&mut self, at: usize) {
         let upkeep = &mut self.upkeep[at];
-        if upkeep.erasing || upkeep.erasable.is_empty() || self.away_running > 0 {
+        if upkeep.erasing || upkeep.erasable.is_empty() || self.away_running > 0 || self.reading.load(Ordering::Acquire) > 0 {
             return;
         }
         upkeep.erasing = true;
