@@ -87,26 +87,35 @@ impl Data {
     }
 
     pub fn show(&mut self, effect: &Effect, lsn: u64, now_ms: u64) {
+        self.show_as(effect, lsn, now_ms, self.note_undurable, true);
+    }
+
+    /// `note`: readers must wait until it is on disk. `cached`: it may stay in memory once applied.
+    pub fn show_as(&mut self, effect: &Effect, lsn: u64, now_ms: u64, note: bool, cached: bool) {
         let now_s = (now_ms / 1000) as u32;
         let incarnation = match effect.change {
             Change::Delete => self.slots.get(effect.table, effect.slot).incarnation,
             _ => self.slots.for_write(effect.table, effect.slot).incarnation,
         };
         let row = RowName { incarnation, name: effect.name.clone() };
-        if self.note_undurable {
+        if note {
             self.undurable.note(row.clone(), lsn);
         }
+        let write_row = |hot: &mut Hot, row, value| match cached {
+            true => hot.write_row(row, value, now_s),
+            false => hot.write_row_uncached(row, value),
+        };
         match &effect.change {
             Change::Put(value) => {
                 if !effect.existed.unwrap_or_else(|| self.hot.holds(row_ref(&row))) {
                     self.slots.for_write(effect.table, effect.slot).keys += 1;
                 }
-                self.hot.write_row(row, Some(value.clone()), now_s);
+                write_row(&mut self.hot, row, Some(value.clone()));
             }
             Change::Delete => {
                 if incarnation != NONE {
                     self.slots.for_write(effect.table, effect.slot).keys -= 1;
-                    self.hot.write_row(row, None, now_s);
+                    write_row(&mut self.hot, row, None);
                 }
             }
             Change::Element { version, sub, value } => {

@@ -10,12 +10,11 @@ use super::owner::{DISK_FULL, Owner};
 use super::steps::{PartWork, Whole};
 use crate::binlog::{FrameMeta, Group, Participant, Txn};
 use crate::config::Fsync;
-use crate::limits::{COMMIT_PIECE_BYTES, COMMIT_PIECE_OPS};
+use crate::limits::{COMMIT_OPS_MAX, COMMIT_PIECE_BYTES, COMMIT_PIECE_OPS};
 use crate::resp::reply::Reply;
 use crate::runtime::reaper;
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::effects::{BodyReader, BodyWriter, Operation, Origin};
-use crate::store::row::Body;
 use crate::store::tx::{Change, Effect};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -25,6 +24,8 @@ pub struct Encoded {
     body: Bytes,
     /// Operations that are this shard's; in a whole, those of others follow them.
     own: usize,
+    /// Some are elements, which stand before the row that names them.
+    elements: bool,
     /// Ascending, each once: this shard's.
     slots: Vec<(TableId, Slot)>,
 }
@@ -40,13 +41,14 @@ impl Encoded {
         let mut slots: Vec<_> = own.iter().map(|effect| (effect.table, effect.slot)).collect();
         slots.sort_unstable();
         slots.dedup();
-        Encoded { body: body.into(), own: own.len(), slots }
+        let elements = own.iter().any(|effect| matches!(effect.change, Change::Element { .. }));
+        Encoded { body: body.into(), own: own.len(), elements, slots }
     }
 }
 
 /// Whether these are more than one turn may commit.
 pub fn is_large(effects: &[Effect]) -> bool {
-    effects.len() > COMMIT_PIECE_OPS || effects.iter().map(size_bytes).sum::<usize>() > COMMIT_PIECE_BYTES
+    effects.len() > COMMIT_OPS_MAX || effects.iter().map(size_bytes).sum::<usize>() > COMMIT_PIECE_BYTES
 }
 
 /// About what an effect takes in the log.
@@ -140,11 +142,11 @@ impl Owner {
             return Moved::Not;
         }
         if let Stage::Applying { lsn, left, operations } = &mut large.stage {
-            let note = shard.data.note_undurable;
             // Others keep their latches until the answer may leave.
-            shard.data.note_undurable = note && matches!(large.client, Client::Task { .. });
-            *left -= show_piece(&mut shard.data, operations, *left, *lsn, now_ms);
-            shard.data.note_undurable = note;
+            let note = shard.data.note_undurable && matches!(large.client, Client::Task { .. });
+            *left -= show_piece(&mut shard.data, operations, *left, |data, effect| {
+                data.show_as(effect, *lsn, now_ms, note, false);
+            });
             if *left > 0 {
                 return Moved::On;
             }
@@ -209,6 +211,9 @@ impl Owner {
             None => shard.log.append(&meta, now_ms, &rest),
         };
         shard.data.applied_before = Some(lsn.0);
+        if large.work.elements {
+            self.upkeep[at].keep_elements(lsn.0, shard.data.store.pin());
+        }
         let operations = BodyReader::new(large.work.body.clone()).expect("the body was encoded by this process");
         large.stage = Stage::Applying { lsn: lsn.0, left: large.work.own, operations };
         if let (Some(Txn::Whole { participants }), Client::Commit { gather, parts }) = (txn, &mut large.client) {
@@ -269,26 +274,20 @@ impl Owner {
 }
 
 /// Shows as much as a turn may do; how many operations that was.
-fn show_piece(data: &mut Data, operations: &mut BodyReader, left: usize, lsn: u64, now_ms: u64) -> usize {
+fn show_piece(
+    data: &mut Data,
+    operations: &mut BodyReader,
+    left: usize,
+    show: impl Fn(&mut Data, &Effect),
+) -> usize {
     let (mut shown, mut bytes) = (0, 0);
     while shown < left.min(COMMIT_PIECE_OPS) && bytes < COMMIT_PIECE_BYTES {
         let operation = operations.next().expect("it holds all operations it was encoded from");
         let operation = operation.expect("the body was encoded by this process");
         let Operation::Effect(effect) = operation else { unreachable!("only effects are encoded here") };
         bytes += size_bytes(&effect);
-        data.show(&alone(effect), lsn, now_ms);
+        show(data, &effect);
         shown += 1;
     }
     shown
-}
-
-/// Rows stay in the cache: they must not keep the whole body in memory with them.
-fn alone(effect: Effect) -> Effect {
-    let Change::Put(mut row) = effect.change else {
-        return Effect { name: Bytes::copy_from_slice(&effect.name), ..effect };
-    };
-    if let Body::Inline(value) = &mut row.body {
-        *value = Bytes::copy_from_slice(value);
-    }
-    Effect { name: Bytes::copy_from_slice(&effect.name), change: Change::Put(row), ..effect }
 }

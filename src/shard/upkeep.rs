@@ -13,8 +13,9 @@ use crate::limits;
 use crate::slot::ShardId;
 use crate::store::effects::Origin;
 use crate::store::tx::{Change, Effect};
-use crate::store::{Erased, Incarnation, Reader, Sealed, Step as ScanStep, StoreError};
+use crate::store::{Erased, Incarnation, Pin, Reader, Sealed, Step as ScanStep, StoreError};
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -86,6 +87,8 @@ pub struct Upkeep {
     durable: Arc<[AtomicU64]>,
     /// By home shard: how far its log must be on disk before this shard's parts may be persisted.
     homes_needed: Vec<(ShardId, u64)>,
+    /// Elements up to these positions may be in files before the rows that name them.
+    pins: VecDeque<(u64, Pin)>,
 }
 
 impl Upkeep {
@@ -111,6 +114,7 @@ impl Upkeep {
             next_expire_ms: now_ms,
             durable,
             homes_needed: Vec::new(),
+            pins: VecDeque::new(),
         }
     }
 
@@ -128,6 +132,11 @@ impl Upkeep {
             Some((_, needed)) => *needed = (*needed).max(lsn),
             None => self.homes_needed.push((home, lsn)),
         }
+    }
+
+    /// Compaction forgets no element until the record that stands here is in files with its rows.
+    pub fn keep_elements(&mut self, lsn: u64, pin: Pin) {
+        self.pins.push_back((lsn, pin));
     }
 
     fn homes_durable(&self) -> bool {
@@ -338,6 +347,9 @@ impl Owner {
         assert!(persisted <= shard.log.durable().0, "RocksDB never holds what the log may lose");
         let upkeep = &mut self.upkeep[at];
         upkeep.persisted = persisted;
+        while upkeep.pins.front().is_some_and(|(lsn, _)| *lsn <= persisted) {
+            upkeep.pins.pop_front();
+        }
         upkeep.seal = Seal::Idle;
         upkeep.erasable.append(&mut upkeep.sealed_garbage);
         let keep_from = upkeep.wholes.floor().unwrap_or(u64::MAX).min(persisted + 1);
