@@ -174,6 +174,7 @@ mod tests {
         check(Reply::Bool(false), ":0\r\n", "#f\r\n");
         check(Reply::Double(-1.5), "$4\r\n-1.5\r\n", ",-1.5\r\n");
         check(Reply::Verbatim("abc".into()), "$3\r\nabc\r\n", "=7\r\ntxt:abc\r\n");
+        check(Reply::Ready("+made elsewhere\r\n".into()), "+made elsewhere\r\n", "+made elsewhere\r\n");
         check(Reply::Silent, "", "");
     }
 
