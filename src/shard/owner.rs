@@ -213,10 +213,10 @@ impl Owner {
         let write = call.command.spec.has(flag::WRITE);
         let shard = &mut self.shards[at];
         if write {
-            if shard.is_full() {
+            if shard.is_full(self.upkeep[at].reserve_failed()) {
                 return Attempt::Done(Reply::Error(DISK_FULL), 0);
             }
-            if !shard.accepts_writes() || !self.upkeep[at].admits() {
+            if !shard.accepts_writes() || !shard.log.has_room() || !self.upkeep[at].admits() {
                 return Attempt::Gate;
             }
         }

@@ -76,9 +76,10 @@ impl Shard {
         !self.data.is_stalled() && !self.sealing
     }
 
-    /// No room on the disk: of the log for another turn, or of RocksDB for what it holds.
-    pub fn is_full(&self) -> bool {
-        self.data.files_full() || !self.log.has_room()
+    /// No room on the disk: of RocksDB for what it holds, or of the log for another turn, and making some has
+    /// failed; while it is being made, writes wait.
+    pub fn is_full(&self, reserve_failed: bool) -> bool {
+        self.data.files_full() || (reserve_failed && !self.log.has_room())
     }
 
     pub fn close_gate(&mut self) {

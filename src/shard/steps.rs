@@ -97,10 +97,15 @@ impl Owner {
         }
     }
 
-    /// Parts of one home are logged in the order of their numbers.
+    /// Parts of one home are logged in the order of their numbers; a commit waits for room in the log.
     fn may_write(&self, at: usize, step: &Step) -> bool {
-        let part = matches!(step, Step::Part { .. });
-        self.shards[at].accepts_writes() && !(part && self.larges[at].holds_back_parts())
+        let shard = &self.shards[at];
+        let free = match step {
+            Step::Part { .. } => !self.larges[at].holds_back_parts(),
+            Step::Commit { .. } => shard.log.has_room() || shard.is_full(self.upkeep[at].reserve_failed()),
+            _ => true,
+        };
+        shard.accepts_writes() && free
     }
 
     pub(super) fn done(&mut self, gather: GatherId, done: StepDone) {
@@ -120,7 +125,7 @@ impl Owner {
         let now_ms = self.clock.now_ms();
         match step {
             Step::Commit { gather, shard, work, parts } => {
-                if self.shards[at].is_full() {
+                if self.shards[at].is_full(self.upkeep[at].reserve_failed()) {
                     let reply = Reply::Error(super::owner::DISK_FULL);
                     return self.done(gather, StepDone::Failed { gather, shard, reply });
                 }

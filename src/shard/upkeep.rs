@@ -301,6 +301,9 @@ impl Owner {
                         tracing::warn!(shard = self.shards[at].id.0, %error, "no room for the next log segment");
                     }
                 }
+                if self.shards[at].accepts_writes() && self.writers_waiting(at) {
+                    self.gate_opened(at);
+                }
             }
             Event::Sealed(result) => {
                 let sealed = result.map_err(|error| Fault::new("sealing memtables", error))?;
@@ -407,7 +410,7 @@ impl Owner {
         let hash = self.setting.hash;
         for key in due {
             let shard = &mut self.shards[at];
-            if !shard.accepts_writes() || shard.is_full() {
+            if !shard.accepts_writes() || !shard.log.has_room() {
                 return;
             }
             let slot = hash.slot_of(&key.name);
