@@ -55,7 +55,7 @@ fn turn_of(client: &mut Client, command: &[Vec<u8>], check: impl Fn(&Value)) -> 
 /// The scheduler may take a core away in the middle of a turn, but not each time.
 #[track_caller]
 fn holds_no_core(mut run: impl FnMut() -> u64) {
-    const TRIES: usize = 5;
+    const TRIES: usize = 3;
     let turns: Vec<u64> = (0..TRIES).map_while({
         let mut over = true;
         move |_| over.then(&mut run).inspect(|turn_us| over = *turn_us >= TURN_MAX_US)
