@@ -48,8 +48,27 @@ pub const SHUTDOWN_WAIT: std::time::Duration = std::time::Duration::from_secs(60
 pub const STEPS_PER_TURN_MAX: u32 = 2_000;
 /// A command with more arguments goes to the pool unseen: walking them alone would use up a turn.
 pub const ARGS_PER_TURN_MAX: usize = 2 * STEPS_PER_TURN_MAX as usize + 1;
-/// A larger commit is applied in pieces over several turns: 100,000 operations at once hold a core for 54 ms.
-pub const COMMIT_PIECE_OPS: usize = 1_000;
+/// Pieces of long strings from several shards that one command may work with in a turn.
+pub const FETCHED_PIECES_PER_TURN_MAX: usize = 16;
+/// So does a command of more bytes: the core does not even copy it.
+pub const COMMAND_PER_TURN_MAX_BYTES: usize = 1024 * 1024;
+/// Giant commands that the connections of one core may have under way: each holds its bytes, its effects
+/// and its log records in memory.
+pub const GIANTS_PER_CORE_MAX: usize = 2;
+/// Bytes received that one turn looks at; what more has come waits in the buffers it came in.
+pub const RECEIVED_PER_TURN_MAX_BYTES: usize = 256 * 1024;
+/// Bytes given to a socket at once.
+pub const SEND_MAX_BYTES: usize = 256 * 1024;
+/// A larger value is not copied into the bytes that are to be sent before its turn to be sent has come.
+pub const REPLY_SHARE_MIN_BYTES: usize = 64 * 1024;
+/// Room set aside for a command of many arguments whose length nobody knows yet: so large that it is not
+/// moved while it grows. Takes addresses, not memory.
+pub const INPUT_RESERVE_BYTES: usize = 256 * 1024 * 1024;
+/// A commit of more operations, or of more bytes than a piece, is logged and applied in pieces over several
+/// turns: 100,000 operations at once hold a core for 54 ms.
+pub const COMMIT_OPS_MAX: usize = 1_000;
+/// A piece: half a millisecond of work.
+pub const COMMIT_PIECE_OPS: usize = 300;
 pub const COMMIT_PIECE_BYTES: usize = 256 * 1024;
 /// Commands that wait on one core (for the disk, a latch, a gate); beyond it connections are read no further.
 pub const TASKS_PER_CORE_MAX: usize = 8_192;
@@ -78,7 +97,7 @@ const LOG_TAIL_PER_SHARD_MAX_BYTES: u64 = 64 * MIB;
 const COLD_LOADS_PER_CORE_MAX_BYTES: u64 = 256 * MIB;
 
 const _: () = assert!(VALUE_MAX_BYTES.is_multiple_of(MIB));
-const _: () = assert!(COMMIT_PIECE_OPS <= STEPS_PER_TURN_MAX as usize, "a piece is applied within a turn");
+const _: () = assert!(COMMIT_OPS_MAX <= STEPS_PER_TURN_MAX as usize, "a piece is applied within a turn");
 const _: () = assert!(COMMIT_PIECE_BYTES as u64 <= MEMORY_BUDGET_MIN_BYTES / VALUE_PART_OF_BUDGET);
 const _: () = assert!(ARGS_PER_TURN_MAX < ARGS_MAX as usize);
 const _: () = assert!(PARSE_PER_TURN_MAX_BYTES >= INLINE_MAX_BYTES, "an inline command fits one turn");

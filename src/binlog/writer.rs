@@ -74,6 +74,8 @@ pub struct Writer {
     sealed: VecDeque<Sealed>,
     spares: VecDeque<Spare>,
     spare_number: u64,
+    /// Room asked for beyond that of a turn, bytes.
+    asked_bytes: u64,
     retired: Vec<PathBuf>,
     readers_from: Option<Lsn>,
     unsynced: Vec<(Arc<dyn DiskFile>, PathBuf)>,
@@ -118,6 +120,7 @@ impl Writer {
             sealed,
             spares,
             spare_number,
+            asked_bytes: 0,
             retired: Vec::new(),
             readers_from: None,
             dir_unsynced: false,
@@ -360,6 +363,16 @@ impl Writer {
         current + self.spares.len() as u64 * usable_segment_bytes(&self.options) >= bytes
     }
 
+    /// Whether so many bytes fit, and then still what `has_room` promises to others.
+    pub fn has_room_beside_turn(&self, bytes: u64) -> bool {
+        self.has_room_for(self.options.turn_bytes_max + bytes)
+    }
+
+    /// The next reserve jobs prepare so much more than a turn needs.
+    pub fn ask_for_room_beside_turn(&mut self, bytes: u64) {
+        self.asked_bytes = bytes;
+    }
+
     /// The last LSN that a `write` has covered.
     pub fn written(&self) -> Lsn {
         self.written
@@ -419,7 +432,7 @@ impl Writer {
     /// What prepares the segments wanted in reserve and frees those that are not needed; None if there is
     /// nothing to do. One at a time.
     pub fn reserve_job(&mut self) -> Option<ReserveJob> {
-        let wanted = spares_wanted(&self.options).saturating_sub(self.spares.len());
+        let wanted = spares_wanted(&self.options, self.asked_bytes).saturating_sub(self.spares.len());
         if wanted == 0 && self.retired.is_empty() {
             return None;
         }
@@ -500,8 +513,8 @@ fn usable_segment_bytes(options: &LogOptions) -> u64 {
     usable_bytes(options, options.segment_bytes - HEADER_BYTES as u64)
 }
 
-fn spares_wanted(options: &LogOptions) -> usize {
-    let turn = options.turn_bytes_max.div_ceil(usable_segment_bytes(options));
+fn spares_wanted(options: &LogOptions, asked_bytes: u64) -> usize {
+    let turn = (options.turn_bytes_max + asked_bytes).div_ceil(usable_segment_bytes(options));
     options.reserve_segments.max(turn as usize)
 }
 

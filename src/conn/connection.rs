@@ -5,6 +5,7 @@ use super::pending::{Manner, Pending};
 use crate::config::OutputLimit;
 use crate::front::session::{ReplyMode, Session};
 use crate::resp::parse::Parser;
+use crate::runtime::reaper;
 use crate::runtime::ring::SocketId;
 use crate::slot::CoreId;
 
@@ -94,6 +95,8 @@ impl Connection {
         if buffer.capacity() <= KEEP_MAX_BYTES {
             buffer.clear();
             self.spare = buffer;
+        } else {
+            reaper::free_buffer(buffer);
         }
     }
 }

@@ -4,11 +4,14 @@ use super::serve::{Core, Pause};
 use super::pending::Manner;
 use crate::command::KeyArgs;
 use crate::front::admin::client_line as client;
-use crate::front::gather::{Gather, Surroundings};
+use crate::front::gather::{Gather, Next, Surroundings};
+use crate::front::giant;
 use crate::error::ClientError;
 use crate::front::{self, Ctx, Fold, Later, Then};
+use crate::resp::encode::Protocol;
 use crate::resp::reply::Reply;
-use crate::shard::mesh::{Answer, Ask, GatherId, Message, OwnedCall, Step, StepDone, Tell};
+use crate::shard::mesh::{Answer, Ask, Computed, GatherId, Message, OwnedCall, Planned, Step, StepDone, Tell};
+use crate::shard::work::Done;
 use crate::slot::{CoreId, ShardId, TableId};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::Ordering;
@@ -38,19 +41,36 @@ struct Asked {
 struct Gathering {
     owed: Owed,
     gather: Gather,
+    giant: bool,
+}
+
+/// A giant command whose keys are being looked for.
+struct Planning {
+    owed: Owed,
+    protocol: Protocol,
 }
 
 /// What this core coordinates now.
 #[derive(Default)]
 pub struct Coordination {
     gathers: FxHashMap<u64, Gathering>,
+    planning: FxHashMap<u64, Planning>,
+    /// Gathers whose command is on the pool.
+    computing: Vec<u64>,
+    /// Giant commands among all these.
+    giants: usize,
     asked: FxHashMap<u64, Asked>,
     next: u64,
 }
 
 impl Coordination {
     pub fn is_empty(&self) -> bool {
-        self.gathers.is_empty() && self.asked.is_empty()
+        self.gathers.is_empty() && self.planning.is_empty() && self.asked.is_empty()
+    }
+
+    /// Giant commands under way.
+    pub fn giants(&self) -> usize {
+        self.giants
     }
 
     fn number(&mut self) -> u64 {
@@ -68,13 +88,45 @@ impl Core {
         let manner = self.connections[place].manner();
         let owed = self.wait_behind_barrier(place, manner);
         let id = self.coordination.gather_id(self.node.core);
-        let gather = Gather::command(id, call, keys, &self.surroundings());
-        self.begin_gather(owed, id, gather);
+        let gather = Gather::command(id, call, keys, manner.protocol, &self.surroundings());
+        self.begin_gather(id, Gathering { owed, gather, giant: false });
     }
 
-    fn begin_gather(&mut self, owed: Owed, id: GatherId, gather: Gather) {
-        gather.start(|shard, step| self.send_step(shard, step));
-        self.coordination.gathers.insert(id.number, Gathering { owed, gather });
+    /// Begins a giant command: the pool looks where its keys lie.
+    pub fn plan_giant(&mut self, place: usize, call: OwnedCall) {
+        let manner = self.connections[place].manner();
+        let owed = self.wait_behind_barrier(place, manner);
+        let number = self.coordination.number();
+        self.coordination.planning.insert(number, Planning { owed, protocol: manner.protocol });
+        self.coordination.giants += 1;
+        self.owner.stats.long_commands += 1;
+        let (to, map, hash) = (self.node.core, self.node.map.clone(), self.node.hash);
+        let job = move || {
+            let message = Message::Planned { number, planned: giant::plan(call, &map, hash) };
+            Done::Told { to, message: Box::new(message) }
+        };
+        self.owner.on_pool(Box::new(job));
+    }
+
+    fn planned(&mut self, number: u64, planned: Result<Planned, ClientError>) {
+        let planning = self.coordination.planning.remove(&number);
+        let Planning { owed, protocol } = planning.expect("each plan was asked for once");
+        match planned {
+            Ok(planned) => {
+                let id = GatherId { core: self.node.core, number };
+                let gather = Gather::giant(id, planned, protocol);
+                self.begin_gather(id, Gathering { owed, gather, giant: true });
+            }
+            Err(error) => {
+                self.coordination.giants -= 1;
+                self.settle(owed, Reply::Error(error));
+            }
+        }
+    }
+
+    fn begin_gather(&mut self, id: GatherId, gathering: Gathering) {
+        gathering.gather.start(|shard, step| self.send_step(shard, step));
+        self.coordination.gathers.insert(id.number, gathering);
     }
 
     /// The command that begins now is answered later, and what stands behind it waits until then.
@@ -111,7 +163,7 @@ impl Core {
             Ok(front::Answer::WholeTables(change)) => {
                 let id = self.coordination.gather_id(self.node.core);
                 let gather = Gather::tables(id, change, &self.surroundings());
-                self.begin_gather(owed, id, gather);
+                self.begin_gather(id, Gathering { owed, gather, giant: false });
             }
             Ok(front::Answer::Shutdown { hurry }) => {
                 self.shared.hurry.store(hurry, Ordering::Release);
@@ -136,19 +188,57 @@ impl Core {
 
     fn step_done(&mut self, done: StepDone) {
         let number = done.gather().number;
+        self.advance_gather(number, |gather, around, send| gather.on(done, around, send));
+    }
+
+    fn computed(&mut self, number: u64, computed: Computed) {
+        self.coordination.computing.retain(|of| *of != number);
+        self.advance_gather(number, |gather, _, send| gather.computed(computed, send));
+    }
+
+    fn advance_gather(
+        &mut self,
+        number: u64,
+        advance: impl FnOnce(&mut Gather, &Surroundings<'_>, &mut dyn FnMut(ShardId, Step)) -> Next,
+    ) {
         let Some(mut gathering) = self.coordination.gathers.remove(&number) else {
             unreachable!("a coordinator outlives its steps");
         };
         let mut steps = Vec::new();
-        let reply = gathering
-            .gather
-            .on(done, &self.surroundings(), &mut |shard, step| steps.push((shard, step)));
+        let next =
+            advance(&mut gathering.gather, &self.surroundings(), &mut |shard, step| steps.push((shard, step)));
         for (shard, step) in steps {
             self.send_step(shard, step);
         }
-        match reply {
-            Some(reply) => self.settle(gathering.owed, reply),
-            None => drop(self.coordination.gathers.insert(number, gathering)),
+        match next {
+            Next::Done(reply) => {
+                self.coordination.giants -= usize::from(gathering.giant);
+                return self.settle(gathering.owed, reply);
+            }
+            Next::Compute(compute) => {
+                let to = self.node.core;
+                let job = move || {
+                    let message = Message::Computed { number, computed: compute.run() };
+                    Done::Told { to, message: Box::new(message) }
+                };
+                self.coordination.computing.push(number);
+                self.owner.on_pool(Box::new(job));
+            }
+            Next::Wait => {}
+        }
+        self.coordination.gathers.insert(number, gathering);
+    }
+
+    /// Commands on the pool that only read give back latches they do not need any more.
+    pub fn release_readers(&mut self) {
+        for at in 0..self.coordination.computing.len() {
+            let number = self.coordination.computing[at];
+            let gathering = self.coordination.gathers.get_mut(&number).expect("what computes is gathered");
+            let mut steps = Vec::new();
+            gathering.gather.release_if_taken(&mut |shard, step| steps.push((shard, step)));
+            for (shard, step) in steps {
+                self.send_step(shard, step);
+            }
         }
     }
 
@@ -197,6 +287,8 @@ impl Core {
             Message::StepDone(done) => self.step_done(done),
             Message::Ask { from, ticket, ask } => self.asked(from, ticket, ask),
             Message::Tell { ticket, core, tell } => self.told(ticket, core, tell),
+            Message::Planned { number, planned } => self.planned(number, planned),
+            Message::Computed { number, computed } => self.computed(number, computed),
         }
     }
 
@@ -257,7 +349,8 @@ impl Core {
     fn stats_now(&self) -> crate::metrics::CoreStats {
         let mut stats = self.owner.stats.clone();
         let buffers = |connection: &super::connection::Connection| {
-            (connection.input.capacity() as u64, connection.pending.out.len() as u64)
+            // Room set aside takes no memory before it is used.
+            (connection.input.capacity().min(connection.input.len() + (1 << 20)) as u64, connection.pending.out.len() as u64)
         };
         for (input, output) in self.connections.iter().map(|(_, connection)| buffers(connection)) {
             stats.query_buffer_bytes += input;

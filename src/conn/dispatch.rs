@@ -3,16 +3,18 @@
 use super::pending::Gate;
 use super::serve::Core;
 use crate::command::{KeyCommand, flag};
+use crate::front::giant::is_giant;
 use crate::front::route::{self, Route};
 use crate::front::session::ReplyMode;
 use crate::front::table::Run;
 use crate::front::{Answer, Ctx, FrontCommand, gate};
 use crate::limits;
-use crate::resp::args::Args;
+use crate::resp::args::{Args, Span};
 use crate::resp::parse::{ParseLimits, Parser};
 use crate::resp::reply::Reply;
-use crate::shard::mesh::{Call, Calls, LineId, Message};
+use crate::shard::mesh::{Call, Calls, LineId, Message, OwnedCall};
 use crate::slot::ShardId;
+use bytes::Bytes;
 
 /// What became of one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,16 @@ enum Flow {
     Starved,
     /// The connection ends.
     Ends,
+}
+
+/// A giant command that may begin: its bytes are given away whole, not copied.
+struct Giant {
+    command: &'static KeyCommand,
+    spans: Vec<Span>,
+    /// Its bytes where the parser has taken them apart, if that is not where they arrived.
+    scratch: Option<Bytes>,
+    /// In the bytes that were to be parsed, behind those that were used before it.
+    length: usize,
 }
 
 impl Core {
@@ -42,8 +54,16 @@ impl Core {
             self.append(place, bytes);
             self.resume(place);
         } else {
-            let used = self.run_commands(place, bytes);
+            let (mut used, giant) = self.run_commands(place, bytes);
+            if let Some(giant) = giant {
+                let end = used + giant.length;
+                self.begin_giant(place, giant, Bytes::copy_from_slice(&bytes[used..end]));
+                used = end;
+            }
             self.append(place, &bytes[used..]);
+            if !self.connections[place].input.is_empty() && self.connections[place].barrier {
+                self.connections[place].blocked = true;
+            }
         }
         self.list(place);
     }
@@ -67,6 +87,9 @@ impl Core {
             && wanted <= config_max
         {
             connection.input.reserve_exact(wanted - connection.input.len());
+        } else if connection.input.len() + bytes.len() > connection.input.capacity().max(1 << 20) {
+            let reserve = limits::INPUT_RESERVE_BYTES.min(config_max);
+            connection.input.reserve_exact(reserve.saturating_sub(connection.input.len()));
         }
         connection.input.extend_from_slice(bytes);
     }
@@ -83,8 +106,14 @@ impl Core {
         }
         connection.blocked = false;
         let mut input = std::mem::take(&mut connection.input);
-        let used = self.run_commands(place, &input);
-        if used == input.len() {
+        let (used, giant) = self.run_commands(place, &input);
+        if let Some(giant) = giant {
+            let end = used + giant.length;
+            let rest = input.split_off(end);
+            self.begin_giant(place, giant, Bytes::from(input).slice(used..));
+            input = rest;
+            self.connections[place].blocked = !input.is_empty();
+        } else if used == input.len() {
             // A buffer that one giant command has grown is not kept.
             input.clear();
             input.shrink_to(limits::INPUT_KEEP_BYTES);
@@ -94,12 +123,12 @@ impl Core {
         self.connections[place].input = input;
     }
 
-    /// Runs what is complete; how many bytes were used.
-    fn run_commands(&mut self, place: usize, bytes: &[u8]) -> usize {
+    /// Runs what is complete; how many bytes were used, and the giant command that stands behind them.
+    fn run_commands(&mut self, place: usize, bytes: &[u8]) -> (usize, Option<Giant>) {
         let connection = &mut self.connections[place];
         let line = LineId { core: self.node.core, conn: connection.id };
         let mut parser = std::mem::replace(&mut connection.parser, Parser::new());
-        let mut used = 0;
+        let (mut used, mut giant) = (0, None);
         let parse_limits = self.limits_for(place);
         while used < bytes.len() {
             if used >= limits::PARSE_PER_TURN_MAX_BYTES {
@@ -109,6 +138,20 @@ impl Core {
             match parser.parse(&bytes[used..], &parse_limits) {
                 Ok(Some(length)) => {
                     let args = parser.args(&bytes[used..]);
+                    if is_giant(args.len(), length) {
+                        match self.admit_giant(place, &args) {
+                            Ok(Some(command)) => {
+                                let scratch = parser.scratch().map(Bytes::copy_from_slice);
+                                giant = Some(Giant { command, spans: parser.take_spans(), scratch, length });
+                                break;
+                            }
+                            Ok(None) => {}
+                            Err(flow) => {
+                                self.hold(place, flow);
+                                break;
+                            }
+                        }
+                    }
                     let flow = if args.len() == 0 { Flow::Next } else { self.command(place, line, &args) };
                     if matches!(flow, Flow::Blocked | Flow::Starved) {
                         self.hold(place, flow);
@@ -137,7 +180,33 @@ impl Core {
         }
         self.connections[place].parser = parser;
         self.send_calls();
-        used
+        (used, giant)
+    }
+
+    /// Whether a giant command may begin now. None: it is refused, or is not about keys, and goes the way
+    /// of all.
+    fn admit_giant(&mut self, place: usize, args: &Args<'_>) -> Result<Option<&'static KeyCommand>, Flow> {
+        let connection = &self.connections[place];
+        let password_set = self.node.config.requirepass.is_set();
+        let Ok(Run::Keys(command)) = gate::admit(&self.commands, &connection.session, password_set, args) else {
+            return Ok(None);
+        };
+        let paused = self.pause.is_some_and(|pause| !pause.writes_only || command.spec.has(flag::WRITE));
+        if connection.barrier || !connection.pending.is_empty() || !connection.pending.out.is_empty() || paused {
+            return Err(Flow::Blocked);
+        }
+        if self.coordination.giants() >= limits::GIANTS_PER_CORE_MAX {
+            return Err(Flow::Starved);
+        }
+        Ok(Some(command))
+    }
+
+    fn begin_giant(&mut self, place: usize, giant: Giant, bytes: Bytes) {
+        let Giant { command, spans, scratch, .. } = giant;
+        let table = self.connections[place].session.table;
+        let bytes = scratch.unwrap_or(bytes);
+        self.note_command(place, command.spec.name);
+        self.plan_giant(place, OwnedCall { command, table, shard: ShardId(0), bytes, spans });
     }
 
     fn hold(&mut self, place: usize, flow: Flow) {
@@ -178,14 +247,18 @@ impl Core {
             Run::Front(command) => self.front_command(place, command, args),
         };
         if flow != Flow::Blocked && flow != Flow::Starved {
-            self.owner.stats.commands += 1;
-            let now_ms = self.owner.clock.now_ms();
-            let session = &mut self.connections[place].session;
-            session.last_command = run.spec().name;
-            session.last_command_ms = now_ms;
-            session.commands += 1;
+            self.note_command(place, run.spec().name);
         }
         flow
+    }
+
+    fn note_command(&mut self, place: usize, name: &'static str) {
+        self.owner.stats.commands += 1;
+        let now_ms = self.owner.clock.now_ms();
+        let session = &mut self.connections[place].session;
+        session.last_command = name;
+        session.last_command_ms = now_ms;
+        session.commands += 1;
     }
 
     fn key_command(

@@ -6,7 +6,9 @@
 use crate::limits;
 use crate::resp::encode::{self, Protocol};
 use crate::resp::reply::Reply;
+use crate::runtime::reaper;
 use crate::slot::ShardId;
+use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// How a command's reply is to be sent: settled when the command arrives, since a later one may change it.
@@ -32,38 +34,68 @@ enum Slot {
 /// Bytes in order; those behind a gate may not leave before it opens.
 #[derive(Default)]
 pub struct Out {
+    /// What stands before `bytes`, where long values are: these are not copied before they are sent.
+    front: VecDeque<Bytes>,
+    front_bytes: usize,
     bytes: Vec<u8>,
-    /// Where in `bytes` each gate stands, ascending.
+    /// Where in all this each gate stands, ascending.
     gates: VecDeque<(usize, Gate)>,
 }
 
 impl Out {
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.front_bytes + self.bytes.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len() == 0
     }
 
     pub fn is_gated(&self) -> bool {
         !self.gates.is_empty()
     }
 
-    fn push(&mut self, manner: Manner, reply: &Reply, gate: Option<Gate>) {
+    fn push(&mut self, manner: Manner, reply: Reply, gate: Option<Gate>) {
         if manner.silent {
             return;
         }
         if let Some(gate) = gate {
+            let end = self.len();
             // One gate a shard in a row is enough: positions only grow.
             match self.gates.back_mut() {
-                Some((at, last)) if *at == self.bytes.len() && last.shard == gate.shard => {
+                Some((at, last)) if *at == end && last.shard == gate.shard => {
                     last.position = last.position.max(gate.position);
                 }
-                _ => self.gates.push_back((self.bytes.len(), gate)),
+                _ => self.gates.push_back((end, gate)),
             }
         }
-        encode::encode(reply, manner.protocol, &mut self.bytes);
+        self.put(reply, manner.protocol);
+    }
+
+    fn put(&mut self, reply: Reply, protocol: Protocol) {
+        match reply {
+            Reply::Ready(bytes) => self.share(bytes),
+            Reply::Bulk(text) if text.len() >= limits::REPLY_SHARE_MIN_BYTES => {
+                encode::bulk_header(text.len(), &mut self.bytes);
+                self.share(text);
+                self.bytes.extend_from_slice(b"\r\n");
+            }
+            Reply::Array(items) if items.iter().any(is_long) => {
+                encode::array_header(items.len(), &mut self.bytes);
+                items.into_iter().for_each(|item| self.put(item, protocol));
+            }
+            reply => encode::encode(&reply, protocol, &mut self.bytes),
+        }
+    }
+
+    fn share(&mut self, bytes: Bytes) {
+        if !self.bytes.is_empty() {
+            let before = std::mem::take(&mut self.bytes);
+            self.front_bytes += before.len();
+            self.front.push_back(before.into());
+        }
+        self.front_bytes += bytes.len();
+        self.front.push_back(bytes);
     }
 
     /// Takes what may leave now; `released` says how far a shard's log is. `spare` becomes the next buffer.
@@ -73,18 +105,50 @@ impl Out {
         {
             self.gates.pop_front();
         }
-        match self.gates.front().map(|(at, _)| *at) {
-            None => std::mem::replace(&mut self.bytes, spare),
-            Some(0) => Vec::new(),
-            Some(open) => {
+        let open = self.gates.front().map_or(self.len(), |(at, _)| *at);
+        let taken = match open {
+            0 => return Vec::new(),
+            _ if !self.front.is_empty() => self.take_front(open.min(limits::SEND_MAX_BYTES), spare),
+            _ if open == self.bytes.len() => std::mem::replace(&mut self.bytes, spare),
+            _ => {
                 let rest = self.bytes.split_off(open);
-                for (at, _) in &mut self.gates {
-                    *at -= open;
-                }
                 std::mem::replace(&mut self.bytes, rest)
             }
+        };
+        for (at, _) in &mut self.gates {
+            *at -= taken.len();
+        }
+        taken
+    }
+
+    fn take_front(&mut self, bytes_max: usize, mut taken: Vec<u8>) -> Vec<u8> {
+        taken.reserve(bytes_max.min(self.front_bytes));
+        while taken.len() < bytes_max
+            && let Some(first) = self.front.front_mut()
+        {
+            let part = first.split_to(first.len().min(bytes_max - taken.len()));
+            taken.extend_from_slice(&part);
+            self.front_bytes -= part.len();
+            if first.is_empty() {
+                self.front.pop_front();
+                // Perhaps the last that holds a long value's memory.
+                reaper::free(part);
+            }
+        }
+        taken
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        if !self.front.is_empty() {
+            reaper::free(std::mem::take(&mut self.front));
         }
     }
+}
+
+fn is_long(reply: &Reply) -> bool {
+    matches!(reply, Reply::Bulk(text) if text.len() >= limits::REPLY_SHARE_MIN_BYTES)
 }
 
 /// The replies a connection is owed.
@@ -140,7 +204,7 @@ impl Pending {
     pub fn reply(&mut self, manner: Manner, reply: Reply, gate: Option<Gate>) {
         if self.slots.is_empty() {
             self.first += 1;
-            self.out.push(manner, &reply, gate);
+            self.out.push(manner, reply, gate);
         } else {
             self.ready_bytes += about_bytes(&reply);
             self.slots.push_back(Slot::Ready(manner, reply, gate));
@@ -170,7 +234,7 @@ impl Pending {
             };
             self.first += 1;
             self.ready_bytes -= about_bytes(&reply);
-            self.out.push(manner, &reply, gate);
+            self.out.push(manner, reply, gate);
         }
     }
 }
@@ -251,5 +315,41 @@ mod tests {
         assert!(pending.out.is_gated());
         assert_eq!(taken(&mut pending, 9), ":4\r\n");
         assert!(pending.out.is_empty() && !pending.out.is_gated());
+    }
+    #[test]
+    fn long_values_leave_in_pieces_and_in_order() {
+        let long = |byte: u8| Bytes::from(vec![byte; 3 * limits::SEND_MAX_BYTES / 2]);
+        let gate = Gate { shard: ShardId(0), position: 7 };
+        let mut pending = Pending::default();
+        let (mut plain, mut replies) = (Vec::new(), Vec::new());
+        for reply in [
+            Reply::Int(1),
+            Reply::Array(vec![Reply::Nil, Reply::Bulk(long(b'a')), Reply::Int(2)]),
+            Reply::Ready(long(b'b')),
+            Reply::Bulk(long(b'c')),
+            Reply::Int(3),
+        ] {
+            encode::encode(&reply, Protocol::Resp2, &mut plain);
+            replies.push(reply);
+        }
+        let gated_from = plain.len() - long(b'c').len();
+        for (at, reply) in replies.into_iter().enumerate() {
+            pending.reply(LOUD, reply, (at == 3).then_some(gate));
+        }
+        let mut sent = Vec::new();
+        let mut take = |released: u64| {
+            while !pending.out.is_empty() {
+                let piece = pending.out.take(|_| released, Vec::new());
+                assert!(piece.len() <= limits::SEND_MAX_BYTES);
+                if piece.is_empty() {
+                    break;
+                }
+                sent.extend(piece);
+            }
+            sent.len()
+        };
+        assert!(take(6) < gated_from);
+        assert_eq!(take(7), plain.len());
+        assert!(sent == plain && !pending.out.is_gated());
     }
 }

@@ -15,6 +15,7 @@ use crate::resp::parse::ParseLimits;
 use crate::resp::reply::Reply;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::lanes::Lanes;
+use crate::runtime::reaper;
 use crate::runtime::ring::{ListenerId, RingEvent, SocketId, SocketRing};
 use crate::shard::mesh::{Answer, Calls, Message};
 use crate::shard::owner::Owner;
@@ -101,15 +102,21 @@ impl Serving {
     /// A fault ends the whole process: the caller does it.
     pub fn run(mut self, mut links: Links, own_port: Option<ListenerId>) -> Result<(), Fault> {
         let ring_failed = |error| Fault::new("the socket ring", error);
-        let (mut events, mut idle_look_ms) = (Vec::new(), 0);
+        let (mut events, mut waiting, mut idle_look_ms) = (Vec::new(), VecDeque::new(), 0);
         loop {
             self.ring.turn(&mut events).map_err(ring_failed)?;
             let began = Instant::now();
             self.core.owner.clock.tick();
-            let mut busy = !events.is_empty();
-            let mut ticked = false;
-            for event in events.drain(..) {
+            waiting.extend(events.drain(..));
+            let mut busy = !waiting.is_empty();
+            let (mut ticked, mut received) = (false, 0);
+            while received < limits::RECEIVED_PER_TURN_MAX_BYTES
+                && let Some(event) = waiting.pop_front()
+            {
                 ticked |= matches!(event, RingEvent::Tick);
+                if let RingEvent::Received { data, .. } = &event {
+                    received += data.len();
+                }
                 self.event(event, own_port).map_err(ring_failed)?;
             }
             busy |= self.take_messages(&mut links)?;
@@ -123,7 +130,9 @@ impl Serving {
                     self.end_idle(now_ms);
                 }
             }
+            self.core.release_readers();
             self.core.owner.commit()?;
+            busy |= self.core.owner.larges_moved;
             self.core.deliver();
             self.send_replies().map_err(ring_failed)?;
             busy |= self.send_messages(&mut links);
@@ -245,6 +254,7 @@ impl Serving {
         self.core.by_socket.remove(&connection.socket);
         self.core.owner.stats.connections_now -= 1;
         self.core.shared.clients.fetch_sub(1, Ordering::Relaxed);
+        reaper::free_buffer(connection.input);
         self.ring.close(connection.socket)
     }
 

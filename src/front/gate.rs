@@ -2,7 +2,7 @@
 
 use super::session::Session;
 use super::table::{CommandTable, Run};
-use crate::command::flag;
+use crate::command::{KeyCommand, flag};
 use crate::error::ClientError;
 use crate::limits;
 use crate::resp::args::Args;
@@ -10,7 +10,7 @@ use crate::resp::args::Args;
 /// Text that Redis quotes back of an unknown command: at most this many bytes of it and of its arguments.
 const QUOTED_MAX_BYTES: usize = 128;
 
-/// What may run, or why not.
+/// What may run, or why not. The names of a giant command's keys are looked at when it is planned.
 pub fn admit(
     table: &CommandTable,
     session: &Session,
@@ -20,7 +20,11 @@ pub fn admit(
     let run = known(table, args)?;
     right_arity(table, run, args)?;
     authenticated(session, password_set, run)?;
-    names_fit(run, args)?;
+    if let Run::Keys(command) = run
+        && args.len() <= limits::ARGS_PER_TURN_MAX
+    {
+        names_fit(command, args)?;
+    }
     Ok(run)
 }
 
@@ -62,8 +66,8 @@ fn authenticated(session: &Session, password_set: bool, run: Run) -> Result<(), 
     Err(ClientError::fixed("NOAUTH Authentication required."))
 }
 
-fn names_fit(run: Run, args: &Args<'_>) -> Result<(), ClientError> {
-    let Run::Keys(command) = run else { return Ok(()) };
+/// No key's name is too long to be stored.
+pub fn names_fit(command: &KeyCommand, args: &Args<'_>) -> Result<(), ClientError> {
     if args.iter(1).all(|arg| arg.len() <= limits::KEY_NAME_MAX_BYTES) {
         return Ok(());
     }

@@ -5,13 +5,18 @@
 //! latches are taken in ascending order, so that two coordinators cannot wait for each other.
 
 use super::WholeTables;
+use super::giant::Compute;
 use super::node::SlotMap;
 use super::route;
 use crate::command::{KeyArgs, flag};
 use crate::error::{ClientError, Stop};
+use crate::limits;
+use crate::resp::encode::Protocol;
 use crate::resp::reply::Reply;
 use crate::shard::latch::Names;
-use crate::shard::mesh::{self, Fetch, Fetched, GatherId, OwnedCall, ShardWork, Step, StepDone};
+use crate::shard::mesh::{
+    self, Computed, Fetch, Fetched, GatherId, OwnedCall, Planned, ShardWork, Step, StepDone,
+};
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::effects::{Operation, Origin, SlotRange, SlotWide};
 use crate::store::row::{Row, Version};
@@ -20,19 +25,33 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is to be done once everything is latched.
 enum Plan {
     Command(OwnedCall),
     Tables(WholeTables),
+    /// The command has gone to the pool.
+    Gone,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a coordinator goes on.
+pub enum Next {
+    Wait,
+    /// On the pool, then `computed`.
+    Compute(Box<Compute>),
+    Done(Reply),
+}
+
+#[derive(Clone, Debug)]
 enum Phase {
     /// All shards were asked at once.
     Trying { outstanding: usize, busy: bool },
     /// Latches are taken in order; this many are held.
     Ordered { held: usize },
+    /// On the pool. Once all is `taken` that a later write could change, readers need no latches.
+    Computing { taken: Arc<AtomicBool> },
     Committing { outstanding: usize },
 }
 
@@ -54,6 +73,8 @@ pub struct Gather {
     phase: Phase,
     fetched: Vec<Fetched>,
     reply: Option<Reply>,
+    /// Of the connection that waits for the reply.
+    protocol: Protocol,
 }
 
 /// What a coordinator may look at.
@@ -66,7 +87,13 @@ pub struct Surroundings<'a> {
 }
 
 impl Gather {
-    pub fn command(id: GatherId, call: OwnedCall, keys: &KeyArgs, around: &Surroundings<'_>) -> Gather {
+    pub fn command(
+        id: GatherId,
+        call: OwnedCall,
+        keys: &KeyArgs,
+        protocol: Protocol,
+        around: &Surroundings<'_>,
+    ) -> Gather {
         let mut by_shard: BTreeMap<ShardId, Vec<(TableId, Bytes)>> = BTreeMap::new();
         let args = call.call().args;
         for key in keys {
@@ -79,7 +106,15 @@ impl Gather {
         let exclusive = spec.has(flag::WRITE);
         let fetch = if spec.has(flag::WHOLE_VALUES) { Fetch::Values } else { Fetch::Rows };
         let shares = by_shard.into_iter().map(|(shard, keys)| (shard, Names::Keys(keys)));
-        Gather::new(id, shares, exclusive, fetch, Plan::Command(call))
+        Gather { protocol, ..Gather::new(id, shares, exclusive, fetch, Plan::Command(call)) }
+    }
+
+    /// A giant command, whose keys were found on the pool.
+    pub fn giant(id: GatherId, planned: Planned, protocol: Protocol) -> Gather {
+        let Planned { call, shares } = planned;
+        let exclusive = call.command.spec.has(flag::WRITE);
+        let plan = Plan::Command(call);
+        Gather { protocol, ..Gather::new(id, shares.into_iter(), exclusive, Fetch::Reader, plan) }
     }
 
     pub fn tables(id: GatherId, change: WholeTables, around: &Surroundings<'_>) -> Gather {
@@ -100,7 +135,8 @@ impl Gather {
     ) -> Gather {
         let shares: Vec<_> = shares.map(|(shard, names)| Share { shard, names, held: false, after: 0 }).collect();
         let phase = Phase::Trying { outstanding: shares.len(), busy: false };
-        Gather { id, plan, shares, exclusive, fetch, phase, fetched: Vec::new(), reply: None }
+        let (fetched, reply, protocol) = (Vec::new(), None, Protocol::default());
+        Gather { id, plan, shares, exclusive, fetch, phase, fetched, reply, protocol }
     }
 
     /// The first steps: try everywhere at once.
@@ -110,13 +146,13 @@ impl Gather {
         }
     }
 
-    /// Takes an answer; the reply when all is done. Steps that follow from it go to `send`.
+    /// Takes an answer. Steps that follow from it go to `send`.
     pub fn on(
         &mut self,
         done: StepDone,
         around: &Surroundings<'_>,
         send: &mut dyn FnMut(ShardId, Step),
-    ) -> Option<Reply> {
+    ) -> Next {
         let failed = matches!(done, StepDone::Failed { .. });
         let granted = matches!(done, StepDone::Acquired { .. });
         match done {
@@ -138,7 +174,7 @@ impl Gather {
                 *busy |= !granted && !failed;
                 let (outstanding, busy) = (*outstanding, *busy);
                 if outstanding > 0 {
-                    return None;
+                    return Next::Wait;
                 }
                 if self.reply.is_some() {
                     return self.end(send);
@@ -148,7 +184,7 @@ impl Gather {
                     self.fetched.clear();
                     self.phase = Phase::Ordered { held: 0 };
                     send(self.shares[0].shard, self.acquire(&self.shares[0], true));
-                    return None;
+                    return Next::Wait;
                 }
                 self.compute(around, send)
             }
@@ -161,15 +197,16 @@ impl Gather {
                 match self.shares.get(held) {
                     Some(share) => {
                         send(share.shard, self.acquire(share, true));
-                        None
+                        Next::Wait
                     }
                     None => self.compute(around, send),
                 }
             }
+            Phase::Computing { .. } => unreachable!("no step is under way while the pool computes"),
             Phase::Committing { outstanding } => {
                 *outstanding -= 1;
                 // When the home shard refuses, no part was ever sent.
-                if *outstanding == 0 || failed { self.end(send) } else { None }
+                if *outstanding == 0 || failed { self.end(send) } else { Next::Wait }
             }
         }
     }
@@ -196,16 +233,57 @@ impl Gather {
         }
     }
 
-    fn end(&mut self, send: &mut dyn FnMut(ShardId, Step)) -> Option<Reply> {
+    fn end(&mut self, send: &mut dyn FnMut(ShardId, Step)) -> Next {
         self.release(send);
-        self.reply.take()
+        Next::Done(self.reply.take().expect("a command ends with its reply"))
+    }
+
+    /// Gives the latches of a command that only reads back as soon as it does not need them.
+    pub fn release_if_taken(&mut self, send: &mut dyn FnMut(ShardId, Step)) {
+        if let Phase::Computing { taken } = &self.phase
+            && !self.exclusive
+            && taken.load(Ordering::Acquire)
+        {
+            self.release(send);
+        }
+    }
+
+    /// The pool has computed the command.
+    pub fn computed(&mut self, computed: Computed, send: &mut dyn FnMut(ShardId, Step)) -> Next {
+        self.reply = Some(computed.reply);
+        let mut works = computed.works.into_iter();
+        let Some((home, work)) = works.next() else { return self.end(send) };
+        let parts: Vec<_> = works
+            .map(|(shard, work)| mesh::Share { shard, work, after: self.share(shard).after })
+            .collect();
+        self.phase = Phase::Committing { outstanding: 1 + parts.len() };
+        send(home, Step::CommitLarge { gather: self.id, shard: home, work, parts });
+        Next::Wait
     }
 
     /// Everything is latched and fetched: run the command once, over all shards' keys.
-    fn compute(&mut self, around: &Surroundings<'_>, send: &mut dyn FnMut(ShardId, Step)) -> Option<Reply> {
-        let (reply, mut works) = match &self.plan {
-            Plan::Tables(change) => (Reply::Ok, self.table_works(*change, around)),
-            Plan::Command(call) => run(call, std::mem::take(&mut self.fetched), around),
+    fn compute(&mut self, around: &Surroundings<'_>, send: &mut dyn FnMut(ShardId, Step)) -> Next {
+        let fetched = std::mem::take(&mut self.fetched);
+        let (reply, mut works) = match std::mem::replace(&mut self.plan, Plan::Gone) {
+            Plan::Tables(change) => (Reply::Ok, self.table_works(change, around)),
+            Plan::Command(call) if is_long(self.fetch, &fetched) => {
+                let taken = Arc::new(AtomicBool::new(false));
+                self.phase = Phase::Computing { taken: taken.clone() };
+                let (scope, map, protocol) = (around.scope, around.map.clone(), self.protocol);
+                return Next::Compute(Box::new(Compute { call, fetched, scope, map, protocol, taken }));
+            }
+            Plan::Command(call) => {
+                let scope = Scope { table: call.table, ..around.scope };
+                let (reply, effects) = run(&call, &mut FetchedSource::new(fetched), scope);
+                let origin = call.command.origin();
+                let work = |effects: Vec<_>| ShardWork {
+                    origin,
+                    operations: effects.into_iter().map(Operation::Effect).collect(),
+                };
+                let works = split(effects, around.map);
+                (reply, works.into_iter().map(|(shard, effects)| (shard, work(effects))).collect())
+            }
+            Plan::Gone => unreachable!("a command is computed once"),
         };
         self.reply = Some(reply);
         let Some((home, own)) = works.pop_first() else { return self.end(send) };
@@ -215,7 +293,7 @@ impl Gather {
             .map(|(shard, work)| mesh::Share { shard, work, after: self.share(shard).after })
             .collect();
         send(home, Step::Commit { gather: self.id, shard: home, work: own, parts });
-        None
+        Next::Wait
     }
 
     fn table_works(&self, change: WholeTables, around: &Surroundings<'_>) -> BTreeMap<ShardId, ShardWork> {
@@ -234,50 +312,50 @@ impl Gather {
     }
 }
 
-fn run(
-    call: &OwnedCall,
-    fetched: Vec<Fetched>,
-    around: &Surroundings<'_>,
-) -> (Reply, BTreeMap<ShardId, ShardWork>) {
-    let mut source = FetchedSource::default();
-    for part in fetched {
-        source.take(part);
-    }
-    let borrowed = call.call();
-    let scope = Scope { table: call.table, ..around.scope };
-    let mut tx = Tx::new(scope, &mut source);
-    let reply = match (borrowed.command.run)(&mut tx, &borrowed.args) {
-        Ok(reply) => reply,
-        Err(Stop::Client(error)) => return (Reply::Error(error), BTreeMap::new()),
-        Err(stop) => {
-            tracing::error!(command = borrowed.command.spec.name, ?stop, "a command on several shards failed");
-            let error = ClientError::new(format!("ERR internal error: {stop:?}"));
-            return (Reply::Error(error), BTreeMap::new());
-        }
-    };
-    let origin = call.command.origin();
-    (reply, split(tx.into_effects(), origin, around.map))
+/// Whether computing would take too long for a turn.
+fn is_long(fetch: Fetch, fetched: &[Fetched]) -> bool {
+    let elements: usize = fetched.iter().map(|fetched| fetched.elements.len()).sum();
+    fetch == Fetch::Reader || elements > limits::FETCHED_PIECES_PER_TURN_MAX
 }
 
-fn split(effects: SmallVec<[Effect; 1]>, origin: Origin, map: &SlotMap) -> BTreeMap<ShardId, ShardWork> {
-    let mut works: BTreeMap<ShardId, ShardWork> = BTreeMap::new();
+/// Runs a command on data that cannot change meanwhile.
+pub(super) fn run(call: &OwnedCall, source: &mut dyn Source, scope: Scope) -> (Reply, SmallVec<[Effect; 1]>) {
+    let borrowed = call.call();
+    let mut tx = Tx::new(scope, source);
+    match (borrowed.command.run)(&mut tx, &borrowed.args) {
+        Ok(reply) => (reply, tx.into_effects()),
+        Err(Stop::Client(error)) => (Reply::Error(error), SmallVec::new()),
+        Err(stop) => {
+            tracing::error!(command = borrowed.command.spec.name, ?stop, "a command on several shards failed");
+            (Reply::Error(ClientError::new(format!("ERR internal error: {stop:?}"))), SmallVec::new())
+        }
+    }
+}
+
+/// Effects by the shard they fall on, each shard's in their order.
+pub(super) fn split(effects: SmallVec<[Effect; 1]>, map: &SlotMap) -> BTreeMap<ShardId, Vec<Effect>> {
+    let mut works: BTreeMap<ShardId, Vec<Effect>> = BTreeMap::new();
     for effect in effects {
-        let shard = map.shard_of(effect.slot);
-        let work = works.entry(shard).or_insert_with(|| ShardWork { origin, operations: Vec::new() });
-        work.operations.push(Operation::Effect(effect));
+        works.entry(map.shard_of(effect.slot)).or_default().push(effect);
     }
     works
 }
 
 /// Rows that the shards have sent; a key that is not among them was never latched.
 #[derive(Default)]
-struct FetchedSource {
+pub(super) struct FetchedSource {
     rows: FxHashMap<(TableId, Bytes), Option<Row>>,
     elements: FxHashMap<(TableId, Bytes, Version, Bytes), Bytes>,
     next_index: FxHashMap<(TableId, Slot), u64>,
 }
 
 impl FetchedSource {
+    pub fn new(fetched: Vec<Fetched>) -> FetchedSource {
+        let mut source = FetchedSource::default();
+        fetched.into_iter().for_each(|part| source.take(part));
+        source
+    }
+
     fn take(&mut self, fetched: Fetched) {
         self.rows.extend(fetched.rows.into_iter().map(|(table, name, row)| ((table, name), row)));
         let elements = fetched.elements.into_iter();

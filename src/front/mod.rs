@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod gate;
 pub mod gather;
+pub mod giant;
 pub mod node;
 pub mod route;
 pub mod session;

@@ -46,6 +46,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut Vec<u8>) {
             out.extend_from_slice(text);
             out.extend_from_slice(b"\r\n");
         }
+        (Reply::Ready(bytes), _) => out.extend_from_slice(bytes),
         (Reply::Silent, _) => {}
     }
 }
@@ -58,6 +59,11 @@ pub fn bulk(text: &[u8], out: &mut Vec<u8>) {
     line(b'$', text.len(), out);
     out.extend_from_slice(text);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Begins a bulk string; its bytes and a line end follow.
+pub fn bulk_header(len: usize, out: &mut Vec<u8>) {
+    line(b'$', len, out);
 }
 
 /// Begins an array; its items follow.
@@ -168,6 +174,7 @@ mod tests {
         check(Reply::Bool(false), ":0\r\n", "#f\r\n");
         check(Reply::Double(-1.5), "$4\r\n-1.5\r\n", ",-1.5\r\n");
         check(Reply::Verbatim("abc".into()), "$3\r\nabc\r\n", "=7\r\ntxt:abc\r\n");
+        check(Reply::Ready("+made elsewhere\r\n".into()), "+made elsewhere\r\n", "+made elsewhere\r\n");
         check(Reply::Silent, "", "");
     }
 

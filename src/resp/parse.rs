@@ -81,6 +81,8 @@ fn printable(byte: u8) -> char {
     }
 }
 
+const MANY_SPANS: usize = 4096;
+
 /// Reads the commands of one connection, one at a time.
 #[derive(Debug, Default)]
 pub struct Parser {
@@ -151,6 +153,13 @@ impl Parser {
         (self.at, self.searched, self.args_left, self.bulk, self.inline) = (0, 0, 0, None, false);
     }
 
+    /// Gives the complete command's spans away, and forgets the command.
+    pub fn take_spans(&mut self) -> Vec<Span> {
+        let spans = std::mem::take(&mut self.spans);
+        self.advance();
+        spans
+    }
+
     /// How many bytes, from the command's first, `parse` must be given to get further, where it knows.
     pub fn wanted_bytes(&self) -> Option<usize> {
         self.bulk.map(|len| self.at + len + 2)
@@ -180,6 +189,11 @@ impl Parser {
             if end > bytes.len() {
                 (self.at, self.args_left, self.bulk) = (at, args_left, Some(len));
                 return Ok(None);
+            }
+            // A command that has shown so many arguments is believed about the rest: growing step by step
+            // would move them again and again.
+            if self.spans.len() == MANY_SPANS {
+                self.spans.reserve_exact(args_left as usize);
             }
             self.spans.push(Span { start: at as u32, len: len as u32 });
             at = end;

@@ -29,6 +29,8 @@ pub enum Reply {
     Verbatim(Bytes),
     /// Out-of-band in RESP3, an array in RESP2.
     Push(Vec<Reply>),
+    /// The reply's own bytes, in the protocol of the connection it goes to: made on the pool.
+    Ready(Bytes),
     /// Nothing at all is sent (`CLIENT REPLY OFF`).
     Silent,
 }

@@ -7,4 +7,5 @@ pub mod doorbell;
 pub mod executor;
 pub mod lanes;
 pub mod pool;
+pub mod reaper;
 pub mod ring;

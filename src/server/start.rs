@@ -14,6 +14,7 @@ use crate::runtime::doorbell::Doorbell;
 use crate::runtime::executor;
 use crate::runtime::lanes::{Lanes, Mesh};
 use crate::runtime::pool::{Pool, PoolHandle};
+use crate::runtime::reaper;
 use crate::runtime::ring::{RingLimits, SocketRing};
 use crate::shard::open::{self, Opening, ShardPlan};
 use crate::shard::owner::{Owner, Setting};
@@ -71,6 +72,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     let rest: Vec<usize> = allowed.iter().copied().filter(|cpu| !cpus.contains(&Some(*cpu))).collect();
     let background = if rest.is_empty() { allowed.clone() } else { rest };
     executor::confine_thread(&background).map_err(|error| Fault::new("placing background threads", error))?;
+    reaper::start().map_err(|error| Fault::new("starting the thread that frees memory", error))?;
 
     let listeners = listeners(&config, cores)?;
     let memory = SharedMemory::new(

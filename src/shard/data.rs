@@ -25,6 +25,8 @@ pub struct Data {
     stalled: bool,
     /// The batch is refused because RocksDB has no room on its disk; it heals by itself.
     files_full: bool,
+    /// The record that stands here in the log is not applied to its end: a crash must replay it.
+    pub applied_before: Option<u64>,
     /// Last transaction part applied here, by home shard.
     pub parts_applied: Vec<(ShardId, u64)>,
     /// Entries of the time index that have been dealt with: out of it with the next batch.
@@ -42,6 +44,7 @@ impl Data {
             note_undurable: false,
             stalled: false,
             files_full: false,
+            applied_before: None,
             parts_applied: Vec::new(),
             due_done: Vec::new(),
         }
@@ -84,18 +87,27 @@ impl Data {
     }
 
     pub fn show(&mut self, effect: &Effect, lsn: u64, now_ms: u64) {
+        self.show_as(effect, lsn, now_ms, self.note_undurable, true);
+    }
+
+    /// `note`: readers must wait until it is on disk. `cached`: it may stay in memory once applied.
+    pub fn show_as(&mut self, effect: &Effect, lsn: u64, now_ms: u64, note: bool, cached: bool) {
         let now_s = (now_ms / 1000) as u32;
         let incarnation = match effect.change {
             Change::Delete => self.slots.get(effect.table, effect.slot).incarnation,
             _ => self.slots.for_write(effect.table, effect.slot).incarnation,
         };
         let row = RowName { incarnation, name: effect.name.clone() };
-        if self.note_undurable {
+        if note {
             self.undurable.note(row.clone(), lsn);
         }
+        let write_row = |hot: &mut Hot, row, value| match cached {
+            true => hot.write_row(row, value, now_s),
+            false => hot.write_row_uncached(row, value),
+        };
         match &effect.change {
             Change::Put(value) => {
-                let known = self.hot.write_row(row, Some(value.clone()), now_s);
+                let known = write_row(&mut self.hot, row, Some(value.clone()));
                 // A blind write of a key that is not in memory counts as new: the count is an estimate.
                 if !effect.existed.unwrap_or(known) {
                     self.slots.for_write(effect.table, effect.slot).keys += 1;
@@ -104,7 +116,7 @@ impl Data {
             Change::Delete => {
                 if incarnation != NONE {
                     self.slots.for_write(effect.table, effect.slot).keys -= 1;
-                    self.hot.write_row(row, None, now_s);
+                    write_row(&mut self.hot, row, None);
                 }
             }
             Change::Element { version, sub, value } => {
@@ -156,7 +168,12 @@ impl Data {
         for (expire_ms, incarnation, name) in self.due_done.drain(..) {
             self.batch.delete_time(expire_ms, incarnation, &name);
         }
-        self.batch.set_persisted(position);
+        self.batch.set_persisted(self.whole_up_to(position));
+    }
+
+    /// The last record up to which everything is applied, if the log has been written up to `position`.
+    fn whole_up_to(&self, position: u64) -> u64 {
+        self.applied_before.map_or(position, |unfinished| position.min(unfinished - 1))
     }
 
     fn write_batch(&mut self) -> Result<(), Fault> {
@@ -196,7 +213,8 @@ impl Data {
             batch.put_part_applied(*home, *number);
         }
         batch.put_whole_floor(whole_floor.unwrap_or(0));
-        batch.set_persisted(position);
+        let whole_up_to = self.whole_up_to(position);
+        self.batch.set_persisted(whole_up_to);
         self.write_batch()?;
         Ok(!self.stalled)
     }

@@ -89,10 +89,14 @@ pub struct Hot {
 
 impl Hot {
     pub fn new(cache_max_bytes: u64) -> Hot {
-        // Only sizes the first allocation; the weight is what bounds the cache.
+        // How many names it remembers beyond what it holds; the weight is what bounds the cache.
         let items = (cache_max_bytes / 512).clamp(16, 1 << 20) as usize;
+        let mut cache = Cache::with(items, cache_max_bytes, Weigh, RandomState::default(), Default::default());
+        // Room for the smallest entries: a table that grew while serving would move all of them in one turn.
+        // It takes addresses; memory only as it fills.
+        cache.reserve((cache_max_bytes / ENTRY_OVERHEAD_BYTES) as usize + items);
         Hot {
-            cache: Cache::with(items, cache_max_bytes, Weigh, RandomState::default(), Default::default()),
+            cache,
             cache_max_bytes,
             rows: HashMap::default(),
             elements: HashMap::default(),
@@ -152,6 +156,14 @@ impl Hot {
                 self.cache.remove(&name).is_some()
             }
         };
+        let written = self.rows.insert(name, row);
+        cached || matches!(written, Some(Some(_)))
+    }
+
+    /// As `write_row`, for one of very many: they would push out of the cache what is used.
+    pub fn write_row_uncached(&mut self, name: RowName, row: Option<Row>) -> bool {
+        self.written_bytes += name.name.len() + row.as_ref().map_or(0, Row::weight) + 64;
+        let cached = self.cache.remove(&RowNameRef { incarnation: name.incarnation, name: &name.name }).is_some();
         let written = self.rows.insert(name, row);
         cached || matches!(written, Some(Some(_)))
     }

@@ -4,10 +4,12 @@
 //! First come, first served; a request gets everything on this shard or waits holding nothing here.
 //! Waiting is a queue, not a lock. A shard with no latch pays one emptiness check per command.
 
+use super::keyset::KeySet;
 use crate::slot::TableId;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What a request names: from wide to narrow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub enum Names {
     Shard,
     Table(TableId),
     Keys(Vec<(TableId, Bytes)>),
+    /// As `Keys`, for so many of them that walking through them would use up a turn.
+    Set(Arc<KeySet>),
 }
 
 /// One request; `owner` is the caller's own number for it.
@@ -60,6 +64,8 @@ pub struct Latches<O> {
     shard: Level,
     tables: FxHashMap<TableId, Level>,
     keys: FxHashMap<(TableId, Bytes), Held>,
+    /// Held sets, and whether exclusively.
+    sets: Vec<(Arc<KeySet>, bool)>,
     granted: Vec<Request<O>>,
     waiting: VecDeque<Request<O>>,
 }
@@ -70,6 +76,7 @@ impl<O: Clone + PartialEq> Default for Latches<O> {
             shard: Level::default(),
             tables: FxHashMap::default(),
             keys: FxHashMap::default(),
+            sets: Vec::new(),
             granted: Vec::new(),
             waiting: VecDeque::new(),
         }
@@ -110,6 +117,10 @@ impl<O: Clone + PartialEq> Latches<O> {
         if let Some(at) = self.granted.iter().position(|request| request.owner == *owner) {
             let request = self.granted.swap_remove(at);
             self.count(&request, Held::remove);
+            if let Names::Set(set) = &request.names {
+                let at = self.sets.iter().position(|(held, _)| Arc::ptr_eq(held, set));
+                self.sets.swap_remove(at.expect("a granted set is held"));
+            }
         }
         self.grant_waiting()
     }
@@ -149,13 +160,26 @@ impl<O: Clone + PartialEq> Latches<O> {
                         let table = self.tables.get(&key.0).map(|level| level.here).unwrap_or_default();
                         !table.conflicts(exclusive)
                             && !self.keys.get(key).is_some_and(|held| held.conflicts(exclusive))
+                            && !self.sets.iter().any(|(set, by)| (exclusive || *by) && set.holds(key.0, &key.1))
                     })
+            }
+            // What is held one by one is looked up in the set, never the other way round. Two sets are
+            // not compared: one of them waits, needed or not.
+            Names::Set(set) => {
+                let table = self.tables.get(&set.table()).map(|level| level.here).unwrap_or_default();
+                !self.shard.here.conflicts(exclusive)
+                    && !table.conflicts(exclusive)
+                    && !self.sets.iter().any(|(_, by)| exclusive || *by)
+                    && !self.keys.iter().any(|(key, held)| held.conflicts(exclusive) && set.holds(key.0, &key.1))
             }
         }
     }
 
     fn hold(&mut self, request: Request<O>) {
         self.count(&request, Held::add);
+        if let Names::Set(set) = &request.names {
+            self.sets.push((set.clone(), request.exclusive));
+        }
         self.granted.push(request);
     }
 
@@ -166,6 +190,10 @@ impl<O: Clone + PartialEq> Latches<O> {
             Names::Table(table) => {
                 change(&mut self.shard.below, exclusive);
                 change(&mut self.tables.entry(*table).or_default().here, exclusive);
+            }
+            Names::Set(set) => {
+                change(&mut self.shard.below, exclusive);
+                change(&mut self.tables.entry(set.table()).or_default().below, exclusive);
             }
             Names::Keys(keys) => {
                 for key in keys {
@@ -192,6 +220,11 @@ fn overlap<O>(earlier: &Request<O>, names: &Names, exclusive: bool) -> bool {
         (Names::Table(a), Names::Table(b)) => a == b,
         (Names::Table(table), Names::Keys(keys)) | (Names::Keys(keys), Names::Table(table)) => {
             keys.iter().any(|key| key.0 == *table)
+        }
+        (Names::Set(_), Names::Set(_)) => true,
+        (Names::Set(set), Names::Table(table)) | (Names::Table(table), Names::Set(set)) => set.table() == *table,
+        (Names::Set(set), Names::Keys(keys)) | (Names::Keys(keys), Names::Set(set)) => {
+            keys.iter().any(|key| set.holds(key.0, &key.1))
         }
         (Names::Keys(a), Names::Keys(b)) => b.iter().any(|key| a.contains(key)),
     }
@@ -236,6 +269,48 @@ mod tests {
         assert!(latches.release(&2).is_empty());
         assert_eq!(latches.release(&3), [4]);
         assert!(latches.blocks(TableId(7), &Bytes::from_static(b"z"), false));
+    }
+
+    fn set(names: &[&'static str]) -> Names {
+        let mut bytes = Vec::new();
+        let mut spans = Vec::new();
+        for name in names {
+            spans.push(crate::resp::args::Span { start: bytes.len() as u32, len: name.len() as u32 });
+            bytes.extend_from_slice(name.as_bytes());
+        }
+        Names::Set(Arc::new(KeySet::new(TableId(0), bytes.into(), spans.into_iter())))
+    }
+
+    #[test]
+    fn a_set_excludes_its_keys_and_no_others() {
+        let mut latches = Latches::default();
+        assert!(ask(&mut latches, 1, keys(&["a"]), true));
+        assert!(!ask(&mut latches, 2, set(&["a", "b"]), true), "a key of it is held");
+        assert!(!ask(&mut latches, 3, keys(&["b"]), false), "no overtaking of a waiting set");
+        assert!(ask(&mut latches, 4, keys(&["c"]), true));
+        assert_eq!(latches.release(&1), [2]);
+        assert!(latches.blocks(TableId(0), &Bytes::from_static(b"a"), false));
+        assert!(!latches.blocks(TableId(0), &Bytes::from_static(b"z"), true));
+        assert!(!latches.blocks(TableId(1), &Bytes::from_static(b"a"), true), "another table's");
+        assert!(!ask(&mut latches, 5, Names::Table(TableId(0)), true));
+        assert!(latches.release(&4).is_empty());
+        assert_eq!(latches.release(&2), [3]);
+        assert_eq!(latches.release(&3), [5]);
+        assert!(latches.release(&5).is_empty() && latches.is_empty());
+    }
+
+    #[test]
+    fn sets_of_readers_share_and_one_of_a_writer_does_not() {
+        let mut latches = Latches::default();
+        assert!(ask(&mut latches, 1, set(&["a"]), false));
+        assert!(ask(&mut latches, 2, set(&["a"]), false));
+        assert!(ask(&mut latches, 3, keys(&["a"]), false));
+        assert!(!ask(&mut latches, 4, set(&["a"]), true));
+        assert!(latches.release(&1).is_empty() && latches.release(&2).is_empty());
+        assert_eq!(latches.release(&3), [4]);
+        assert!(latches.blocks(TableId(0), &Bytes::from_static(b"a"), false));
+        assert!(latches.release(&4).is_empty());
+        assert!(!latches.blocks(TableId(0), &Bytes::from_static(b"a"), true));
     }
 
     #[test]

@@ -2,8 +2,11 @@
 //! what happens when the lane is full: always the same, the sender keeps it in its overflow queue,
 //! in order, and stops reading its sockets until the lane has room.
 
+use super::large::Encoded;
 use super::latch::Names;
+use super::work::Lent;
 use crate::command::KeyCommand;
+use crate::error::ClientError;
 use crate::resp::args::{Args, Span};
 use crate::resp::reply::Reply;
 use crate::slot::{CoreId, ShardId, Slot, TableId};
@@ -36,7 +39,7 @@ impl Call<'_> {
             spans.push(Span { start: bytes.len() as u32, len: arg.len() as u32 });
             bytes.extend_from_slice(arg);
         }
-        OwnedCall { command: self.command, table: self.table, shard: self.shard, bytes, spans }
+        OwnedCall { command: self.command, table: self.table, shard: self.shard, bytes: bytes.into(), spans }
     }
 }
 
@@ -45,8 +48,8 @@ pub struct OwnedCall {
     pub command: &'static KeyCommand,
     pub table: TableId,
     pub shard: ShardId,
-    bytes: Vec<u8>,
-    spans: Vec<Span>,
+    pub bytes: Bytes,
+    pub spans: Vec<Span>,
 }
 
 impl OwnedCall {
@@ -136,6 +139,8 @@ pub enum Fetch {
     Rows,
     /// Rows, and the pieces of long strings.
     Values,
+    /// A way to read everything itself, on the pool.
+    Reader,
 }
 
 /// What one shard knows of the keys it was asked to latch.
@@ -144,6 +149,7 @@ pub struct Fetched {
     pub rows: Vec<(TableId, Bytes, Option<Row>)>,
     pub elements: Vec<(TableId, Bytes, Version, Bytes, Bytes)>,
     pub next_index: Vec<(TableId, Slot, u64)>,
+    pub lent: Option<Lent>,
 }
 
 /// What a command on several shards, or on whole tables, does to one shard.
@@ -153,9 +159,9 @@ pub struct ShardWork {
 }
 
 /// What falls on another shard than the home of a command.
-pub struct Share {
+pub struct Share<W> {
     pub shard: ShardId,
-    pub work: ShardWork,
+    pub work: W,
     /// Where that shard's log stood while its latches were held: see `Participant`.
     pub after: u64,
 }
@@ -166,7 +172,11 @@ pub enum Step {
     Acquire { gather: GatherId, shard: ShardId, names: Names, exclusive: bool, fetch: Fetch, wait: bool },
     /// To the only writing shard, or to the lowest of several (`parts` then names the others' work).
     /// Latches stay until `Release`.
-    Commit { gather: GatherId, shard: ShardId, work: ShardWork, parts: Vec<Share> },
+    Commit { gather: GatherId, shard: ShardId, work: ShardWork, parts: Vec<Share<ShardWork>> },
+    /// As `Commit`, for more than a turn may do: logged and applied in pieces.
+    CommitLarge { gather: GatherId, shard: ShardId, work: Encoded, parts: Vec<Share<Encoded>> },
+    /// As `Part`, for more than a turn may do.
+    PartLarge { gather: GatherId, shard: ShardId, home: ShardId, home_lsn: u64, number: u64, work: Encoded },
     /// From the home shard to a participant, once the whole is in the log.
     Part { gather: GatherId, shard: ShardId, home: ShardId, home_lsn: u64, number: u64, work: ShardWork },
     /// Give the latches back. Not answered.
@@ -277,4 +287,21 @@ pub enum Message {
     StepDone(StepDone),
     Ask { from: CoreId, ticket: u64, ask: Ask },
     Tell { ticket: u64, core: CoreId, tell: Tell },
+    /// From the pool to the coordinator: where a giant command's keys lie.
+    Planned { number: u64, planned: Result<Planned, ClientError> },
+    /// From the pool to the coordinator: what a command on latched keys answers and does.
+    Computed { number: u64, computed: Computed },
+}
+
+/// A giant command with its keys by shard, ascending.
+pub struct Planned {
+    pub call: OwnedCall,
+    pub shares: Vec<(ShardId, Names)>,
+}
+
+/// How a command ended that ran on the pool, over the data of several shards.
+pub struct Computed {
+    pub reply: Reply,
+    /// What it does to each shard, ascending.
+    pub works: Vec<(ShardId, Encoded)>,
 }

@@ -5,6 +5,8 @@
 
 pub mod data;
 pub mod hot;
+pub mod keyset;
+pub mod large;
 pub mod latch;
 pub mod line;
 pub mod mesh;

@@ -4,6 +4,7 @@
 //! disk, meet a latch or a closed gate, or are too long for a turn; hands finished replies back.
 //! Knows no socket: a connection is a `LineId` here.
 
+use super::large::{Client, Large, Larges};
 use super::latch::{Names, Request};
 use super::line::Lines;
 use super::mesh::{Answer, Call, Calls, LineId, Message, OwnedCall};
@@ -22,6 +23,8 @@ use crate::store::tx::Scope;
 use bytes::Bytes;
 use slab::Slab;
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// What never changes while a core runs.
 #[derive(Clone, Copy)]
@@ -98,6 +101,14 @@ pub struct Owner {
     /// Replies for other cores that wait for the log; by local shard.
     held: Vec<VecDeque<(u64, CoreId, Message)>>,
     pub(super) steps: super::steps::Steps,
+    /// Commits in pieces, by local shard.
+    pub(super) larges: Vec<Larges>,
+    /// One of them has moved in this turn: the next turn must come at once.
+    pub larges_moved: bool,
+    /// Reading tasks whose snapshot is not known to be taken: they hold their latches.
+    unread: Vec<(usize, Arc<AtomicBool>)>,
+    /// Shards lent to commands on the pool.
+    pub(super) reading: Arc<AtomicUsize>,
     pub(super) upkeep: Vec<super::upkeep::Upkeep>,
     pub(super) scans: super::scan::Tokens,
     /// Commands running on snapshots now: incarnations they may read are not erased.
@@ -139,6 +150,10 @@ impl Owner {
             outgoing: Vec::new(),
             held: shards.iter().map(|_| VecDeque::new()).collect(),
             steps: super::steps::Steps::new(shards.len()),
+            larges: shards.iter().map(|_| Larges::default()).collect(),
+            larges_moved: false,
+            unread: Vec::new(),
+            reading: Arc::default(),
             upkeep,
             scans: super::scan::Tokens::default(),
             away_running: 0,
@@ -201,7 +216,7 @@ impl Owner {
             if shard.is_full() {
                 return Attempt::Done(Reply::Error(DISK_FULL), 0);
             }
-            if !shard.accepts_writes() || !self.upkeep[at].admits() {
+            if !shard.admits_writes() || !self.upkeep[at].admits() {
                 return Attempt::Gate;
             }
         }
@@ -252,10 +267,11 @@ impl Owner {
         }
     }
 
-    /// Runs a command on a snapshot, away from the core; one that writes latches its keys first.
+    /// Runs a command on a snapshot, away from the core, its keys latched: one that writes to its end, one
+    /// that reads until its snapshot is taken, lest it see a commit that is applied in pieces by half.
     fn leave(&mut self, id: usize) {
         let task = &mut self.tasks[id];
-        if task.call.command.spec.has(flag::WRITE) && !task.latched {
+        if !task.latched {
             task.away = true;
             self.latch(id);
             return;
@@ -265,8 +281,28 @@ impl Owner {
         let call = self.tasks[id].call.take();
         let at = self.at(call.shard);
         let scope = self.scope(call.table, u32::MAX);
-        let away = Away::new(&self.shards[at], call, scope);
+        let taken = Arc::new(AtomicBool::new(false));
+        if !call.command.spec.has(flag::WRITE) {
+            self.unread.push((id, taken.clone()));
+        }
+        let away = Away::new(&self.shards[at], call, scope, taken);
         self.jobs.push_back((Needs::Shard(at), Box::new(move || Done::Ran { task: id, outcome: away.run() })));
+    }
+
+    /// Readers whose snapshots are taken give their latches back.
+    fn release_readers(&mut self) {
+        let taken = |(_, taken): &mut (usize, Arc<AtomicBool>)| taken.load(Ordering::Acquire);
+        let ready: Vec<usize> = self.unread.extract_if(.., taken).map(|(id, _)| id).collect();
+        for id in ready {
+            let shard = self.tasks[id].call.shard;
+            self.tasks[id].latched = false;
+            self.unlatch(shard, &Holder::Task(id));
+        }
+    }
+
+    /// Runs a job on the pool, at the end of the turn.
+    pub fn on_pool(&mut self, job: Job) {
+        self.jobs.push_back((Needs::Nothing, job));
     }
 
     fn latch(&mut self, id: usize) {
@@ -306,7 +342,7 @@ impl Owner {
         }
     }
 
-    fn finish(&mut self, id: usize, shard: ShardId, reply: Reply, position: u64) {
+    pub(super) fn finish(&mut self, id: usize, shard: ShardId, reply: Reply, position: u64) {
         let task = self.tasks.remove(id);
         if task.latched {
             self.unlatch(shard, &Holder::Task(id));
@@ -394,14 +430,18 @@ impl Owner {
 
     fn returned(&mut self, id: usize, outcome: Outcome) {
         self.away_running -= 1;
+        self.unread.retain(|(reader, _)| *reader != id);
         self.tasks[id].call = outcome.call;
         let shard_id = self.tasks[id].call.shard;
         let at = self.at(shard_id);
-        let (reply, position) = match outcome.reply {
-            Ok(reply) if outcome.effects.is_empty() => {
+        let (reply, position) = match (outcome.reply, outcome.large) {
+            (Ok(reply), Some(work)) => {
+                return self.larges[at].push(Large::new(work, Client::Task { id, reply }));
+            }
+            (Ok(reply), None) if outcome.effects.is_empty() => {
                 (reply, self.shards[at].log.written().0)
             }
-            Ok(reply) => {
+            (Ok(reply), None) => {
                 if !self.shards[at].accepts_writes() {
                     // The keys stay latched; the command runs again when the gate opens.
                     self.gated[at].push_back(id);
@@ -412,8 +452,8 @@ impl Owner {
                     (reply, self.shards[at].join(&outcome.effects, origin, self.clock.now_ms()))
                 }
             }
-            Err(Stop::Client(error)) => (Reply::Error(error), 0),
-            Err(stop) => {
+            (Err(Stop::Client(error)), _) => (Reply::Error(error), 0),
+            (Err(stop), _) => {
                 tracing::error!(shard = shard_id.0, ?stop, "a long command failed");
                 (Reply::Error(ClientError::new(format!("ERR reading failed: {stop:?}"))), 0)
             }
@@ -437,8 +477,13 @@ impl Owner {
     /// Ends the turn: every shard's log, then its RocksDB; then what may now leave the core.
     pub fn commit(&mut self) -> Result<(), Fault> {
         let now_ms = self.clock.now_ms();
+        if !self.unread.is_empty() {
+            self.release_readers();
+        }
         self.run_ready();
+        self.larges_moved = false;
         for at in 0..self.shards.len() {
+            self.larges_moved |= self.advance_large(at);
             let was_open = self.shards[at].accepts_writes();
             self.shards[at].commit(&mut self.stats)?;
             if !was_open && self.shards[at].accepts_writes() && self.writers_waiting(at) {
@@ -491,7 +536,10 @@ impl Owner {
 
     /// Nothing waits, runs away, or is on its way: the core may sleep or stop.
     pub fn is_quiet(&self) -> bool {
-        self.tasks.is_empty() && self.jobs.is_empty() && self.held.iter().all(VecDeque::is_empty)
+        self.tasks.is_empty()
+            && self.jobs.is_empty()
+            && self.larges.iter().all(Larges::is_empty)
+            && self.held.iter().all(VecDeque::is_empty)
     }
 }
 

@@ -77,16 +77,25 @@ impl Shard {
         self.fsync
     }
 
-    /// Writes may run: nothing is stalled, no memtable is being switched, and the log has room for a turn
-    /// (its next segment may still be on its way).
+    /// RocksDB takes writes: nothing is stalled and no memtable is being switched.
     pub fn accepts_writes(&self) -> bool {
-        !self.data.is_stalled() && !self.sealing && self.log.has_room()
+        !self.data.is_stalled() && !self.sealing
+    }
+
+    /// New commands may write: the log has room for a turn too. Its next segment may still be on its way.
+    pub fn admits_writes(&self) -> bool {
+        self.accepts_writes() && self.log.has_room()
     }
 
     /// No room on the disk: the log's next segment could not be prepared, or RocksDB cannot write what it
     /// holds. Writes are refused, where a gate would keep them for who knows how long.
     pub fn is_full(&self) -> bool {
         self.data.files_full() || (self.log_full && !self.log.has_room())
+    }
+
+    /// Preparing a segment has failed, and has not succeeded since.
+    pub fn log_full(&self) -> bool {
+        self.log_full
     }
 
     /// What became of preparing a segment.
@@ -216,6 +225,14 @@ impl Shard {
             touches.sort_unstable_by_key(|touch| (touch.table, touch.slot));
             touches.dedup_by_key(|touch| (touch.table, touch.slot));
         }
+        self.number(&mut touches);
+        touches
+    }
+
+    /// Gives each slot its next index; `slots` ascend, each once.
+    pub fn touch_slots(&mut self, slots: &[(TableId, Slot)]) -> Vec<Touch> {
+        let touch = |(table, slot): &(TableId, Slot)| Touch { table: *table, slot: *slot, index: 0, term: 0 };
+        let mut touches: Vec<Touch> = slots.iter().map(touch).collect();
         self.number(&mut touches);
         touches
     }

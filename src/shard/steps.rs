@@ -4,11 +4,12 @@
 //! writing shard, the whole; only when it is there do the others get their parts, from that shard's
 //! core, over one lane, so that parts of one home arrive in the order of its log.
 
+use super::large::{Client, Encoded, Large};
 use super::latch::{Names, Request};
 use super::mesh::{Fetch, Fetched, GatherId, Message, Share, ShardWork, Step, StepDone};
 use super::owner::{Needs, Owner};
 use super::shard::Holder;
-use super::work::{Done, Places};
+use super::work::{Done, Lent, Places, Reading};
 use crate::binlog::{Lsn, Participant, Txn};
 use crate::config::Fsync;
 use crate::error::ClientError;
@@ -30,9 +31,17 @@ pub struct Steps {
     unsettled: Vec<VecDeque<(u64, Whole)>>,
 }
 
-struct Whole {
-    gather: GatherId,
-    parts: Vec<(ShardId, u64, ShardWork)>,
+/// A whole that is logged, on its way to the others.
+pub(super) struct Whole {
+    pub gather: GatherId,
+    pub parts: Vec<(ShardId, u64, PartWork)>,
+    /// The home has its own share in place: the coordinator may be told.
+    pub applied: bool,
+}
+
+pub(super) enum PartWork {
+    Small(ShardWork),
+    Large(Encoded),
 }
 
 impl Steps {
@@ -46,6 +55,10 @@ impl Steps {
 
     pub fn waits(&self, at: usize) -> bool {
         !self.gated[at].is_empty()
+    }
+
+    pub(super) fn wait_for_disk(&mut self, at: usize, lsn: u64, whole: Whole) {
+        self.unsettled[at].push_back((lsn, whole));
     }
 }
 
@@ -65,9 +78,12 @@ impl Owner {
                     self.granted(gather, shard);
                 }
             }
-            Step::Commit { shard, .. } | Step::Part { shard, .. } => {
+            Step::Commit { shard, .. }
+            | Step::CommitLarge { shard, .. }
+            | Step::Part { shard, .. }
+            | Step::PartLarge { shard, .. } => {
                 let at = self.at(shard);
-                if self.steps.waits(at) || !self.takes(at, &step) {
+                if self.steps.waits(at) || !self.may_write(at, &step) {
                     self.steps.gated[at].push_back(step);
                 } else {
                     self.write_step(at, step);
@@ -81,22 +97,26 @@ impl Owner {
         }
     }
 
-    fn done(&mut self, gather: GatherId, done: StepDone) {
+    /// Parts of one home are logged in the order of their numbers. A commit waits for room in the log, and is
+    /// refused where the disk is full; a part of what is committed already waits for as long as it takes.
+    fn may_write(&self, at: usize, step: &Step) -> bool {
+        let shard = &self.shards[at];
+        match step {
+            Step::Commit { .. } => shard.admits_writes() || shard.is_full(),
+            Step::Part { .. } => shard.admits_writes() && !self.larges[at].holds_back_parts(),
+            _ => shard.accepts_writes(),
+        }
+    }
+
+    pub(super) fn done(&mut self, gather: GatherId, done: StepDone) {
         self.outgoing.push((gather.core, Message::StepDone(done)));
     }
 
-    /// A commit is refused where the disk is full; a part of what is committed already waits for room.
-    fn takes(&self, at: usize, step: &Step) -> bool {
-        let shard = &self.shards[at];
-        shard.accepts_writes() || (shard.is_full() && matches!(step, Step::Commit { .. }))
-    }
-
     pub(super) fn steps_gate_opened(&mut self, at: usize) {
-        while let Some(step) = self.steps.gated[at].pop_front() {
-            if !self.takes(at, &step) {
-                self.steps.gated[at].push_front(step);
-                break;
-            }
+        while let Some(step) = self.steps.gated[at].front()
+            && self.may_write(at, step)
+        {
+            let step = self.steps.gated[at].pop_front().expect("it has a front");
             self.write_step(at, step);
         }
     }
@@ -125,6 +145,12 @@ impl Owner {
                 self.upkeep[at].noted_part(now_ms);
                 self.done(gather, StepDone::Committed { gather, shard });
             }
+            Step::CommitLarge { gather, work, parts, .. } => {
+                self.larges[at].push(Large::new(work, Client::Commit { gather, parts }));
+            }
+            Step::PartLarge { gather, home, home_lsn, number, work, .. } => {
+                self.larges[at].push(Large::new(work, Client::Part { gather, home, home_lsn, number }));
+            }
             _ => unreachable!("only commits and parts wait at the gate"),
         }
     }
@@ -134,10 +160,10 @@ impl Owner {
         at: usize,
         gather: GatherId,
         own: ShardWork,
-        parts: Vec<Share>,
+        parts: Vec<Share<ShardWork>>,
     ) {
         let wholes = &mut self.upkeep[at].wholes;
-        let number = |part: &Share| {
+        let number = |part: &Share<ShardWork>| {
             let Share { shard, after, .. } = *part;
             Participant { shard, number: wholes.number(shard), after: Lsn(after) }
         };
@@ -151,26 +177,25 @@ impl Owner {
         }
         self.upkeep[at].wholes.open(lsn, &participants);
         let numbers = participants.iter().map(|part| part.number);
-        let parts = numbers.zip(parts).map(|(number, part)| (part.shard, number, part.work)).collect();
-        let whole = Whole { gather, parts };
-        if self.shards[at].fsync() == Fsync::Always {
-            self.steps.unsettled[at].push_back((lsn, whole));
-        } else {
-            // Leaves the core with everything else, after the log has been written.
-            self.send_parts(at, lsn, whole);
-        }
+        let parts = numbers.zip(parts).map(|(number, part)| (part.shard, number, PartWork::Small(part.work)));
+        self.whole_logged(at, lsn, Whole { gather, parts: parts.collect(), applied: true });
     }
 
-    fn send_parts(&mut self, at: usize, home_lsn: u64, whole: Whole) {
+    pub(super) fn send_parts(&mut self, at: usize, home_lsn: u64, whole: Whole) {
         let (home, gather) = (self.shards[at].id, whole.gather);
         for (shard, number, work) in whole.parts {
             let core = self.owner_of(shard);
-            let step = Step::Part { gather, shard, home, home_lsn, number, work };
+            let step = match work {
+                PartWork::Small(work) => Step::Part { gather, shard, home, home_lsn, number, work },
+                PartWork::Large(work) => Step::PartLarge { gather, shard, home, home_lsn, number, work },
+            };
             self.outgoing.push((core, Message::Step(step)));
         }
-        // The command stands with its whole, so the whole's shard says when the answer may leave.
-        let done = Message::StepDone(StepDone::Committed { gather, shard: home });
-        self.send_released(gather.core, home, home_lsn, done);
+        if whole.applied {
+            // The command stands with its whole, so the whole's shard says when the answer may leave.
+            let done = Message::StepDone(StepDone::Committed { gather, shard: home });
+            self.send_released(gather.core, home, home_lsn, done);
+        }
     }
 
     /// Sends the parts of wholes that a sync has made certain.
@@ -190,6 +215,26 @@ impl Owner {
         let at = self.at(shard);
         let (names, fetch) = &self.steps.acquiring[&(gather, shard)];
         let fetch = *fetch;
+        if fetch == Fetch::Reader {
+            let slots = &self.shards[at].data.slots;
+            let places = match names {
+                Names::Keys(keys) => {
+                    let slot_of = |name| self.setting.hash.slot_of(name);
+                    let placed: Vec<_> = keys.iter().map(|(table, name)| (*table, slot_of(name))).collect();
+                    Places::of(slots, placed.into_iter())
+                }
+                Names::Set(set) => Places::of_table(slots, set.table()),
+                Names::Table(_) | Names::Shard => unreachable!("whole tables are not read"),
+            };
+            let (reader, reading) = (self.shards[at].data.store.reader(), Reading::begin(&self.reading));
+            let lent = Some(Lent { shard, reader, places, reading });
+            // By way of the pool only because that waits until RocksDB has what the turn has written.
+            let job = move || {
+                Done::Fetched { gather, shard, result: Ok(Fetched { lent, ..Fetched::default() }) }
+            };
+            self.jobs.push_back((Needs::Shard(at), Box::new(job)));
+            return;
+        }
         let keys = match names {
             Names::Keys(keys) if fetch != Fetch::Nothing => keys.clone(),
             _ => return self.fetched(gather, shard, Ok(Fetched::default())),

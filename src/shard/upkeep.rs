@@ -13,8 +13,10 @@ use crate::limits;
 use crate::slot::ShardId;
 use crate::store::effects::Origin;
 use crate::store::tx::{Change, Effect};
-use crate::store::{Erased, Incarnation, Reader, Sealed, Step as ScanStep, StoreError};
+use crate::store::{Erased, Incarnation, Pin, Reader, Sealed, Step as ScanStep, StoreError};
 use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 /// A background fdatasync starts when the oldest unsynced byte is this old: often, so that it never
 /// finds much and the log's writes do not wait behind it.
@@ -87,6 +89,8 @@ pub struct Upkeep {
     next_pressure_ms: u64,
     next_expire_ms: u64,
     next_reserve_ms: u64,
+    /// Elements up to these positions may be in files before the rows that name them.
+    pins: VecDeque<(u64, Pin)>,
 }
 
 impl Upkeep {
@@ -112,6 +116,7 @@ impl Upkeep {
             next_pressure_ms: now_ms,
             next_expire_ms: now_ms,
             next_reserve_ms: now_ms,
+            pins: VecDeque::new(),
         }
     }
 
@@ -122,6 +127,11 @@ impl Upkeep {
     /// A part of another shard's whole was appended here.
     pub fn noted_part(&mut self, now_ms: u64) {
         self.parts_since_ms.get_or_insert(now_ms);
+    }
+
+    /// Compaction forgets no element until the record that stands here is in files with its rows.
+    pub fn keep_elements(&mut self, lsn: u64, pin: Pin) {
+        self.pins.push_back((lsn, pin));
     }
 
     /// The position up to which RocksDB's files hold everything.
@@ -284,7 +294,8 @@ impl Owner {
                         upkeep.next_reserve_ms = self.clock.now_ms() + RESERVE_AGAIN_MS;
                     }
                 }
-                if shard.accepts_writes() || shard.is_full() {
+                let open = shard.accepts_writes() || shard.is_full();
+                if open && self.writers_waiting(at) {
                     self.gate_opened(at);
                 }
             }
@@ -334,6 +345,9 @@ impl Owner {
         assert!(persisted <= shard.settled.upto(), "RocksDB never holds what the log may lose");
         let upkeep = &mut self.upkeep[at];
         upkeep.persisted = persisted;
+        while upkeep.pins.front().is_some_and(|(lsn, _)| *lsn <= persisted) {
+            upkeep.pins.pop_front();
+        }
         upkeep.seal = Seal::Idle;
         upkeep.erasable.append(&mut upkeep.sealed_garbage);
         let keep_from = upkeep.sealed_floor.unwrap_or(u64::MAX).min(persisted + 1);
@@ -361,7 +375,7 @@ impl Owner {
 
     fn erase(&mut self, at: usize) {
         let upkeep = &mut self.upkeep[at];
-        if upkeep.erasing || upkeep.erasable.is_empty() || self.away_running > 0 {
+        if upkeep.erasing || upkeep.erasable.is_empty() || self.away_running > 0 || self.reading.load(Ordering::Acquire) > 0 {
             return;
         }
         upkeep.erasing = true;
@@ -392,7 +406,7 @@ impl Owner {
         let hash = self.setting.hash;
         for key in due {
             let shard = &mut self.shards[at];
-            if !shard.accepts_writes() || shard.is_full() {
+            if !shard.accepts_writes() || !shard.log.has_room() {
                 return;
             }
             let slot = hash.slot_of(&key.name);

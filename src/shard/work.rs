@@ -2,6 +2,7 @@
 //!
 //! A job owns what it needs: readers, copies of incarnations, the command's bytes. It never writes.
 
+use super::large::Encoded;
 use super::mesh::{Call, Fetched, GatherId, Message, OwnedCall};
 use super::shard::Shard;
 use super::slots::{NONE, SlotTable};
@@ -14,6 +15,8 @@ use crate::store::{Cached, Incarnation, Reader, StoreError, View};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub type Job = Box<dyn FnOnce() -> Done + Send>;
 
@@ -34,6 +37,32 @@ pub struct Outcome {
     pub call: OwnedCall,
     pub reply: Result<Reply, Stop>,
     pub effects: SmallVec<[Effect; 1]>,
+    /// Instead of effects, if they are more than a turn may commit.
+    pub large: Option<Encoded>,
+}
+
+/// Counts those who read a core's shards elsewhere: incarnations they may read are not erased.
+pub struct Reading(Arc<AtomicUsize>);
+
+impl Reading {
+    pub fn begin(count: &Arc<AtomicUsize>) -> Reading {
+        count.fetch_add(1, Ordering::AcqRel);
+        Reading(count.clone())
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A shard lent to a command that reads it on the pool, its keys latched.
+pub struct Lent {
+    pub shard: ShardId,
+    pub reader: Reader,
+    pub places: Places,
+    pub reading: Reading,
 }
 
 /// Where slots' data is, and which index their next record has: a copy for a job.
@@ -81,17 +110,20 @@ pub struct Away {
     scope: Scope,
     reader: Reader,
     places: Places,
+    /// Set once the snapshot is taken: a command that only reads needs its latches no longer.
+    taken: Arc<AtomicBool>,
 }
 
 impl Away {
-    pub fn new(shard: &Shard, call: OwnedCall, scope: Scope) -> Away {
+    pub fn new(shard: &Shard, call: OwnedCall, scope: Scope, taken: Arc<AtomicBool>) -> Away {
         let places = places_of(shard, &call.call(), scope);
-        Away { reader: shard.data.store.reader(), places, call, scope }
+        Away { reader: shard.data.store.reader(), places, call, scope, taken }
     }
 
     pub fn run(self) -> Outcome {
-        let Away { call, scope, reader, places } = self;
+        let Away { call, scope, reader, places, taken } = self;
         let (reply, effects) = reader.with_snapshot(|view| {
+            taken.store(true, Ordering::Release);
             let mut source = SnapshotSource { view, places: &places };
             let mut tx = Tx::new(scope, &mut source);
             let borrowed = call.call();
@@ -99,7 +131,11 @@ impl Away {
             let effects = if reply.is_ok() { tx.into_effects() } else { SmallVec::new() };
             (reply, effects)
         });
-        Outcome { call, reply, effects }
+        if !super::large::is_large(&effects) {
+            return Outcome { call, reply, effects, large: None };
+        }
+        let large = Encoded::new(call.command.origin(), &effects, &[]);
+        Outcome { call, reply, effects: SmallVec::new(), large: Some(large) }
     }
 }
 
@@ -116,9 +152,10 @@ fn places_of(shard: &Shard, call: &Call<'_>, scope: Scope) -> Places {
     Places::of(&shard.data.slots, keys.into_iter())
 }
 
-struct SnapshotSource<'v, 'd> {
-    view: &'v View<'d>,
-    places: &'v Places,
+/// A shard as of one moment.
+pub struct SnapshotSource<'v, 'd> {
+    pub view: &'v View<'d>,
+    pub places: &'v Places,
 }
 
 fn read<T>(found: Result<Cached<T>, StoreError>) -> Result<Option<T>, Stop> {

@@ -166,6 +166,7 @@ pub fn show(reply: &Reply) -> String {
         Reply::Double(number) => number.to_string(),
         Reply::Bool(value) => value.to_string(),
         Reply::Verbatim(bytes) => format!("txt:{}", text(bytes)),
+        Reply::Ready(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Reply::Silent => "silent".into(),
     }
 }
