@@ -515,7 +515,8 @@ impl Generator {
             // No lifetimes and no LCS options by accident: plain words only.
             args.push(self.word(&["a", "b", "1", "-1", "x", "c", "7", "key:1", "zz"]));
         }
-        if args[0] == b"SELECT" || args[0].starts_with(b"EXPIRE") || args[0].starts_with(b"PEXPIRE") {
+        let takes_a_life = [b"EXPIRE".as_slice(), b"PEXPIRE", b"SETEX", b"PSETEX"];
+        if args[0] == b"SELECT" || takes_a_life.iter().any(|name| args[0].starts_with(name)) {
             args.truncate(self.rng.random_range(1..=2));
         }
         args
