@@ -148,7 +148,9 @@ impl Config {
 
     fn check(&self) -> Result<(), String> {
         if self.instance_mode == InstanceMode::Sharding {
-            return Err("instance_mode = \"sharding\" is not supported in this version: use \"classic\"".to_owned());
+            return Err(
+                "instance_mode = \"sharding\" is not supported in this version: use \"classic\"".to_owned()
+            );
         }
         let pinned = self.pin_cpus.0.len();
         if pinned != 0 && usize::from(self.cores) > pinned {

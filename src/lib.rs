@@ -2,19 +2,19 @@
 //!
 //! The rooms in order: one uses what stands above it, never below.
 
-pub mod slot;
-pub mod limits;
+pub mod binlog;
 pub mod clock;
-pub mod error;
-pub mod resp;
+pub mod command;
 pub mod config;
+pub mod conn;
+pub mod error;
+pub mod front;
+pub mod limits;
 pub mod metrics;
+pub mod resp;
+pub mod runtime;
+pub mod server;
+pub mod shard;
+pub mod slot;
 pub mod store;
 pub mod types;
-pub mod command;
-pub mod runtime;
-pub mod binlog;
-pub mod shard;
-pub mod front;
-pub mod conn;
-pub mod server;

@@ -47,10 +47,31 @@ impl CoreStats {
             ($($field:ident),*) => { $(self.$field += other.$field;)* };
         }
         sum!(
-            connections_now, connections_received, connections_rejected, connections_moved, commands, hops, input_bytes,
-            output_bytes, keyspace_hits, keyspace_misses, expired_keys, error_replies, turns, cold_reads,
-            long_commands, log_bytes, log_writes, log_syncs, frames, memtable_switches, memtable_bytes,
-            hot_cache_bytes, query_buffer_bytes, output_buffer_bytes, ops_per_second
+            connections_now,
+            connections_received,
+            connections_rejected,
+            connections_moved,
+            commands,
+            hops,
+            input_bytes,
+            output_bytes,
+            keyspace_hits,
+            keyspace_misses,
+            expired_keys,
+            error_replies,
+            turns,
+            cold_reads,
+            long_commands,
+            log_bytes,
+            log_writes,
+            log_syncs,
+            frames,
+            memtable_switches,
+            memtable_bytes,
+            hot_cache_bytes,
+            query_buffer_bytes,
+            output_buffer_bytes,
+            ops_per_second
         );
         self.turn_max_us = self.turn_max_us.max(other.turn_max_us);
         self.log_write_max_us = self.log_write_max_us.max(other.log_write_max_us);

@@ -44,9 +44,7 @@ impl SlotHash {
 
     pub fn slot_of(self, key: &[u8]) -> Slot {
         match self {
-            SlotHash::Crc32 { slots } => {
-                Slot((crc32fast::hash(codis_tag(key)) % u32::from(slots)) as u16)
-            }
+            SlotHash::Crc32 { slots } => Slot((crc32fast::hash(codis_tag(key)) % u32::from(slots)) as u16),
             SlotHash::Crc16 => Slot(CRC16.checksum(cluster_tag(key)) % CLUSTER_SLOTS),
         }
     }

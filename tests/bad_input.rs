@@ -421,7 +421,17 @@ fn refused_on(port: u16, before: &[&str]) -> String {
     let dir = tempfile::tempdir().expect("the temporary directory is writable");
     let mut command = Command::new("timeout");
     command.arg("30").args(before).arg(haypile_binary());
-    command.args(["server", "--shards", "1", "--cores", "1", "--memory-budget", "64MiB", "--port", &port.to_string()]);
+    command.args([
+        "server",
+        "--shards",
+        "1",
+        "--cores",
+        "1",
+        "--memory-budget",
+        "64MiB",
+        "--port",
+        &port.to_string(),
+    ]);
     let Output { status, stdout, stderr } =
         command.arg("--data-dir").arg(dir.path()).output().expect("timeout (coreutils) is installed");
     let said = String::from_utf8_lossy(&stderr).into_owned() + &String::from_utf8_lossy(&stdout);

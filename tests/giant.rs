@@ -48,7 +48,11 @@ fn turn_of(client: &mut Client, command: &[Vec<u8>], check: impl Fn(&Value)) -> 
     let took = began.elapsed();
     check(&reply);
     let turn_us = longest_turn_us(client);
-    println!("{} of {} arguments: {took:?}, longest turn {turn_us} us", String::from_utf8_lossy(&command[0]), command.len());
+    println!(
+        "{} of {} arguments: {took:?}, longest turn {turn_us} us",
+        String::from_utf8_lossy(&command[0]),
+        command.len()
+    );
     turn_us
 }
 
@@ -56,10 +60,12 @@ fn turn_of(client: &mut Client, command: &[Vec<u8>], check: impl Fn(&Value)) -> 
 #[track_caller]
 fn holds_no_core(mut run: impl FnMut() -> u64) {
     const TRIES: usize = 3;
-    let turns: Vec<u64> = (0..TRIES).map_while({
-        let mut over = true;
-        move |_| over.then(&mut run).inspect(|turn_us| over = *turn_us >= TURN_MAX_US)
-    }).collect();
+    let turns: Vec<u64> = (0..TRIES)
+        .map_while({
+            let mut over = true;
+            move |_| over.then(&mut run).inspect(|turn_us| over = *turn_us >= TURN_MAX_US)
+        })
+        .collect();
     let best = turns.iter().min().expect("tried at least once");
     assert!(*best < TURN_MAX_US, "a turn of {best} us in the best of {turns:?}");
 }
@@ -100,7 +106,8 @@ fn long_values_hold_no_core_and_survive() {
     for shards in [1, 2] {
         let mut server = Server::start(Options::shards(shards).memory_budget("768MiB"));
         let mut one = client(&server);
-        let value: Vec<u8> = (0..90u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let value: Vec<u8> =
+            (0..90u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let holds = |reply: &Value| assert!(reply.bytes() == Some(&value[..]), "the value as it was set");
         let ok = |reply: &Value| assert_eq!(*reply, Value::ok());
         holds_no_core(|| turn_of(&mut one, &args!["SET", "long", value], ok));
@@ -117,7 +124,10 @@ fn long_values_hold_no_core_and_survive() {
         let mut one = client(&server);
         holds(&one.must(&args!["GET", "c"]));
         holds(&one.must(&args!["GETDEL", "e"]));
-        assert_eq!(one.must(&args!["GETRANGE", "d", "-6", "-1"]).bytes().map(|end| &end[2..]), Some(&b"tail"[..]));
+        assert_eq!(
+            one.must(&args!["GETRANGE", "d", "-6", "-1"]).bytes().map(|end| &end[2..]),
+            Some(&b"tail"[..])
+        );
         assert_eq!(one.ask("EXISTS long a b c d e"), Value::Int(2));
     }
 }
@@ -128,7 +138,11 @@ const ATOMIC_KEYS: usize = 6_000;
 fn generation(values: &Value) -> Option<u64> {
     let items = values.items();
     assert!(!items.is_empty(), "an array of values");
-    assert!(items.iter().all(|value| *value == items[0]), "half a command is seen: {:?} and others", items[0]);
+    assert!(
+        items.iter().all(|value| *value == items[0]),
+        "half a command is seen: {:?} and others",
+        items[0]
+    );
     items[0].bytes().map(|bytes| String::from_utf8_lossy(bytes).parse().expect("a number was set"))
 }
 
@@ -170,7 +184,8 @@ fn giant_writes_are_whole_for_every_reader_and_after_every_crash() {
         let (begun, done) = (AtomicU64::new(0), AtomicU64::new(0));
         for round in 0..3 {
             let stopped = AtomicBool::new(false);
-            let few: Vec<_> = std::iter::once(b"MGET".to_vec()).chain([1, 2_000, 4_000, 5_999].map(key)).collect();
+            let few: Vec<_> =
+                std::iter::once(b"MGET".to_vec()).chain([1, 2_000, 4_000, 5_999].map(key)).collect();
             let all = with_keys("MGET", ATOMIC_KEYS);
             thread::scope(|scope| {
                 let (server, begun, done, stopped) = (&server, &begun, &done, &stopped);

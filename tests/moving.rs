@@ -29,7 +29,10 @@ fn text(value: &Value) -> String {
 fn identity(client: &mut Client) -> Vec<String> {
     let line = text(&client.ask("CLIENT INFO"));
     let kept = ["id=", "addr=", "laddr=", "fd=", "name=", "flags=", "db=", "resp=", "lib-name="];
-    line.split_whitespace().filter(|field| kept.iter().any(|name| field.starts_with(name))).map(str::to_owned).collect()
+    line.split_whitespace()
+        .filter(|field| kept.iter().any(|name| field.starts_with(name)))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]

@@ -336,8 +336,9 @@ mod tests {
     }
 
     fn txn() -> impl Strategy<Value = Option<Txn>> {
-        let participant = (any::<u16>(), any::<u64>(), any::<u64>())
-            .prop_map(|(shard, number, after)| Participant { shard: ShardId(shard), number, after: Lsn(after) });
+        let participant = (any::<u16>(), any::<u64>(), any::<u64>()).prop_map(|(shard, number, after)| {
+            Participant { shard: ShardId(shard), number, after: Lsn(after) }
+        });
         prop_oneof![
             Just(None),
             prop::collection::vec(participant, 0..5)

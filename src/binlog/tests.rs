@@ -657,7 +657,8 @@ fn fixture_body(n: u32) -> Vec<u8> {
 fn write_fixture() {
     let options = LogOptions { dir: fixture(), ..options() };
     let mut writer = open(Arc::new(RealDisk), options, Lsn(0), None, &mut |_| Ok(())).expect("empty").writer;
-    let whole = Txn::Whole { participants: vec![Participant { shard: ShardId(2), number: 5, after: Lsn(3) }] };
+    let whole =
+        Txn::Whole { participants: vec![Participant { shard: ShardId(2), number: 5, after: Lsn(3) }] };
     for n in 0..60 {
         let touches = [touch(n as u16 % 7, u64::from(n))];
         let meta = FrameMeta { touches: &touches, txn: (n % 10 == 0).then_some(&whole) };

@@ -56,7 +56,11 @@ pub type KeyArgs = SmallVec<[KeyArg; 2]>;
 pub enum Keys {
     None,
     /// Redis's triple; a negative `last` counts from the end.
-    Span { first: usize, last: i32, step: usize },
+    Span {
+        first: usize,
+        last: i32,
+        step: usize,
+    },
     /// For commands that name a second table, or whose keys stand elsewhere.
     Find(fn(&Args<'_>) -> Result<KeyArgs, ClientError>),
 }
@@ -67,7 +71,8 @@ impl Keys {
         match *self {
             Keys::None => Ok(KeyArgs::new()),
             Keys::Span { first, last, step } => {
-                let last = if last < 0 { (args.len() as i64 + i64::from(last)) as usize } else { last as usize };
+                let last =
+                    if last < 0 { (args.len() as i64 + i64::from(last)) as usize } else { last as usize };
                 Ok((first..=last).step_by(step).map(|arg| KeyArg { arg, table: None }).collect())
             }
             Keys::Find(find) => find(args),
@@ -114,7 +119,9 @@ impl Spec {
 
 /// Every command on keys.
 pub fn all() -> impl Iterator<Item = &'static KeyCommand> {
-    [string::COMMANDS, lcs::COMMANDS, keyspace::COMMANDS, expire::COMMANDS, object::COMMANDS].into_iter().flatten()
+    [string::COMMANDS, lcs::COMMANDS, keyspace::COMMANDS, expire::COMMANDS, object::COMMANDS]
+        .into_iter()
+        .flatten()
 }
 
 /// Runs a command on the data of its keys.

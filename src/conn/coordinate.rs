@@ -1,16 +1,18 @@
 //! Commands that several shards or cores take part in, as their connection's core sees them.
 
-use super::serve::{Core, Pause};
 use super::pending::Manner;
+use super::serve::{Core, Pause};
 use crate::command::KeyArgs;
+use crate::error::ClientError;
 use crate::front::admin::client_line as client;
 use crate::front::gather::{Gather, Next, Surroundings};
 use crate::front::giant;
-use crate::error::ClientError;
 use crate::front::{self, Ctx, Fold, Later, Then};
 use crate::resp::encode::Protocol;
 use crate::resp::reply::Reply;
-use crate::shard::mesh::{Answer, Ask, Computed, GatherId, Message, OwnedCall, Planned, Step, StepDone, Tell};
+use crate::shard::mesh::{
+    Answer, Ask, Computed, GatherId, Message, OwnedCall, Planned, Step, StepDone, Tell,
+};
 use crate::shard::work::Done;
 use crate::slot::{CoreId, ShardId, TableId};
 use rustc_hash::FxHashMap;
@@ -205,8 +207,9 @@ impl Core {
             unreachable!("a coordinator outlives its steps");
         };
         let mut steps = Vec::new();
-        let next =
-            advance(&mut gathering.gather, &self.surroundings(), &mut |shard, step| steps.push((shard, step)));
+        let next = advance(&mut gathering.gather, &self.surroundings(), &mut |shard, step| {
+            steps.push((shard, step))
+        });
         for (shard, step) in steps {
             self.send_step(shard, step);
         }
@@ -267,11 +270,14 @@ impl Core {
         let Asked { tells, end, .. } = self.coordination.asked.remove(&ticket).expect("found a line above");
         let tells = tells.into_iter().flatten().collect();
         let now_ms = self.owner.clock.now_ms();
-        let (owed, answer): (Owed, Box<dyn FnOnce(&mut Ctx<'_>) -> Result<front::Answer, ClientError>>) = match end {
-            End::Later(later) => return later(&mut self.node, now_ms, tells),
-            End::Fold(owed, fold) => (owed, Box::new(move |ctx| Ok(front::Answer::Reply(fold(ctx, tells))))),
-            End::Then(owed, then) => (owed, Box::new(move |ctx| then(ctx, tells))),
-        };
+        let (owed, answer): (Owed, Box<dyn FnOnce(&mut Ctx<'_>) -> Result<front::Answer, ClientError>>) =
+            match end {
+                End::Later(later) => return later(&mut self.node, now_ms, tells),
+                End::Fold(owed, fold) => {
+                    (owed, Box::new(move |ctx| Ok(front::Answer::Reply(fold(ctx, tells)))))
+                }
+                End::Then(owed, then) => (owed, Box::new(move |ctx| then(ctx, tells))),
+            };
         let Some(place) = self.place_of(owed.conn) else { return };
         let session = &mut self.connections[place].session;
         let answer = answer(&mut Ctx { session, node: &mut self.node, now_ms });
@@ -297,7 +303,8 @@ impl Core {
         let tell = match ask {
             Ask::ClientList(filter) => {
                 let lines = self.connections.iter().map(|(_, connection)| connection);
-                let lines = lines.filter(|connection| client::filter_matches(&filter, &connection.session, now_ms));
+                let lines =
+                    lines.filter(|connection| client::filter_matches(&filter, &connection.session, now_ms));
                 Tell::Clients(lines.map(|connection| connection.line(now_ms)).collect())
             }
             Ask::ClientKill(filter) => {
@@ -350,7 +357,10 @@ impl Core {
         let mut stats = self.owner.stats.clone();
         let buffers = |connection: &super::connection::Connection| {
             // Room set aside takes no memory before it is used.
-            (connection.input.capacity().min(connection.input.len() + (1 << 20)) as u64, connection.pending.out.len() as u64)
+            (
+                connection.input.capacity().min(connection.input.len() + (1 << 20)) as u64,
+                connection.pending.out.len() as u64,
+            )
         };
         for (input, output) in self.connections.iter().map(|(_, connection)| buffers(connection)) {
             stats.query_buffer_bytes += input;
@@ -375,4 +385,3 @@ impl super::connection::Connection {
         client::client_line(&self.session, &extras, now_ms)
     }
 }
-

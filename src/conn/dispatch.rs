@@ -78,7 +78,10 @@ impl Core {
             return;
         }
         if connection.input.len() + bytes.len() > config_max {
-            tracing::warn!(client = connection.session.addr, "query buffer over its limit: connection closed");
+            tracing::warn!(
+                client = connection.session.addr,
+                "query buffer over its limit: connection closed"
+            );
             connection.closing = true;
             return;
         }
@@ -188,11 +191,16 @@ impl Core {
     fn admit_giant(&mut self, place: usize, args: &Args<'_>) -> Result<Option<&'static KeyCommand>, Flow> {
         let connection = &self.connections[place];
         let password_set = self.node.config.requirepass.is_set();
-        let Ok(Run::Keys(command)) = gate::admit(&self.commands, &connection.session, password_set, args) else {
+        let Ok(Run::Keys(command)) = gate::admit(&self.commands, &connection.session, password_set, args)
+        else {
             return Ok(None);
         };
         let paused = self.pause.is_some_and(|pause| !pause.writes_only || command.spec.has(flag::WRITE));
-        if connection.barrier || !connection.pending.is_empty() || !connection.pending.out.is_empty() || paused {
+        if connection.barrier
+            || !connection.pending.is_empty()
+            || !connection.pending.out.is_empty()
+            || paused
+        {
             return Err(Flow::Blocked);
         }
         if self.coordination.giants() >= limits::GIANTS_PER_CORE_MAX {
@@ -282,7 +290,9 @@ impl Core {
                 connection.pending.reply(manner, Reply::Error(error), None);
                 Flow::Next
             }
-            Ok(Route::One(shard)) => self.one_shard(place, line, &Call { command, table, shard, args: *args }),
+            Ok(Route::One(shard)) => {
+                self.one_shard(place, line, &Call { command, table, shard, args: *args })
+            }
             Ok(Route::Several(keys)) => {
                 if !connection.pending.is_empty() {
                     return Flow::Blocked;
@@ -371,6 +381,9 @@ impl Core {
 
     fn limits_for(&self, place: usize) -> ParseLimits {
         let unauthenticated = !self.connections[place].session.authenticated;
-        ParseLimits { unauthenticated: unauthenticated && self.node.config.requirepass.is_set(), ..self.limits }
+        ParseLimits {
+            unauthenticated: unauthenticated && self.node.config.requirepass.is_set(),
+            ..self.limits
+        }
     }
 }

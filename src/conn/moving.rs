@@ -58,7 +58,9 @@ impl Lean {
         if self.seen < WINDOW_COMMANDS << self.moves {
             return None;
         }
-        let settled = self.core.filter(|_| u64::from(self.toward) * 100 >= u64::from(self.seen) * u64::from(TOWARD_PERCENT));
+        let settled = self
+            .core
+            .filter(|_| u64::from(self.toward) * 100 >= u64::from(self.seen) * u64::from(TOWARD_PERCENT));
         (self.seen, self.toward) = (0, 0);
         settled
     }
@@ -183,7 +185,11 @@ mod tests {
         for _ in 0..100 {
             lean.moved();
         }
-        assert_eq!(verdicts(&mut lean, std::iter::repeat_n(A, 1 << 20)), [CoreId(1)], "but there is an end to it");
+        assert_eq!(
+            verdicts(&mut lean, std::iter::repeat_n(A, 1 << 20)),
+            [CoreId(1)],
+            "but there is an end to it"
+        );
     }
 
     #[test]

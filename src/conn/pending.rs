@@ -245,7 +245,9 @@ fn about_bytes(reply: &Reply) -> usize {
     HEAD_BYTES
         + match reply {
             Reply::Bulk(text) | Reply::Verbatim(text) => text.len(),
-            Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => items.iter().map(about_bytes).sum(),
+            Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
+                items.iter().map(about_bytes).sum()
+            }
             Reply::Map(pairs) => pairs.iter().map(|(key, value)| about_bytes(key) + about_bytes(value)).sum(),
             _ => 0,
         }

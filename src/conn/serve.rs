@@ -309,7 +309,10 @@ impl Serving {
             let owner = &core.owner;
             let now_ms = owner.clock.now_ms();
             if connection.over_output_limit(&core.node.config.client_output_buffer_limit.normal, now_ms) {
-                tracing::warn!(client = connection.session.addr, "output buffer over its limit: connection closed");
+                tracing::warn!(
+                    client = connection.session.addr,
+                    "output buffer over its limit: connection closed"
+                );
                 ended.push(place);
                 continue;
             }
@@ -324,7 +327,8 @@ impl Serving {
             if !bytes.is_empty() {
                 core.owner.stats.output_bytes += bytes.len() as u64;
                 ring.send(connection.socket, bytes)?;
-            } else if connection.closing && connection.pending.is_empty() && connection.pending.out.is_empty() {
+            } else if connection.closing && connection.pending.is_empty() && connection.pending.out.is_empty()
+            {
                 ended.push(place);
             }
         }
@@ -375,8 +379,13 @@ impl Serving {
             connection.pending.is_empty()
                 && now_ms.saturating_sub(connection.session.last_command_ms) > timeout_s * 1000
         };
-        let places: Vec<_> =
-            self.core.connections.iter().filter(|(_, connection)| idle(connection)).map(|(place, _)| place).collect();
+        let places: Vec<_> = self
+            .core
+            .connections
+            .iter()
+            .filter(|(_, connection)| idle(connection))
+            .map(|(place, _)| place)
+            .collect();
         for place in places {
             self.core.connections[place].closing = true;
             self.core.list(place);
@@ -465,7 +474,10 @@ impl Core {
     }
 
     fn has_work(&self) -> bool {
-        !self.inbox.is_empty() || !self.runnable.is_empty() || !self.starved.is_empty() || !self.sendable.is_empty()
+        !self.inbox.is_empty()
+            || !self.runnable.is_empty()
+            || !self.starved.is_empty()
+            || !self.sendable.is_empty()
     }
 
     /// Something goes on at a tick, if nothing else happens before.
@@ -535,4 +547,3 @@ impl Core {
         self.owner.stats.turn_max_us = self.owner.stats.turn_max_us.max(micros);
     }
 }
-

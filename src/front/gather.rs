@@ -47,12 +47,21 @@ pub enum Next {
 #[derive(Clone, Debug)]
 enum Phase {
     /// All shards were asked at once.
-    Trying { outstanding: usize, busy: bool },
+    Trying {
+        outstanding: usize,
+        busy: bool,
+    },
     /// Latches are taken in order; this many are held.
-    Ordered { held: usize },
+    Ordered {
+        held: usize,
+    },
     /// On the pool. Once all is `taken` that a later write could change, readers need no latches.
-    Computing { taken: Arc<AtomicBool> },
-    Committing { outstanding: usize },
+    Computing {
+        taken: Arc<AtomicBool>,
+    },
+    Committing {
+        outstanding: usize,
+    },
 }
 
 struct Share {
@@ -133,7 +142,8 @@ impl Gather {
         fetch: Fetch,
         plan: Plan,
     ) -> Gather {
-        let shares: Vec<_> = shares.map(|(shard, names)| Share { shard, names, held: false, after: 0 }).collect();
+        let shares: Vec<_> =
+            shares.map(|(shard, names)| Share { shard, names, held: false, after: 0 }).collect();
         let phase = Phase::Trying { outstanding: shares.len(), busy: false };
         let (fetched, reply, protocol) = (Vec::new(), None, Protocol::default());
         Gather { id, plan, shares, exclusive, fetch, phase, fetched, reply, protocol }
@@ -253,9 +263,8 @@ impl Gather {
         self.reply = Some(computed.reply);
         let mut works = computed.works.into_iter();
         let Some((home, work)) = works.next() else { return self.end(send) };
-        let parts: Vec<_> = works
-            .map(|(shard, work)| mesh::Share { shard, work, after: self.share(shard).after })
-            .collect();
+        let parts: Vec<_> =
+            works.map(|(shard, work)| mesh::Share { shard, work, after: self.share(shard).after }).collect();
         self.phase = Phase::Committing { outstanding: 1 + parts.len() };
         send(home, Step::CommitLarge { gather: self.id, shard: home, work, parts });
         Next::Wait
@@ -298,8 +307,12 @@ impl Gather {
 
     fn table_works(&self, change: WholeTables, around: &Surroundings<'_>) -> BTreeMap<ShardId, ShardWork> {
         let work = |shard| {
-            let slots: Vec<_> =
-                around.map.slots_of(shard).map(|(first, last)| SlotRange { first, last }).into_iter().collect();
+            let slots: Vec<_> = around
+                .map
+                .slots_of(shard)
+                .map(|(first, last)| SlotRange { first, last })
+                .into_iter()
+                .collect();
             let flush = |table| Operation::SlotWide(SlotWide::Flush { table, slots: slots.clone() });
             let operations = match change {
                 WholeTables::Flush { table: Some(table) } => vec![flush(table)],
@@ -326,7 +339,11 @@ pub(super) fn run(call: &OwnedCall, source: &mut dyn Source, scope: Scope) -> (R
         Ok(reply) => (reply, tx.into_effects()),
         Err(Stop::Client(error)) => (Reply::Error(error), SmallVec::new()),
         Err(stop) => {
-            tracing::error!(command = borrowed.command.spec.name, ?stop, "a command on several shards failed");
+            tracing::error!(
+                command = borrowed.command.spec.name,
+                ?stop,
+                "a command on several shards failed"
+            );
             (Reply::Error(ClientError::new(format!("ERR internal error: {stop:?}"))), SmallVec::new())
         }
     }
@@ -361,7 +378,8 @@ impl FetchedSource {
         let elements = fetched.elements.into_iter();
         self.elements
             .extend(elements.map(|(table, name, version, sub, value)| ((table, name, version, sub), value)));
-        self.next_index.extend(fetched.next_index.into_iter().map(|(table, slot, next)| ((table, slot), next)));
+        self.next_index
+            .extend(fetched.next_index.into_iter().map(|(table, slot, next)| ((table, slot), next)));
     }
 }
 

@@ -51,7 +51,8 @@ pub fn plan(call: OwnedCall, map: &SlotMap, hash: SlotHash) -> Result<Planned, C
 fn names(call: &OwnedCall, keys: &[KeyArg]) -> Names {
     if keys.len() <= KEYS_ONE_BY_ONE_MAX {
         let args = call.call().args;
-        let name = |key: &KeyArg| (key.table.unwrap_or(call.table), Bytes::copy_from_slice(args.get(key.arg)));
+        let name =
+            |key: &KeyArg| (key.table.unwrap_or(call.table), Bytes::copy_from_slice(args.get(key.arg)));
         return Names::Keys(keys.iter().map(name).collect());
     }
     assert!(keys.iter().all(|key| key.table.is_none()), "a command with many keys has them in one table");
@@ -81,7 +82,10 @@ impl Compute {
         } else {
             over_snapshots(&lent, &[], &mut |views| {
                 taken.store(true, Ordering::Release);
-                let sources = views.iter().zip(&lent).map(|(view, lent)| (lent, SnapshotSource { view, places: &lent.places }));
+                let sources = views
+                    .iter()
+                    .zip(&lent)
+                    .map(|(view, lent)| (lent, SnapshotSource { view, places: &lent.places }));
                 let mut by_shard: Vec<Option<SnapshotSource<'_, '_>>> = map.shards().map(|_| None).collect();
                 sources.for_each(|(lent, source)| by_shard[usize::from(lent.shard.0)] = Some(source));
                 run(&call, &mut ShardsSource { map: &map, by_shard }, scope)

@@ -62,7 +62,9 @@ pub enum Answer {
     /// A change to whole tables, atomic over all shards; answered +OK.
     WholeTables(WholeTables),
     /// Stop the server; no reply unless it cannot.
-    Shutdown { hurry: bool },
+    Shutdown {
+        hurry: bool,
+    },
 }
 
 impl From<Reply> for Answer {
@@ -75,8 +77,13 @@ impl From<Reply> for Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WholeTables {
     /// `None`: all tables.
-    Flush { table: Option<TableId> },
-    Swap { a: TableId, b: TableId },
+    Flush {
+        table: Option<TableId>,
+    },
+    Swap {
+        a: TableId,
+        b: TableId,
+    },
 }
 
 pub type FrontHandler = fn(&mut Ctx<'_>, &Args<'_>) -> Result<Answer, ClientError>;

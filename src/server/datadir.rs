@@ -62,7 +62,10 @@ impl DataDir {
             .open(path.join("lock"))
             .map_err(|error| fault("opening the lock file", &error))?;
         lock.try_lock().map_err(|_| {
-            fault("starting", &"another server uses this data directory; stop it or choose another --data-dir")
+            fault(
+                "starting",
+                &"another server uses this data directory; stop it or choose another --data-dir",
+            )
         })?;
         let file = path.join("haypile.id");
         let identity = match fs::read_to_string(&file) {
@@ -189,7 +192,9 @@ mod tests {
         let again = DataDir::open(dir.path(), Wanted { shards_if_new: 8, ..WANTED }).unwrap();
         assert_eq!(again.identity, identity);
         drop(again);
-        assert!(refused(dir.path(), Wanted { shards: Some(3), ..WANTED }).contains("made with 2 shards, not 3"));
+        assert!(
+            refused(dir.path(), Wanted { shards: Some(3), ..WANTED }).contains("made with 2 shards, not 3")
+        );
         assert!(refused(dir.path(), Wanted { hash: SlotHash::Crc16, ..WANTED }).contains("crc32 over 1024"));
     }
 

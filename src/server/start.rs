@@ -56,7 +56,8 @@ struct Ties {
 /// Serves until a signal or SHUTDOWN.
 pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     let config = Arc::new(loaded.config);
-    let allowed = executor::cpus().map_err(|error| Fault::new("reading the CPUs this process may use", error))?;
+    let allowed =
+        executor::cpus().map_err(|error| Fault::new("reading the CPUs this process may use", error))?;
     let cpus = core_cpus(&config, &allowed)?;
     let cores = cpus.len() as u16;
     let data = DataDir::open(&config.data_dir, wanted(&config, cores))?;
@@ -64,8 +65,9 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     let ledger = Ledger::from_budget(config.memory_budget, cores, shard_count)
         .map_err(|why| Fault::new("dividing the memory budget", why))?;
     let hash = data.identity.hash();
-    let owners: Vec<CoreId> =
-        (0..shard_count).map(|shard| CoreId((u32::from(shard) * u32::from(cores) / u32::from(shard_count)) as u16)).collect();
+    let owners: Vec<CoreId> = (0..shard_count)
+        .map(|shard| CoreId((u32::from(shard) * u32::from(cores) / u32::from(shard_count)) as u16))
+        .collect();
     let map = SlotMap::new(data.identity.slots, owners.clone());
 
     // Threads of RocksDB and of the pools stay off the data cores where there is another CPU.
@@ -180,7 +182,8 @@ impl Pools {
         Ok(Pools {
             cold: Pool::start("cold", threads, queue, Some(cpus.to_vec())).map_err(failed)?,
             // One flusher for the device: its syncs are what group commit waits for.
-            flush: Pool::start("flush", 1, cores * FLUSH_JOBS_PER_CORE_MAX, Some(cpus.to_vec())).map_err(failed)?,
+            flush: Pool::start("flush", 1, cores * FLUSH_JOBS_PER_CORE_MAX, Some(cpus.to_vec()))
+                .map_err(failed)?,
         })
     }
 
@@ -198,7 +201,8 @@ fn tie_cores(
 ) -> Result<Vec<Doorbell>, Fault> {
     let mut bells: Vec<Option<Doorbell>> = (0..cores).map(|_| None).collect();
     for _ in 0..cores {
-        let (core, bell) = ready.recv().map_err(|_| Fault::new("starting", "a core ended before it was ready"))?;
+        let (core, bell) =
+            ready.recv().map_err(|_| Fault::new("starting", "a core ended before it was ready"))?;
         bells[usize::from(core.0)] = Some(bell);
     }
     let bells: Vec<Doorbell> = bells.into_iter().flatten().collect();
@@ -227,11 +231,14 @@ fn run_core(plan: CorePlan) -> Result<(), Fault> {
     let mut shards = Vec::new();
     let mut upkeep = Vec::new();
     for shard in plan.shards {
-        let (shard, keep) = open::replay(shard, &plan.ledger, plan.config.appendfsync, plan.settlement.clone(), &mut clock)?;
+        let (shard, keep) =
+            open::replay(shard, &plan.ledger, plan.config.appendfsync, plan.settlement.clone(), &mut clock)?;
         shards.push(shard);
         upkeep.push(keep);
     }
-    plan.ready.send((plan.place.core, ring.doorbell())).map_err(|_| Fault::new("starting", "the start was given up"))?;
+    plan.ready
+        .send((plan.place.core, ring.doorbell()))
+        .map_err(|_| Fault::new("starting", "the start was given up"))?;
     // They come when every core has replayed its shards; until then no log may grow.
     let ties = plan.ties.recv().map_err(|_| Fault::new("starting", "the start was given up"))?;
     for listener in plan.listeners {
@@ -253,7 +260,10 @@ fn core_cpus(config: &Config, allowed: &[usize]) -> Result<Vec<Option<usize>>, F
     let chosen: Vec<usize> = config.pin_cpus.0.iter().map(|cpu| usize::from(*cpu)).collect();
     let pinned = if chosen.is_empty() { allowed.to_vec() } else { chosen };
     if let Some(cpu) = pinned.iter().find(|cpu| !allowed.contains(cpu)) {
-        return Err(Fault::new("placing cores", format!("CPU {cpu} of pin_cpus is not one this process may use")));
+        return Err(Fault::new(
+            "placing cores",
+            format!("CPU {cpu} of pin_cpus is not one this process may use"),
+        ));
     }
     let cores = usize::from(config.cores);
     // More cores than CPUs share them, unpinned: only tests want that.

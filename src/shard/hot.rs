@@ -91,7 +91,8 @@ impl Hot {
     pub fn new(cache_max_bytes: u64) -> Hot {
         // How many names it remembers beyond what it holds; the weight is what bounds the cache.
         let items = (cache_max_bytes / 512).clamp(16, 1 << 20) as usize;
-        let mut cache = Cache::with(items, cache_max_bytes, Weigh, RandomState::default(), Default::default());
+        let mut cache =
+            Cache::with(items, cache_max_bytes, Weigh, RandomState::default(), Default::default());
         // Room for the smallest entries: a table that grew while serving would move all of them in one turn.
         // It takes addresses; memory only as it fills.
         cache.reserve((cache_max_bytes / ENTRY_OVERHEAD_BYTES) as usize + items);
@@ -163,7 +164,8 @@ impl Hot {
     /// As `write_row`, for one of very many: they would push out of the cache what is used.
     pub fn write_row_uncached(&mut self, name: RowName, row: Option<Row>) -> bool {
         self.written_bytes += name.name.len() + row.as_ref().map_or(0, Row::weight) + 64;
-        let cached = self.cache.remove(&RowNameRef { incarnation: name.incarnation, name: &name.name }).is_some();
+        let cached =
+            self.cache.remove(&RowNameRef { incarnation: name.incarnation, name: &name.name }).is_some();
         let written = self.rows.insert(name, row);
         cached || matches!(written, Some(Some(_)))
     }

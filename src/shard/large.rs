@@ -34,7 +34,8 @@ impl Encoded {
     /// `others`: the other shards' effects, for a whole. Walks through everything: for the pool.
     pub fn new(origin: Origin, own: &[Effect], others: &[&[Effect]]) -> Encoded {
         let bytes = |effects: &[Effect]| effects.iter().map(size_bytes).sum::<usize>();
-        let mut body = Vec::with_capacity(bytes(own) + others.iter().map(|effects| bytes(effects)).sum::<usize>());
+        let mut body =
+            Vec::with_capacity(bytes(own) + others.iter().map(|effects| bytes(effects)).sum::<usize>());
         let mut writer = BodyWriter::new(&mut body, origin);
         writer.effects(own);
         others.iter().for_each(|effects| writer.effects(effects));
@@ -217,9 +218,12 @@ impl Owner {
         if large.work.elements {
             self.upkeep[at].keep_elements(lsn.0, shard.data.store.pin());
         }
-        let operations = BodyReader::new(large.work.body.clone()).expect("the body was encoded by this process");
+        let operations =
+            BodyReader::new(large.work.body.clone()).expect("the body was encoded by this process");
         large.stage = Stage::Applying { lsn: lsn.0, left: large.work.own, operations };
-        if let (Some(Txn::Whole { participants }), Client::Commit { gather, parts }) = (txn, &mut large.client) {
+        if let (Some(Txn::Whole { participants }), Client::Commit { gather, parts }) =
+            (txn, &mut large.client)
+        {
             for part in &participants {
                 self.shards[at].settled.depends(lsn.0, part.shard, part.after.0, now_ms);
             }
@@ -238,10 +242,14 @@ impl Owner {
 
     fn large_applied(&mut self, at: usize, large: Large, lsn: u64) {
         let Large { work, client, stage } = large;
-        reaper::free((work.body, work.slots, match stage {
-            Stage::Applying { operations, .. } => Some(operations),
-            _ => None,
-        }));
+        reaper::free((
+            work.body,
+            work.slots,
+            match stage {
+                Stage::Applying { operations, .. } => Some(operations),
+                _ => None,
+            },
+        ));
         let shard = self.shards[at].id;
         match client {
             Client::Task { id, reply } => self.finish(id, shard, reply, lsn),

@@ -96,7 +96,8 @@ impl<O: Clone + PartialEq> Latches<O> {
     /// Whether a single command on this key must wait: for a holder, or for one who came before it.
     pub fn blocks(&self, table: TableId, name: &Bytes, exclusive: bool) -> bool {
         let names = Names::Keys(vec![(table, name.clone())]);
-        !self.may_hold(&names, exclusive) || self.waiting.iter().any(|earlier| overlap(earlier, &names, exclusive))
+        !self.may_hold(&names, exclusive)
+            || self.waiting.iter().any(|earlier| overlap(earlier, &names, exclusive))
     }
 
     /// True if granted at once. Otherwise the request waits if `wait`, and is forgotten if not.
@@ -160,7 +161,10 @@ impl<O: Clone + PartialEq> Latches<O> {
                         let table = self.tables.get(&key.0).map(|level| level.here).unwrap_or_default();
                         !table.conflicts(exclusive)
                             && !self.keys.get(key).is_some_and(|held| held.conflicts(exclusive))
-                            && !self.sets.iter().any(|(set, by)| (exclusive || *by) && set.holds(key.0, &key.1))
+                            && !self
+                                .sets
+                                .iter()
+                                .any(|(set, by)| (exclusive || *by) && set.holds(key.0, &key.1))
                     })
             }
             // What is held one by one is looked up in the set, never the other way round. Two sets are
@@ -170,7 +174,10 @@ impl<O: Clone + PartialEq> Latches<O> {
                 !self.shard.here.conflicts(exclusive)
                     && !table.conflicts(exclusive)
                     && !self.sets.iter().any(|(_, by)| exclusive || *by)
-                    && !self.keys.iter().any(|(key, held)| held.conflicts(exclusive) && set.holds(key.0, &key.1))
+                    && !self
+                        .keys
+                        .iter()
+                        .any(|(key, held)| held.conflicts(exclusive) && set.holds(key.0, &key.1))
             }
         }
     }
@@ -222,7 +229,9 @@ fn overlap<O>(earlier: &Request<O>, names: &Names, exclusive: bool) -> bool {
             keys.iter().any(|key| key.0 == *table)
         }
         (Names::Set(_), Names::Set(_)) => true,
-        (Names::Set(set), Names::Table(table)) | (Names::Table(table), Names::Set(set)) => set.table() == *table,
+        (Names::Set(set), Names::Table(table)) | (Names::Table(table), Names::Set(set)) => {
+            set.table() == *table
+        }
         (Names::Set(set), Names::Keys(keys)) | (Names::Keys(keys), Names::Set(set)) => {
             keys.iter().any(|key| set.holds(key.0, &key.1))
         }

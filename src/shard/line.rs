@@ -46,7 +46,11 @@ impl Lines {
     /// A command that waited, or that `next` gave out, has ended.
     pub fn end(&mut self, id: LineId, write: bool) {
         let line = self.lines.get_mut(&id).expect("a command that waits has a line");
-        if write { line.writes -= 1 } else { line.reads -= 1 }
+        if write {
+            line.writes -= 1
+        } else {
+            line.reads -= 1
+        }
         if line.reads == 0 && line.writes == 0 && line.queue.is_empty() {
             self.lines.remove(&id);
         }
@@ -59,7 +63,11 @@ impl Lines {
         if line.holds_back(write) {
             return None;
         }
-        if write { line.writes += 1 } else { line.reads += 1 }
+        if write {
+            line.writes += 1
+        } else {
+            line.reads += 1
+        }
         line.queue.pop_front()
     }
 }

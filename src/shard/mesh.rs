@@ -188,11 +188,26 @@ pub enum Step {
 /// From an owner to the coordinator.
 pub enum StepDone {
     /// `after`: where the shard's log stands.
-    Acquired { gather: GatherId, shard: ShardId, fetched: Fetched, after: u64 },
-    Busy { gather: GatherId, shard: ShardId },
+    Acquired {
+        gather: GatherId,
+        shard: ShardId,
+        fetched: Fetched,
+        after: u64,
+    },
+    Busy {
+        gather: GatherId,
+        shard: ShardId,
+    },
     /// This shard's share is logged and visible.
-    Committed { gather: GatherId, shard: ShardId },
-    Failed { gather: GatherId, shard: ShardId, reply: Reply },
+    Committed {
+        gather: GatherId,
+        shard: ShardId,
+    },
+    Failed {
+        gather: GatherId,
+        shard: ShardId,
+        reply: Reply,
+    },
 }
 
 impl StepDone {
@@ -210,21 +225,40 @@ impl StepDone {
 #[derive(Clone)]
 pub enum Ask {
     /// All keys of a table that match, up to a limit in bytes.
-    Keys { table: TableId, pattern: Bytes, limit_bytes: usize },
+    Keys {
+        table: TableId,
+        pattern: Bytes,
+        limit_bytes: usize,
+    },
     /// One piece of SCAN on one shard.
     Scan(Arc<ScanAsk>),
-    RandomKey { table: TableId, seed: u64 },
+    RandomKey {
+        table: TableId,
+        seed: u64,
+    },
     /// Estimated keys, counted exactly where they are few.
-    DbSize { table: TableId },
+    DbSize {
+        table: TableId,
+    },
     /// Counts every key of every table, in the background.
     CountKeys,
-    CountKeysInSlot { table: TableId, slot: Slot },
-    KeysInSlot { table: TableId, slot: Slot, count: usize },
+    CountKeysInSlot {
+        table: TableId,
+        slot: Slot,
+    },
+    KeysInSlot {
+        table: TableId,
+        slot: Slot,
+        count: usize,
+    },
     /// Estimates of all tables that hold something.
     Keyspace,
     ClientList(Arc<ClientFilter>),
     ClientKill(Arc<ClientFilter>),
-    ClientPause { until_ms: u64, writes_only: bool },
+    ClientPause {
+        until_ms: u64,
+        writes_only: bool,
+    },
     /// This configuration holds from now on.
     Configure(Arc<crate::config::Config>),
     Stats,
@@ -261,7 +295,10 @@ pub enum Tell {
     /// More keys than one reply may hold.
     TooMany,
     /// `next`: where to go on in this shard.
-    Scanned { keys: Vec<Bytes>, next: Option<(Slot, u32)> },
+    Scanned {
+        keys: Vec<Bytes>,
+        next: Option<(Slot, u32)>,
+    },
     RandomKey(Option<Bytes>, u64),
     Count(u64),
     Keyspace(Vec<(TableId, TableKeys)>),
@@ -285,12 +322,26 @@ pub enum Message {
     Answers(Vec<Answer>),
     Step(Step),
     StepDone(StepDone),
-    Ask { from: CoreId, ticket: u64, ask: Ask },
-    Tell { ticket: u64, core: CoreId, tell: Tell },
+    Ask {
+        from: CoreId,
+        ticket: u64,
+        ask: Ask,
+    },
+    Tell {
+        ticket: u64,
+        core: CoreId,
+        tell: Tell,
+    },
     /// From the pool to the coordinator: where a giant command's keys lie.
-    Planned { number: u64, planned: Result<Planned, ClientError> },
+    Planned {
+        number: u64,
+        planned: Result<Planned, ClientError>,
+    },
     /// From the pool to the coordinator: what a command on latched keys answers and does.
-    Computed { number: u64, computed: Computed },
+    Computed {
+        number: u64,
+        computed: Computed,
+    },
 }
 
 /// A giant command with its keys by shard, ascending.

@@ -173,7 +173,9 @@ fn settle_transactions(plans: &mut [ShardPlan]) -> Result<(), Fault> {
 }
 
 fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
-    let fault = |error: &dyn std::fmt::Display| Fault::new(format!("reading the log of shard {}", plan.shard.0), error);
+    let fault = |error: &dyn std::fmt::Display| {
+        Fault::new(format!("reading the log of shard {}", plan.shard.0), error)
+    };
     let floor = plan.store.whole_floor().map_err(|error| fault(&error))?;
     let from = match floor {
         0 => plan.persisted,
@@ -183,7 +185,12 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
     let mut note = |record: &Record<'_>| {
         match record.txn {
             Some(Txn::Part { home, home_lsn, number }) => {
-                seen.parts.push(Part { first: record.first.0, home: *home, home_lsn: *home_lsn, number: *number });
+                seen.parts.push(Part {
+                    first: record.first.0,
+                    home: *home,
+                    home_lsn: *home_lsn,
+                    number: *number,
+                });
             }
             Some(Txn::Whole { participants }) => seen.wholes.push(Whole {
                 first: record.first.0,
@@ -195,7 +202,8 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
         }
         Ok(())
     };
-    let found = binlog::examine(&*plan.disk, &plan.log, from, None, &mut note).map_err(|error| fault(&error))?;
+    let found =
+        binlog::examine(&*plan.disk, &plan.log, from, None, &mut note).map_err(|error| fault(&error))?;
     seen.end = found.last.0.max(plan.persisted.0) + 1;
     Ok(seen)
 }
@@ -228,7 +236,8 @@ fn settle_whole(plans: &mut [ShardPlan], seen: &[Seen], ends: &[u64], home: Shar
     for part in &whole.participants {
         let at = usize::from(part.shard.0);
         let plan = &mut plans[at];
-        let persisted = plan.parts_applied.iter().find(|(of, _)| *of == home).map_or(0, |(_, number)| *number);
+        let persisted =
+            plan.parts_applied.iter().find(|(of, _)| *of == home).map_or(0, |(_, number)| *number);
         let in_log = seen[at]
             .parts
             .iter()
@@ -248,7 +257,10 @@ fn settle_whole(plans: &mut [ShardPlan], seen: &[Seen], ends: &[u64], home: Shar
 }
 
 /// What of a whole falls on one shard.
-fn share(body: Bytes, range: Option<(Slot, Slot)>) -> Result<ShardWork, Box<dyn std::error::Error + Send + Sync>> {
+fn share(
+    body: Bytes,
+    range: Option<(Slot, Slot)>,
+) -> Result<ShardWork, Box<dyn std::error::Error + Send + Sync>> {
     let reader = BodyReader::new(body)?;
     let origin = reader.origin();
     let Some((first, last)) = range else { return Ok(ShardWork { origin, operations: Vec::new() }) };
@@ -258,7 +270,9 @@ fn share(body: Bytes, range: Option<(Slot, Slot)>) -> Result<ShardWork, Box<dyn 
         let operation = operation?;
         let is_mine = match &operation {
             Operation::Effect(effect) => mine.holds(effect.slot),
-            Operation::SlotWide(SlotWide::Flush { slots, .. }) => slots.iter().any(|range| mine.holds(range.first)),
+            Operation::SlotWide(SlotWide::Flush { slots, .. }) => {
+                slots.iter().any(|range| mine.holds(range.first))
+            }
             // Every shard's share says the same: one of them is ours.
             Operation::SlotWide(SlotWide::SwapTables { .. }) => !operations.contains(&operation),
         };
@@ -319,10 +333,20 @@ pub fn replay(
         tracing::warn!(shard = id.0, lsn = cut.lsn.0, file = %cut.path.display(), offset = cut.offset, "torn tail of the log cut");
     }
     if opened.ahead {
-        tracing::warn!(shard = id.0, lsn = opened.last.0, "the log ends before what RocksDB holds: going on behind it");
+        tracing::warn!(
+            shard = id.0,
+            lsn = opened.last.0,
+            "the log ends before what RocksDB holds: going on behind it"
+        );
     }
     if records > 0 {
-        tracing::info!(shard = id.0, records, from = plan.persisted.0 + 1, to = opened.last.0, "log replayed");
+        tracing::info!(
+            shard = id.0,
+            records,
+            from = plan.persisted.0 + 1,
+            to = opened.last.0,
+            "log replayed"
+        );
     }
     note_garbage(&mut data).map_err(|error| fault(&error))?;
     clock.tick();
@@ -341,7 +365,12 @@ pub fn replay(
         let lsn = shard.join_work(&work, &[], Some(txn), now_ms);
         shard.data.note_part(part.home, part.number);
         shard.settled.depends(lsn, part.home, part.home_lsn, now_ms);
-        tracing::info!(shard = id.0, home = part.home.0, home_lsn = part.home_lsn, "missing part of a transaction added");
+        tracing::info!(
+            shard = id.0,
+            home = part.home.0,
+            home_lsn = part.home_lsn,
+            "missing part of a transaction added"
+        );
     }
     Ok((shard, upkeep))
 }
@@ -350,7 +379,13 @@ pub fn replay(
 fn stored(store: Store, slots: u16, parts: Vec<(ShardId, u64)>, hot_bytes: u64) -> Result<Data, StoreError> {
     let mut table = SlotTable::new(slots, store.next_incarnation()?, 1);
     for entry in store.slot_entries()? {
-        table.restore(entry.table, entry.slot, entry.incarnation, entry.next_index, entry.keys_estimate as i64);
+        table.restore(
+            entry.table,
+            entry.slot,
+            entry.incarnation,
+            entry.next_index,
+            entry.keys_estimate as i64,
+        );
     }
     let mut data = Data::new(store, table, Hot::new(hot_bytes));
     data.parts_applied = parts;

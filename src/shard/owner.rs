@@ -286,7 +286,8 @@ impl Owner {
             self.unread.push((id, taken.clone()));
         }
         let away = Away::new(&self.shards[at], call, scope, taken);
-        self.jobs.push_back((Needs::Shard(at), Box::new(move || Done::Ran { task: id, outcome: away.run() })));
+        self.jobs
+            .push_back((Needs::Shard(at), Box::new(move || Done::Ran { task: id, outcome: away.run() })));
     }
 
     /// Readers whose snapshots are taken give their latches back.
@@ -438,9 +439,7 @@ impl Owner {
             (Ok(reply), Some(work)) => {
                 return self.larges[at].push(Large::new(work, Client::Task { id, reply }));
             }
-            (Ok(reply), None) if outcome.effects.is_empty() => {
-                (reply, self.shards[at].log.written().0)
-            }
+            (Ok(reply), None) if outcome.effects.is_empty() => (reply, self.shards[at].log.written().0),
             (Ok(reply), None) => {
                 if !self.shards[at].accepts_writes() {
                     // The keys stay latched; the command runs again when the gate opens.
@@ -543,7 +542,8 @@ impl Owner {
     }
 }
 
-pub(super) const DISK_FULL: ClientError = ClientError::fixed("ERR no space left on the disk of the log: writes are refused until there is");
+pub(super) const DISK_FULL: ClientError =
+    ClientError::fixed("ERR no space left on the disk of the log: writes are refused until there is");
 
 fn blocked(shard: &Shard, call: &Call<'_>, write: bool) -> bool {
     key_names(call).iter().any(|(table, name)| shard.latches.blocks(*table, name, write))

@@ -73,7 +73,9 @@ impl Owner {
             Ask::RandomKey { table, seed } => {
                 let grounds = self.grounds(table);
                 let weight = self.shards.iter().map(|shard| shard.data.slots.keys(table)).sum();
-                self.answer(from, ticket, move || Ok(Tell::RandomKey(random(&grounds, seed, now_ms)?, weight)));
+                self.answer(from, ticket, move || {
+                    Ok(Tell::RandomKey(random(&grounds, seed, now_ms)?, weight))
+                });
             }
             Ask::DbSize { table } => {
                 let estimate = self.shards.iter().map(|shard| shard.data.slots.keys(table)).sum();
@@ -87,7 +89,8 @@ impl Owner {
                 let tables = self.tables();
                 let grounds: Vec<_> = tables.into_iter().map(|table| (table, self.grounds(table))).collect();
                 self.answer(from, ticket, move || {
-                    let counted = grounds.iter().map(|(table, grounds)| Ok((*table, count(grounds, now_ms)?)));
+                    let counted =
+                        grounds.iter().map(|(table, grounds)| Ok((*table, count(grounds, now_ms)?)));
                     Ok(Tell::Keyspace(counted.collect::<Result<_, StoreError>>()?))
                 });
             }
@@ -217,7 +220,8 @@ fn visit(
     mut visit: impl FnMut(&[u8], Option<u64>) -> bool,
 ) -> Result<(), StoreError> {
     for ground in grounds {
-        let more = ground.reader.with_snapshot(|view| visit_slots(view, &ground.slots, now_ms, &mut visit))?;
+        let more =
+            ground.reader.with_snapshot(|view| visit_slots(view, &ground.slots, now_ms, &mut visit))?;
         if !more {
             break;
         }
@@ -274,7 +278,8 @@ fn random(grounds: &[Ground], seed: u64, now_ms: u64) -> Result<Option<Bytes>, S
     }
     // A slot by chance, then a key by chance among its first; the next slots if it holds nothing living.
     let first = (seed % total as u64) as usize;
-    let slots = grounds.iter().flat_map(|ground| ground.slots.iter().map(move |slot| (&ground.reader, *slot)));
+    let slots =
+        grounds.iter().flat_map(|ground| ground.slots.iter().map(move |slot| (&ground.reader, *slot)));
     let slots: Vec<_> = slots.collect();
     for (reader, slot) in slots[first..].iter().chain(&slots[..first]) {
         let mut names = Vec::new();

@@ -14,8 +14,8 @@ use crate::error::{Fault, Stop};
 use crate::metrics::CoreStats;
 use crate::resp::reply::Reply;
 use crate::slot::{ShardId, Slot, TableId};
-use crate::store::effects::{BodyWriter, Operation, Origin, SlotWide};
 use crate::store::Wanted;
+use crate::store::effects::{BodyWriter, Operation, Origin, SlotWide};
 use crate::store::tx::{Effect, Scope, Tx};
 use smallvec::SmallVec;
 
@@ -62,8 +62,18 @@ impl Shard {
         let started_s = (now_ms / 1000) as u32;
         let body = Vec::new();
         let latches = Latches::default();
-        let mut shard =
-            Shard { id, data, log, latches, settled, fsync, body, sealing: false, log_full: false, started_s };
+        let mut shard = Shard {
+            id,
+            data,
+            log,
+            latches,
+            settled,
+            fsync,
+            body,
+            sealing: false,
+            log_full: false,
+            started_s,
+        };
         shard.set_fsync(fsync);
         shard
     }
@@ -133,7 +143,11 @@ impl Shard {
             Ok(reply) => {
                 stats.keyspace_hits += hits;
                 stats.keyspace_misses += misses;
-                let position = if effects.is_empty() { seen } else { self.join(&effects, call.command.origin(), scope.now_ms) };
+                let position = if effects.is_empty() {
+                    seen
+                } else {
+                    self.join(&effects, call.command.origin(), scope.now_ms)
+                };
                 Ok(Ran { reply, position })
             }
             Err(Stop::Client(error)) => Ok(Ran { reply: Reply::Error(error), position: seen }),
@@ -156,7 +170,13 @@ impl Shard {
 
     /// As `join`, for this shard's share of a command on several shards or on whole tables. The frame of a
     /// whole also carries the shares of the others, `parts`.
-    pub fn join_work(&mut self, work: &ShardWork, parts: &[&ShardWork], txn: Option<Txn>, now_ms: u64) -> u64 {
+    pub fn join_work(
+        &mut self,
+        work: &ShardWork,
+        parts: &[&ShardWork],
+        txn: Option<Txn>,
+        now_ms: u64,
+    ) -> u64 {
         let touches = self.touch_operations(&work.operations);
         self.body.clear();
         let mut body = BodyWriter::new(&mut self.body, work.origin);

@@ -25,8 +25,7 @@ pub struct SlotState {
     changed: bool,
 }
 
-const UNUSED: SlotState =
-    SlotState { incarnation: NONE, next_index: 1, term: 1, keys: 0, changed: false };
+const UNUSED: SlotState = SlotState { incarnation: NONE, next_index: 1, term: 1, keys: 0, changed: false };
 
 /// All slots of all tables that this shard has ever written.
 pub struct SlotTable {
@@ -57,11 +56,23 @@ impl SlotTable {
 
     /// The incarnations that slots use.
     pub fn incarnations(&self) -> Vec<Incarnation> {
-        self.tables.values().flat_map(|slots| slots.iter()).map(|state| state.incarnation).filter(|of| *of != NONE).collect()
+        self.tables
+            .values()
+            .flat_map(|slots| slots.iter())
+            .map(|state| state.incarnation)
+            .filter(|of| *of != NONE)
+            .collect()
     }
 
     /// Puts back a slot as RocksDB or a log record knows it.
-    pub fn restore(&mut self, table: TableId, slot: Slot, incarnation: Incarnation, next_index: u64, keys: i64) {
+    pub fn restore(
+        &mut self,
+        table: TableId,
+        slot: Slot,
+        incarnation: Incarnation,
+        next_index: u64,
+        keys: i64,
+    ) {
         let term = self.term;
         let state = self.entry(table, slot);
         *state = SlotState { incarnation, next_index, term, keys, changed: false };

@@ -6,7 +6,7 @@
 
 use super::large::{Client, Encoded, Large};
 use super::latch::{Names, Request};
-use super::mesh::{Fetch, Fetched, GatherId, Message, Share, ShardWork, Step, StepDone};
+use super::mesh::{Fetch, Fetched, GatherId, Message, ShardWork, Share, Step, StepDone};
 use super::owner::{Needs, Owner};
 use super::shard::Holder;
 use super::work::{Done, Lent, Places, Reading};
@@ -155,13 +155,7 @@ impl Owner {
         }
     }
 
-    fn commit_whole(
-        &mut self,
-        at: usize,
-        gather: GatherId,
-        own: ShardWork,
-        parts: Vec<Share<ShardWork>>,
-    ) {
+    fn commit_whole(&mut self, at: usize, gather: GatherId, own: ShardWork, parts: Vec<Share<ShardWork>>) {
         let wholes = &mut self.upkeep[at].wholes;
         let number = |part: &Share<ShardWork>| {
             let Share { shard, after, .. } = *part;
@@ -229,9 +223,8 @@ impl Owner {
             let (reader, reading) = (self.shards[at].data.store.reader(), Reading::begin(&self.reading));
             let lent = Some(Lent { shard, reader, places, reading });
             // By way of the pool only because that waits until RocksDB has what the turn has written.
-            let job = move || {
-                Done::Fetched { gather, shard, result: Ok(Fetched { lent, ..Fetched::default() }) }
-            };
+            let job =
+                move || Done::Fetched { gather, shard, result: Ok(Fetched { lent, ..Fetched::default() }) };
             self.jobs.push_back((Needs::Shard(at), Box::new(job)));
             return;
         }
@@ -245,7 +238,8 @@ impl Owner {
         let hash = self.setting.hash;
         let placed: Vec<_> =
             keys.into_iter().map(|(table, name)| (table, hash.slot_of(&name), name)).collect();
-        let places = Places::of(&self.shards[at].data.slots, placed.iter().map(|(table, slot, _)| (*table, *slot)));
+        let places =
+            Places::of(&self.shards[at].data.slots, placed.iter().map(|(table, slot, _)| (*table, *slot)));
         let reader = self.shards[at].data.store.reader();
         let job = move || Done::Fetched { gather, shard, result: fetch_all(&reader, placed, &places, fetch) };
         self.jobs.push_back((Needs::Shard(at), Box::new(job)));

@@ -227,7 +227,8 @@ impl Owner {
         {
             upkeep.syncing = true;
             self.stats.log_syncs += 1;
-            self.flush_jobs.push_back(Box::new(move || Done::Upkeep { shard: at, event: Event::Synced(job.run()) }));
+            self.flush_jobs
+                .push_back(Box::new(move || Done::Upkeep { shard: at, event: Event::Synced(job.run()) }));
         }
         Ok(())
     }
@@ -330,7 +331,9 @@ impl Owner {
                 self.upkeep[at].expiring = false;
                 match result {
                     Ok(due) => self.expire(at, due),
-                    Err(error) => tracing::error!(shard = self.shards[at].id.0, %error, "reading the time index failed"),
+                    Err(error) => {
+                        tracing::error!(shard = self.shards[at].id.0, %error, "reading the time index failed")
+                    }
                 }
             }
         }
@@ -340,7 +343,11 @@ impl Owner {
     /// RocksDB has written what was sealed: older log, wholes and incarnations are free to go.
     fn sealed_is_persisted(&mut self, at: usize) -> Result<(), Fault> {
         let shard = &mut self.shards[at];
-        let persisted = shard.data.store.persisted_lsn().map_err(|error| Fault::new("reading the persisted LSN", error))?;
+        let persisted = shard
+            .data
+            .store
+            .persisted_lsn()
+            .map_err(|error| Fault::new("reading the persisted LSN", error))?;
         let persisted = persisted.unwrap_or(0);
         assert!(persisted <= shard.settled.upto(), "RocksDB never holds what the log may lose");
         let upkeep = &mut self.upkeep[at];
@@ -375,7 +382,11 @@ impl Owner {
 
     fn erase(&mut self, at: usize) {
         let upkeep = &mut self.upkeep[at];
-        if upkeep.erasing || upkeep.erasable.is_empty() || self.away_running > 0 || self.reading.load(Ordering::Acquire) > 0 {
+        if upkeep.erasing
+            || upkeep.erasable.is_empty()
+            || self.away_running > 0
+            || self.reading.load(Ordering::Acquire) > 0
+        {
             return;
         }
         upkeep.erasing = true;

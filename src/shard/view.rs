@@ -4,9 +4,9 @@ use super::hot::{ElementName, Hot, Known, RowName, RowNameRef};
 use super::slots::{NONE, SlotTable};
 use crate::error::Stop;
 use crate::slot::{Slot, TableId};
-use crate::store::{Cached, Incarnation, Store, Wanted};
 use crate::store::row::{Row, Version};
 use crate::store::tx::{KeyRef, Source};
+use crate::store::{Cached, Incarnation, Store, Wanted};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -58,7 +58,11 @@ impl Source for View<'_> {
                 Err(error) => return Err(Stop::Fault(error.to_string())),
             },
         };
-        if row.is_some() { self.hits += 1 } else { self.misses += 1 }
+        if row.is_some() {
+            self.hits += 1
+        } else {
+            self.misses += 1
+        }
         Ok(row)
     }
 

@@ -70,7 +70,11 @@ mod tests {
     fn a_whole_is_kept_until_all_its_parts_are_persisted() {
         let mut wholes = Wholes::default();
         let (a, b) = (ShardId(1), ShardId(2));
-        let part = |wholes: &mut Wholes, shard| Participant { shard, number: wholes.number(shard), after: Lsn::ZERO };
+        let part = |wholes: &mut Wholes, shard| Participant {
+            shard,
+            number: wholes.number(shard),
+            after: Lsn::ZERO,
+        };
         let first = [part(&mut wholes, a), part(&mut wholes, b)];
         wholes.open(10, &first);
         let second = [part(&mut wholes, b)];

@@ -23,13 +23,29 @@ pub type Job = Box<dyn FnOnce() -> Done + Send>;
 /// What a job answers, on the core that sent it.
 pub enum Done {
     /// What a task's handler missed is in memory, for now.
-    Warmed { task: usize, result: Result<(), StoreError> },
-    Ran { task: usize, outcome: Outcome },
-    Fetched { gather: GatherId, shard: ShardId, result: Result<Fetched, StoreError> },
+    Warmed {
+        task: usize,
+        result: Result<(), StoreError>,
+    },
+    Ran {
+        task: usize,
+        outcome: Outcome,
+    },
+    Fetched {
+        gather: GatherId,
+        shard: ShardId,
+        result: Result<Fetched, StoreError>,
+    },
     Scanned(super::scan::Scanned),
     /// A finished message for a core.
-    Told { to: CoreId, message: Box<Message> },
-    Upkeep { shard: usize, event: super::upkeep::Event },
+    Told {
+        to: CoreId,
+        message: Box<Message>,
+    },
+    Upkeep {
+        shard: usize,
+        event: super::upkeep::Event,
+    },
 }
 
 /// How a command ended on a snapshot.

@@ -10,8 +10,8 @@ use super::options::{self, IMMUTABLE_MEMTABLES_STOP, L0_SLOWDOWN_FILES, PENDING_
 use super::row::{Row, Version};
 use super::scan::View;
 use super::slots::SlotEntry;
-use crate::slot::ShardId;
 use super::{DIRECTORY_FORMAT, SharedMemory, StoreError, StoreOptions};
+use crate::slot::ShardId;
 use bytes::Bytes;
 use rocksdb::properties::{
     ACTUAL_DELAYED_WRITE_RATE, CUR_SIZE_ACTIVE_MEM_TABLE, ESTIMATE_PENDING_COMPACTION_BYTES,

@@ -22,8 +22,8 @@ pub use db::{Cached, Pin, Pressure, Reader, SealJob, Sealed, Store, WriteError};
 pub use erase::{EraseJob, Erased};
 pub use key::{Incarnation, NAME_MAX_BYTES, Wanted};
 pub use options::{SharedMemory, StoreOptions};
-pub use scan::{Counted, Due, DueScan, RowHead, RowItem, RowScan, Step, View};
 pub use row::Row;
+pub use scan::{Counted, Due, DueScan, RowHead, RowItem, RowScan, Step, View};
 pub use slots::SlotEntry;
 
 /// Version of a store's directory as a whole; a higher one is refused. See FORMAT.md.

@@ -188,7 +188,10 @@ mod tests {
             Row::string(Bytes::from_static(b"")),
             Row { form: Form::Raw, expire_ms: Some(u64::MAX), ..Row::string(Bytes::from_static(b"value")) },
             Row { form: Form::Text, ..Row::string(Bytes::from_static(b"3")) },
-            Row { body: Body::Pieces { version: Version(7 << 16), len: 1 << 29 }, ..Row::string(Bytes::new()) },
+            Row {
+                body: Body::Pieces { version: Version(7 << 16), len: 1 << 29 },
+                ..Row::string(Bytes::new())
+            },
         ] {
             let mut bytes = Vec::new();
             row.encode_into(&mut bytes);
@@ -198,7 +201,16 @@ mod tests {
 
     #[test]
     fn unknown_layouts_are_refused() {
-        for bytes in [&[][..], &[2, 1, 0, 0], &[1, 9, 0, 0], &[1, 1, 7, 0], &[1, 1, 0, 0x80], &[1, 1, 0, 4], &[1, 1, 0, 10], &[1, 1, 1, 0, 1]] {
+        for bytes in [
+            &[][..],
+            &[2, 1, 0, 0],
+            &[1, 9, 0, 0],
+            &[1, 1, 7, 0],
+            &[1, 1, 0, 0x80],
+            &[1, 1, 0, 4],
+            &[1, 1, 0, 10],
+            &[1, 1, 1, 0, 1],
+        ] {
             assert!(Row::decode(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
     }

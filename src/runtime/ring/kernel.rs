@@ -187,7 +187,6 @@ impl Kernel {
             flags: entry.flags(),
         }));
     }
-
 }
 
 /// Errors of `enter` that leave everything in its place for the next turn: a signal, a completion queue that

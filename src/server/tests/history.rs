@@ -128,9 +128,18 @@ impl History {
             let is_gone = write.places.iter().find(|(key, state)| spans[*key].1 < *state);
             if let (Some(there), Some(gone)) = (is_there, is_gone) {
                 for (key, state) in &write.places {
-                    eprintln!("{}: state {state}, found {:?}\n{}", self.name(*key), spans[*key], self.life(*key));
+                    eprintln!(
+                        "{}: state {state}, found {:?}\n{}",
+                        self.name(*key),
+                        spans[*key],
+                        self.life(*key)
+                    );
                 }
-                panic!("half of command {op}: it is there in {}, gone in {}", self.name(there.0), self.name(gone.0));
+                panic!(
+                    "half of command {op}: it is there in {}, gone in {}",
+                    self.name(there.0),
+                    self.name(gone.0)
+                );
             }
         }
     }
@@ -138,7 +147,12 @@ impl History {
     fn life(&self, key: usize) -> String {
         let line = |(at, state): (usize, &State)| {
             let replied = self.writes.get(&state.op).is_some_and(|write| write.replied);
-            format!("  {at}: command {} {}{}\n", state.op, shown(state.value.as_ref()), if replied { ", replied" } else { "" })
+            format!(
+                "  {at}: command {} {}{}\n",
+                state.op,
+                shown(state.value.as_ref()),
+                if replied { ", replied" } else { "" }
+            )
         };
         self.keys[key].states.iter().enumerate().map(line).collect()
     }
@@ -155,7 +169,12 @@ impl History {
         if last < key.floor {
             eprintln!("{}", self.life(at));
             let (left, floor) = (&key.states[last], &key.states[key.floor]);
-            panic!("{} is as command {} left it, but what {} did was shown", self.name(at), left.op, floor.op);
+            panic!(
+                "{} is as command {} left it, but what {} did was shown",
+                self.name(at),
+                left.op,
+                floor.op
+            );
         }
         (first, last)
     }
@@ -189,9 +208,14 @@ impl History {
             if released_ms > first_ms + EVERYSEC_MS {
                 for (op, write) in self.writes.iter().filter(|(_, write)| is_gone(write)) {
                     let Write { places, ran_ms, released_ms, .. } = write;
-                    eprintln!("gone: command {op} to {:?}, ran {ran_ms:?}, answered {released_ms:?}, {places:?}", home(write));
+                    eprintln!(
+                        "gone: command {op} to {:?}, ran {ran_ms:?}, answered {released_ms:?}, {places:?}",
+                        home(write)
+                    );
                 }
-                panic!("{shard:?}: command {op} was answered at {released_ms} and is gone, as is {first} of {first_ms}");
+                panic!(
+                    "{shard:?}: command {op} was answered at {released_ms} and is gone, as is {first} of {first_ms}"
+                );
             }
         }
     }

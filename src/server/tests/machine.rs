@@ -92,16 +92,19 @@ pub fn hash() -> SlotHash {
 
 impl Plant<'_> {
     pub fn map(&self) -> SlotMap {
-        let owner = |shard| CoreId((u32::from(shard) * u32::from(self.cores) / u32::from(self.shards)) as u16);
+        let owner =
+            |shard| CoreId((u32::from(shard) * u32::from(self.cores) / u32::from(self.shards)) as u16);
         SlotMap::new(SLOTS, (0..self.shards).map(owner).collect())
     }
 
     /// Starts as the server does: recovery of all shards, then each on its core.
     pub fn start(&self, now_ms: u64) -> Result<Machine, Fault> {
-        let mut ledger = Ledger::from_budget(64 << 20, self.cores, self.shards).expect("a budget above the floor");
+        let mut ledger =
+            Ledger::from_budget(64 << 20, self.cores, self.shards).expect("a budget above the floor");
         // Small, so that reads go to the store.
         ledger.hot_cache = 16 << 10;
-        let config = Config { binlog_segment_bytes: 64 << 10, binlog_retention_bytes: 256 << 10, ..Config::default() };
+        let config =
+            Config { binlog_segment_bytes: 64 << 10, binlog_retention_bytes: 256 << 10, ..Config::default() };
         let map = self.map();
         let opening = Opening {
             disk: Arc::new(self.disk.clone()),
@@ -125,8 +128,12 @@ impl Plant<'_> {
         let cores = by_core.into_iter().enumerate().map(|(core, (shards, upkeep))| {
             let (pool, cold) = ByHand::new(JOBS_MAX);
             let (flusher, flush) = ByHand::new(JOBS_MAX);
-            let setting =
-                Setting { core: CoreId(core as u16), hash: hash(), tables: TABLES, value_max_bytes: ledger.value_max };
+            let setting = Setting {
+                core: CoreId(core as u16),
+                hash: hash(),
+                tables: TABLES,
+                value_max_bytes: ledger.value_max,
+            };
             let owner = Owner::new(setting, owners.clone(), clock.clone(), shards, pool, flusher, upkeep);
             Core {
                 owner,

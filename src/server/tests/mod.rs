@@ -83,14 +83,26 @@ fn run(seed: u64, memory: &SharedMemory, steps: usize, cuts: usize) {
     let mut random = StdRng::seed_from_u64(seed);
     let fsync = if random.random_bool(0.5) { Fsync::Always } else { Fsync::Everysec };
     let (shards, cores) = [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3)][random.random_range(0..6)];
-    let dir = tempfile::tempdir_in(if cfg!(target_os = "linux") { "/dev/shm" } else { "." }).expect("room for a store");
+    let dir = tempfile::tempdir_in(if cfg!(target_os = "linux") { "/dev/shm" } else { "." })
+        .expect("room for a store");
     let plant = Plant { disk: SimDisk::new(seed), dir: dir.path(), memory, cores, shards, fsync };
     let own = (0..CLIENTS * OWN_KEYS).map(|key| (OWN, format!("own-{key}").into_bytes()));
     let shared = (0..SHARED_KEYS).map(|key| (SHARED, format!("shared-{key}").into_bytes()));
     let history = History::new(own.chain(shared), &plant.map(), fsync);
     let machine = plant.start(1_000_000).expect("an empty machine starts");
     let (clients, asked) = ([Client::default(); CLIENTS], BTreeMap::new());
-    let mut run = Run { plant, machine, random, history, clients, asked, next_op: 1, flush_wanted: false, failing: false, refused: false };
+    let mut run = Run {
+        plant,
+        machine,
+        random,
+        history,
+        clients,
+        asked,
+        next_op: 1,
+        flush_wanted: false,
+        failing: false,
+        refused: false,
+    };
     for _ in 0..cuts {
         for _ in 0..run.random.random_range(1..=steps) {
             run.step().expect("the disk works");
@@ -148,7 +160,9 @@ impl<'a> Run<'a> {
         let history = &mut self.history;
         match self.asked[&op].shared {
             None => {}
-            Some(Shared::Set(ref keys)) => keys.iter().for_each(|key| history.write(op, *key, value(*key), None)),
+            Some(Shared::Set(ref keys)) => {
+                keys.iter().for_each(|key| history.write(op, *key, value(*key), None))
+            }
             Some(Shared::Delete(ref keys)) => keys.iter().for_each(|key| history.write(op, *key, None, None)),
             Some(Shared::Rename(from, to)) => {
                 let moved = history.last(from).value.clone();
@@ -184,7 +198,8 @@ impl<'a> Run<'a> {
         }
         match (&asked.expect, &reply) {
             (_, Reply::Error(error)) => {
-                let missing = matches!(asked.shared, Some(Shared::Rename(..))) && error.0.contains("no such key");
+                let missing =
+                    matches!(asked.shared, Some(Shared::Rename(..))) && error.0.contains("no such key");
                 assert!(missing, "command {op}: {}", error.0);
             }
             (Expect::Anything, _) => {}
@@ -192,14 +207,19 @@ impl<'a> Run<'a> {
             (Expect::State(key, at), reply) => {
                 let state = &self.history.keys[*key].states[*at];
                 let is = |at_ms| state.visible(at_ms) == value_of(reply).as_ref();
-                assert!(is(asked.asked_ms) || is(now_ms), "command {op}: {reply:?} instead of {}", shown(state.value.as_ref()));
+                assert!(
+                    is(asked.asked_ms) || is(now_ms),
+                    "command {op}: {reply:?} instead of {}",
+                    shown(state.value.as_ref())
+                );
                 self.history.shown(*key, *at);
             }
             (Expect::Shared(key), reply) => {
                 let value = value_of(reply);
                 let states = &self.history.keys[*key].states;
                 let at = states.iter().position(|state| state.value == value);
-                let at = at.unwrap_or_else(|| panic!("command {op}: {} was never written", shown(value.as_ref())));
+                let at =
+                    at.unwrap_or_else(|| panic!("command {op}: {} was never written", shown(value.as_ref())));
                 self.history.shown(*key, at);
             }
         }
@@ -240,7 +260,8 @@ impl<'a> Run<'a> {
         let op = self.next_op;
         self.next_op += 1;
         self.clients[client].outstanding += 1;
-        self.asked.insert(op, Asked { client, asked_ms: self.machine.now_ms, expect, shared, flushes_own: false });
+        self.asked
+            .insert(op, Asked { client, asked_ms: self.machine.now_ms, expect, shared, flushes_own: false });
         op
     }
 
@@ -268,12 +289,23 @@ impl<'a> Run<'a> {
             (_, 2) => (vec![b"DEL".to_vec(), name], None, None, Expect::Anything),
             (0..3, _) => {
                 let old = self.history.last(key).value.as_ref().map_or(0, |value| number(value));
-                (vec![b"INCR".to_vec(), name], Some((old + 1).to_string().into_bytes()), None, Expect::Int(old + 1))
+                (
+                    vec![b"INCR".to_vec(), name],
+                    Some((old + 1).to_string().into_bytes()),
+                    None,
+                    Expect::Int(old + 1),
+                )
             }
             (3, 3..8) => {
                 let ms = self.random.random_range(20..3000u64);
                 let value = format!("{} for {ms} ms", self.next_op).into_bytes();
-                let words = vec![b"SET".to_vec(), name, value.clone(), b"PXAT".to_vec(), (now_ms + ms).to_string().into_bytes()];
+                let words = vec![
+                    b"SET".to_vec(),
+                    name,
+                    value.clone(),
+                    b"PXAT".to_vec(),
+                    (now_ms + ms).to_string().into_bytes(),
+                ];
                 (words, Some(value), Some(now_ms + ms), Expect::Anything)
             }
             (4.., 3..7) if len < 90_000 => {
@@ -283,7 +315,8 @@ impl<'a> Run<'a> {
                 (vec![b"APPEND".to_vec(), name, more], Some(value), None, Expect::Int(len))
             }
             _ => {
-                let long = if kind == 4 && choice == 9 { self.random.random_range(60_000..80_000) } else { 0 };
+                let long =
+                    if kind == 4 && choice == 9 { self.random.random_range(60_000..80_000) } else { 0 };
                 let value = format!("{}:{}", self.next_op, "x".repeat(long)).into_bytes();
                 (vec![b"SET".to_vec(), name, value.clone()], Some(value), None, Expect::Anything)
             }
@@ -381,7 +414,18 @@ impl<'a> Run<'a> {
         let found = read_all(&mut machine, &history, &mut random);
         history.check(&found, now_ms);
         let (clients, asked) = (Default::default(), BTreeMap::new());
-        Run { plant, machine, random, history, clients, asked, next_op, flush_wanted: false, failing: false, refused: false }
+        Run {
+            plant,
+            machine,
+            random,
+            history,
+            clients,
+            asked,
+            next_op,
+            flush_wanted: false,
+            failing: false,
+            refused: false,
+        }
     }
 }
 
@@ -391,7 +435,11 @@ fn read_all(machine: &mut Machine, history: &History, random: &mut StdRng) -> Ve
     let mut requests: Vec<Vec<_>> = (0..machine.core_count()).map(|_| Vec::new()).collect();
     for (at, key) in history.keys.iter().enumerate() {
         let words = vec![b"GET".to_vec(), key.name.clone()];
-        requests[machine.core_of(&key.name)].push((at as u64, at as u64, Request::Command { table: key.table, words }));
+        requests[machine.core_of(&key.name)].push((
+            at as u64,
+            at as u64,
+            Request::Command { table: key.table, words },
+        ));
     }
     for turn in 0..TURNS_MAX {
         let core = turn % machine.core_count();
