@@ -172,9 +172,9 @@ impl Gather {
                 self.fetched.push(fetched);
             }
             StepDone::Failed { shard, reply, .. } => {
-                // A failed fetch holds its latches, a failed commit too.
+                // A failed fetch holds its latches, a failed commit too; what it would have answered is void.
                 self.share(shard).held = true;
-                self.reply.get_or_insert(reply);
+                self.reply = Some(reply);
             }
             StepDone::Busy { .. } | StepDone::Committed { .. } => {}
         }

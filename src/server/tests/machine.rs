@@ -7,18 +7,20 @@ use crate::clock::Clock;
 use crate::config::{Config, Fsync};
 use crate::error::Fault;
 use crate::front::WholeTables;
-use crate::front::gather::{Gather, Surroundings};
+use crate::front::gather::{Gather, Next, Surroundings};
 use crate::front::node::SlotMap;
 use crate::front::route::{Route, route, shard_of};
 use crate::front::table::{CommandTable, Run};
 use crate::limits::Ledger;
 use crate::resp::args::{Args, Span};
+use crate::resp::encode::Protocol;
 use crate::resp::reply::Reply;
 use crate::runtime::pool::ByHand;
 use crate::shard::mesh::{Call, Calls, GatherId, LineId, Message, Step, StepDone};
 use crate::shard::open::{self, Opening};
 use crate::shard::owner::{Owner, Setting};
 use crate::shard::settled::Settlement;
+use crate::shard::work::Done;
 use crate::slot::{CoreId, ShardId, SlotHash, TableId};
 use crate::store::SharedMemory;
 use rand::Rng;
@@ -234,7 +236,7 @@ impl Machine {
             }
             Route::Several(keys) => {
                 let owned = Call { command, table, shard: ShardId(0), args }.to_owned();
-                self.gather(at, op, |id, around| Gather::command(id, owned, &keys, around));
+                self.gather(at, op, |id, around| Gather::command(id, owned, &keys, Protocol::Resp2, around));
             }
         }
     }
@@ -259,27 +261,50 @@ impl Machine {
             }
             Message::Step(step) => self.cores[at].owner.step(step),
             Message::StepDone(done) => self.step_done(at, done, events),
-            Message::Ask { .. } | Message::Tell { .. } => unreachable!("nobody asks here"),
+            Message::Computed { number, computed } => {
+                self.advance_gather(at, number, events, |gather, _, send| gather.computed(computed, send));
+            }
+            Message::Ask { .. } | Message::Tell { .. } | Message::Planned { .. } => {
+                unreachable!("nobody asks here, and no command is a giant")
+            }
         }
     }
 
     fn step_done(&mut self, at: usize, done: StepDone, events: &mut Vec<Event>) {
-        let core = &mut self.cores[at];
         let number = done.gather().number;
+        self.advance_gather(at, number, events, |gather, around, send| gather.on(done, around, send));
+    }
+
+    fn advance_gather(
+        &mut self,
+        at: usize,
+        number: u64,
+        events: &mut Vec<Event>,
+        advance: impl FnOnce(&mut Gather, &Surroundings<'_>, &mut dyn FnMut(ShardId, Step)) -> Next,
+    ) {
+        let core = &mut self.cores[at];
         let (op, mut gather) = core.gathers.remove(&number).expect("a coordinator outlives its steps");
         let around =
             Surroundings { map: &self.map, scope: core.owner.scope(TableId(0), u32::MAX), tables: TABLES };
         let (map, outbox) = (&self.map, &mut core.outbox);
-        let reply = gather.on(done, &around, &mut |shard, step| {
-            if matches!(step, Step::Commit { .. }) {
+        let next = advance(&mut gather, &around, &mut |shard, step| {
+            if matches!(step, Step::Commit { .. } | Step::CommitLarge { .. }) {
                 events.push(Event::Ordered(op));
             }
             outbox.push((map.owner(shard), Message::Step(step)));
         });
-        match reply {
-            Some(reply) => events.push(Event::Replied(op, reply)),
-            None => drop(core.gathers.insert(number, (op, gather))),
+        match next {
+            Next::Done(reply) => return events.push(Event::Replied(op, reply)),
+            Next::Compute(compute) => {
+                let to = core.owner.setting.core;
+                core.owner.on_pool(Box::new(move || {
+                    let message = Box::new(Message::Computed { number, computed: compute.run() });
+                    Done::Told { to, message }
+                }));
+            }
+            Next::Wait => {}
         }
+        core.gathers.insert(number, (op, gather));
     }
 
     /// The end of a turn: mail goes out, and the replies that may leave.
