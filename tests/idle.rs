@@ -93,7 +93,7 @@ fn visitors_leave_nothing(count: usize) {
     assert_eq!(open_files(&server), files);
     let grown = server.resident_bytes().saturating_sub(memory);
     assert!(grown < 8 << 20, "{count} visitors left {grown} bytes");
-    assert_eq!(control.info("query_buffer_bytes") + control.info("output_buffer_bytes") >> 16, 0);
+    assert_eq!((control.info("query_buffer_bytes") + control.info("output_buffer_bytes")) >> 16, 0);
 }
 
 #[test]

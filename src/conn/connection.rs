@@ -54,7 +54,7 @@ impl Connection {
             closing: false,
             listed: false,
             spare: Vec::new(),
-            lean: Lean::new(),
+            lean: Lean::default(),
             wish: None,
             leaving: false,
             over_soft_since_ms: None,

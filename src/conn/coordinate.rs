@@ -27,10 +27,14 @@ pub struct Owed {
 
 /// What happens when all answers to a question are there.
 enum End {
-    Fold(Owed, Fold),
     Then(Owed, Then),
     /// Nobody waits.
     Later(Later),
+}
+
+/// A fold is the last step.
+fn folded(fold: Fold) -> Then {
+    Box::new(move |ctx, tells| Ok(front::Answer::Reply(fold(ctx, tells))))
 }
 
 /// A question whose answers are coming in.
@@ -152,10 +156,10 @@ impl Core {
                     self.list(place);
                 }
             }
-            Ok(front::Answer::AskAll(ask, fold)) => self.ask_all(ask, End::Fold(owed, fold)),
+            Ok(front::Answer::AskAll(ask, fold)) => self.ask_all(ask, End::Then(owed, folded(fold))),
             Ok(front::Answer::AskThen(ask, then)) => self.ask_all(ask, End::Then(owed, then)),
             Ok(front::Answer::AskOne(core, ask, fold)) => {
-                let ticket = self.expect(1, End::Fold(owed, fold));
+                let ticket = self.expect(1, End::Then(owed, folded(fold)));
                 self.outbox.push((core, Message::Ask { from: self.node.core, ticket, ask }));
             }
             Ok(front::Answer::Background(reply, ask, later)) => {
@@ -270,17 +274,13 @@ impl Core {
         let Asked { tells, end, .. } = self.coordination.asked.remove(&ticket).expect("found a line above");
         let tells = tells.into_iter().flatten().collect();
         let now_ms = self.owner.clock.now_ms();
-        let (owed, answer): (Owed, Box<dyn FnOnce(&mut Ctx<'_>) -> Result<front::Answer, ClientError>>) =
-            match end {
-                End::Later(later) => return later(&mut self.node, now_ms, tells),
-                End::Fold(owed, fold) => {
-                    (owed, Box::new(move |ctx| Ok(front::Answer::Reply(fold(ctx, tells)))))
-                }
-                End::Then(owed, then) => (owed, Box::new(move |ctx| then(ctx, tells))),
-            };
+        let (owed, then) = match end {
+            End::Later(later) => return later(&mut self.node, now_ms, tells),
+            End::Then(owed, then) => (owed, then),
+        };
         let Some(place) = self.place_of(owed.conn) else { return };
         let session = &mut self.connections[place].session;
-        let answer = answer(&mut Ctx { session, node: &mut self.node, now_ms });
+        let answer = then(&mut Ctx { session, node: &mut self.node, now_ms }, tells);
         self.pursue(owed, answer);
     }
 

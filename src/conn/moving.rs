@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 /// What lanes carry. A full lane keeps it, in order, as it keeps every message; no move begins towards one.
+#[expect(clippy::large_enum_variant, reason = "nearly all are messages: a box would cost each an allocation")]
 pub enum Parcel {
     /// Between the shards of two cores.
     Message(Message),
@@ -35,6 +36,7 @@ const WINDOW_DOUBLINGS_MAX: u32 = 12;
 const TOWARD_PERCENT: u32 = 90;
 
 /// Where a connection's commands go.
+#[derive(Default)]
 pub struct Lean {
     /// Owner of the window's first command: an outlier there costs one window.
     core: Option<CoreId>,
@@ -44,10 +46,6 @@ pub struct Lean {
 }
 
 impl Lean {
-    pub fn new() -> Lean {
-        Lean { core: None, seen: 0, toward: 0, moves: 0 }
-    }
-
     /// Counts a command that ran on `core`, or on several. At a window's end: the core that had nearly all.
     pub fn note(&mut self, core: Option<CoreId>) -> Option<CoreId> {
         if self.seen == 0 {
@@ -163,22 +161,22 @@ mod tests {
     #[test]
     fn nearly_all_of_a_window_must_go_to_one_core() {
         let mixed = |every: usize| (0..256).map(move |at| if at % every == every - 1 { B } else { A });
-        assert_eq!(verdicts(&mut Lean::new(), mixed(11)), [CoreId(1)]);
-        assert_eq!(verdicts(&mut Lean::new(), mixed(9)), []);
-        assert_eq!(verdicts(&mut Lean::new(), (0..256).map(|_| None)), [], "commands on several cores");
-        assert_eq!(verdicts(&mut Lean::new(), (0..255).map(|_| A)), [], "no window is full");
+        assert_eq!(verdicts(&mut Lean::default(), mixed(11)), [CoreId(1)]);
+        assert_eq!(verdicts(&mut Lean::default(), mixed(9)), []);
+        assert_eq!(verdicts(&mut Lean::default(), (0..256).map(|_| None)), [], "commands on several cores");
+        assert_eq!(verdicts(&mut Lean::default(), (0..255).map(|_| A)), [], "no window is full");
     }
 
     #[test]
     fn a_window_forgets_the_one_before() {
-        let mut lean = Lean::new();
+        let mut lean = Lean::default();
         let cores = [A; 256].into_iter().chain([B; 256]);
         assert_eq!(verdicts(&mut lean, cores), [CoreId(1), CoreId(2)]);
     }
 
     #[test]
     fn each_move_makes_the_next_dearer() {
-        let mut lean = Lean::new();
+        let mut lean = Lean::default();
         lean.moved();
         assert_eq!(verdicts(&mut lean, [A; 511].into_iter()), []);
         assert_eq!(verdicts(&mut lean, [A; 1].into_iter()), [CoreId(1)]);

@@ -39,7 +39,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     for line in &loaded.ignored {
         tracing::warn!("{line}");
     }
-    let ended = executor::check_host().map_err(Into::into).and_then(|()| serve(loaded));
+    let ended = executor::check_host().and_then(|()| serve(loaded));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {

@@ -122,6 +122,7 @@ impl Shard {
     }
 
     /// Runs a command's handler; on success its effects are part of the turn.
+    #[expect(clippy::result_large_err, reason = "what runs to its end pays nothing for it")]
     pub fn run(&mut self, call: &Call<'_>, scope: Scope, stats: &mut CoreStats) -> Result<Ran, Halted> {
         let mut view = View {
             store: &self.data.store,

@@ -98,8 +98,8 @@ impl Places {
             if !whole {
                 let state = slots.get(table, slot);
                 places.few.push((table, slot, state.incarnation, state.next_index));
-            } else if !places.tables.contains_key(&table) {
-                places.tables.insert(table, slots.places(table));
+            } else {
+                places.tables.entry(table).or_insert_with(|| slots.places(table));
             }
         }
         places

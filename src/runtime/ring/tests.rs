@@ -133,9 +133,8 @@ fn serve(limits: RingLimits) -> Server {
         let tid = tid.file_name().unwrap().to_str().unwrap().parse::<u32>().unwrap();
         ready.send((echo.listen(), tid)).unwrap();
         while !stopping.load(Ordering::Relaxed) {
-            match echo.turn() {
-                0 => echo.rest().await,
-                _ => {}
+            if echo.turn() == 0 {
+                echo.rest().await;
             }
         }
         let deadline = Instant::now() + Duration::from_secs(5);
