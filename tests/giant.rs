@@ -201,7 +201,7 @@ fn giant_writes_are_whole_for_every_reader_and_after_every_crash() {
             server.restart();
             let found = generation(&client(&server).must(&with_keys("MGET", ATOMIC_KEYS)));
             let (done, begun) = (done.load(Ordering::SeqCst), begun.load(Ordering::SeqCst));
-            let of = |number: u64| (number % 5 != 0 && number > 0).then_some(number);
+            let of = |number: u64| (!number.is_multiple_of(5)).then_some(number);
             assert!(
                 found == of(done) || found == of(begun),
                 "{shards} shards, {policy}: {found:?} after {done} was acknowledged and {begun} begun"

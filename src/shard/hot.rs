@@ -144,14 +144,16 @@ impl Hot {
     /// Takes a row that was read from RocksDB in this turn.
     pub fn fill(&mut self, incarnation: Incarnation, name: &[u8], row: &Row, now_s: u32) {
         let name = RowName { incarnation, name: Bytes::copy_from_slice(name) };
-        self.cache_row(name, row.clone(), now_s);
+        if !self.is_too_large(row) {
+            self.cache.insert(name, CachedRow { row: row.clone(), used_s: now_s });
+        }
     }
 
     /// Writes a row, or its absence; answers whether memory knew a row under the name.
     pub fn write_row(&mut self, name: RowName, row: Option<Row>, now_s: u32) -> bool {
         self.written_bytes += name.name.len() + row.as_ref().map_or(0, Row::weight) + 64;
         let cached = match &row {
-            Some(row) => self.cache_row(name.clone(), row.clone(), now_s),
+            Some(row) => self.update(name.clone(), row.clone(), now_s),
             None => {
                 let name = RowNameRef { incarnation: name.incarnation, name: &name.name };
                 self.cache.remove(&name).is_some()
@@ -208,20 +210,19 @@ impl Hot {
         self.cache.weight()
     }
 
-    /// Answers whether there was an older row of this name.
-    fn cache_row(&mut self, name: RowName, row: Row, now_s: u32) -> bool {
-        // One entry may not push out a large share of the others.
-        if row.weight() as u64 > self.cache_max_bytes / 64 {
+    /// One entry may not push out a large share of the others.
+    fn is_too_large(&self, row: &Row) -> bool {
+        row.weight() as u64 > self.cache_max_bytes / 64
+    }
+
+    /// Brings the cache up to a write; answers whether it held the row. A key that nobody reads does not come
+    /// in by being written: it would push out what is read.
+    fn update(&mut self, name: RowName, row: Row, now_s: u32) -> bool {
+        if self.is_too_large(&row) {
             let name = RowNameRef { incarnation: name.incarnation, name: &name.name };
             return self.cache.remove(&name).is_some();
         }
-        match self.cache.replace(name, CachedRow { row, used_s: now_s }, false) {
-            Ok(()) => true,
-            Err((name, cached)) => {
-                self.cache.insert(name, cached);
-                false
-            }
-        }
+        self.cache.replace(name, CachedRow { row, used_s: now_s }, false).is_ok()
     }
 }
 
