@@ -104,7 +104,7 @@ impl Core {
         let connection = &self.connections[place];
         let to = connection.wish?;
         let quiet = connection.is_quiet() && !connection.leaving;
-        let welcome = !self.congested[usize::from(to.0)] && self.stop_at.is_none();
+        let welcome = !self.congested[usize::from(to.0)] && self.stopping.is_none();
         let now_ms = self.owner.clock.now_ms();
         (quiet && welcome && self.node.config.move_connections && self.moves.take(now_ms)).then_some(to)
     }

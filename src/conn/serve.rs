@@ -29,7 +29,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// What all cores of the process share: only flags and counters.
-#[derive(Default)]
 pub struct Shared {
     /// Set by a signal or SHUTDOWN: every core ends what it has begun and stops.
     pub stopping: AtomicBool,
@@ -38,6 +37,30 @@ pub struct Shared {
     pub next_client_id: AtomicU64,
     /// Connections of all cores.
     pub clients: AtomicUsize,
+    /// By core, once the process is to stop: nothing is under way there. One core may need another until all
+    /// are quiet.
+    quiet: Box<[AtomicBool]>,
+}
+
+impl Shared {
+    pub fn new(cores: u16) -> Shared {
+        Shared {
+            stopping: AtomicBool::new(false),
+            hurry: AtomicBool::new(false),
+            next_client_id: AtomicU64::new(0),
+            clients: AtomicUsize::new(0),
+            quiet: (0..cores).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
+}
+
+/// A core on its way to the end.
+#[derive(Clone, Copy)]
+pub struct Stopping {
+    /// When it ends whatever is still under way.
+    by: Instant,
+    /// All cores are quiet; memtables are being written to files.
+    sealing: bool,
 }
 
 pub struct Serving {
@@ -75,7 +98,7 @@ pub struct Core {
     pub congested: Vec<bool>,
     pub pause: Option<Pause>,
     pub next_serial: u64,
-    pub stop_at: Option<Instant>,
+    pub stopping: Option<Stopping>,
 }
 
 /// CLIENT PAUSE in force.
@@ -398,17 +421,30 @@ impl Serving {
         if !core.shared.stopping.load(Ordering::Acquire) {
             return Ok(false);
         }
-        let now = Instant::now();
-        let Some(stop_at) = core.stop_at else {
+        let Some(stopping) = &mut core.stopping else {
             self.ring.stop_all_listening().map_err(|error| Fault::new("closing the listeners", error))?;
-            core.owner.seal_all();
-            core.stop_at = Some(now + limits::SHUTDOWN_WAIT);
+            core.stopping = Some(Stopping { by: Instant::now() + limits::SHUTDOWN_WAIT, sealing: false });
+            core.end_connections();
             return Ok(false);
         };
-        let quiet = core.coordination.is_empty() && core.owner.is_quiet() && core.owner.is_synced();
-        let sealed = core.owner.upkeep_idle();
-        let hurry = core.shared.hurry.load(Ordering::Acquire);
-        Ok((quiet && (sealed || hurry)) || now >= stop_at)
+        if Instant::now() >= stopping.by {
+            tracing::warn!("stopping with something still under way");
+            return Ok(true);
+        }
+        if !stopping.sealing {
+            let quiet = core.coordination.is_empty()
+                && core.owner.is_quiet()
+                && core.owner.is_settled()
+                && core.connections.iter().all(|(_, connection)| connection.pending.is_empty());
+            core.shared.quiet[usize::from(core.node.core.0)].store(quiet, Ordering::Release);
+            if !core.shared.quiet.iter().all(|quiet| quiet.load(Ordering::Acquire)) {
+                return Ok(false);
+            }
+            stopping.sealing = true;
+            core.owner.seal_all();
+            return Ok(core.shared.hurry.load(Ordering::Acquire));
+        }
+        Ok(core.owner.upkeep_idle() || core.shared.hurry.load(Ordering::Acquire))
     }
 }
 
@@ -440,7 +476,7 @@ impl Core {
             congested: vec![false; cores],
             pause: None,
             next_serial: 0,
-            stop_at: None,
+            stopping: None,
         }
     }
 
@@ -461,6 +497,15 @@ impl Core {
     pub fn place_of(&self, id: u64) -> Option<usize> {
         let place = (id & ((1 << PLACE_BITS) - 1)) as usize;
         self.connections.get(place).filter(|connection| connection.id == id).map(|_| place)
+    }
+
+    /// Every connection gets the replies it is owed, runs no further command and ends.
+    fn end_connections(&mut self) {
+        let places: Vec<_> = self.connections.iter().map(|(place, _)| place).collect();
+        for place in places {
+            self.connections[place].closing = true;
+            self.list(place);
+        }
     }
 
     /// Puts a connection on the list of those that are looked at when the turn's replies are sent.

@@ -93,7 +93,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     };
     let plans = open::recover(&opening, |shard: ShardId| data.shard(shard.0))?;
 
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared::new(cores));
     let key_count = Arc::new(Mutex::new(KeyCount::default()));
     let settlement = Arc::new(Settlement::new(shard_count));
     let (ready, doorbells) = channel();

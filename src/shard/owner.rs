@@ -523,14 +523,14 @@ impl Owner {
         }
     }
 
-    /// All logs are on disk to their ends.
-    pub fn is_synced(&self) -> bool {
-        self.shards.iter().all(|shard| shard.log.durable() == shard.log.written())
+    /// Nothing in any log can be taken back any more.
+    pub fn is_settled(&self) -> bool {
+        self.shards.iter().all(|shard| shard.settled.upto() >= shard.log.written_or_pending().0)
     }
 
     /// A write waits for its gate, an answer or the log for the disk.
     pub fn waits_for_time(&self) -> bool {
-        !self.is_quiet() || !self.is_synced() || (0..self.shards.len()).any(|at| self.writers_waiting(at))
+        !self.is_quiet() || !self.is_settled() || (0..self.shards.len()).any(|at| self.writers_waiting(at))
     }
 
     /// Nothing waits, runs away, or is on its way: the core may sleep or stop.
