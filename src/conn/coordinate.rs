@@ -174,6 +174,8 @@ impl Core {
             Ok(front::Answer::Shutdown { hurry }) => {
                 self.shared.hurry.store(hurry, Ordering::Release);
                 self.shared.stopping.store(true, Ordering::Release);
+                // Like Redis: the connection ends without a word.
+                self.settle(owed, Reply::Silent);
             }
         }
     }
