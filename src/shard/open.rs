@@ -356,7 +356,7 @@ pub fn replay(
         upkeep.noted_part(now_ms);
     }
     let settled = Settled::new(id, settlement, opened.writer.durable().0);
-    let mut shard = Shard::new(id, data, opened.writer, settled, fsync, now_ms);
+    let mut shard = Shard::new(id, data, opened.writer, settled, fsync);
     // Written with the first turn, when all shards of the node have been replayed, and so cut: a log that
     // grew before would seem to hold the wholes it has lost.
     for part in plan.missing {

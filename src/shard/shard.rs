@@ -41,7 +41,6 @@ pub struct Shard {
     sealing: bool,
     /// The last attempt to prepare a segment of the log failed.
     log_full: bool,
-    started_s: u32,
 }
 
 /// What a command did, when it ran to its end.
@@ -58,22 +57,11 @@ pub struct Halted {
 }
 
 impl Shard {
-    pub fn new(id: ShardId, data: Data, log: Writer, settled: Settled, fsync: Fsync, now_ms: u64) -> Shard {
-        let started_s = (now_ms / 1000) as u32;
+    pub fn new(id: ShardId, data: Data, log: Writer, settled: Settled, fsync: Fsync) -> Shard {
         let body = Vec::new();
         let latches = Latches::default();
-        let mut shard = Shard {
-            id,
-            data,
-            log,
-            latches,
-            settled,
-            fsync,
-            body,
-            sealing: false,
-            log_full: false,
-            started_s,
-        };
+        let mut shard =
+            Shard { id, data, log, latches, settled, fsync, body, sealing: false, log_full: false };
         shard.set_fsync(fsync);
         shard
     }
@@ -132,7 +120,6 @@ impl Shard {
             wanted: None,
             seen: 0,
             now_s: (scope.now_ms / 1000) as u32,
-            started_s: self.started_s,
             hits: 0,
             misses: 0,
         };

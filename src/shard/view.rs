@@ -21,7 +21,6 @@ pub struct View<'s> {
     /// The latest position that the answer must wait for, because it shows what stands there.
     pub seen: u64,
     pub now_s: u32,
-    pub started_s: u32,
     pub hits: u64,
     pub misses: u64,
 }
@@ -92,7 +91,7 @@ impl Source for View<'_> {
         let used = self
             .incarnation(key.table, key.slot)
             .and_then(|incarnation| self.hot.used_s(RowNameRef { incarnation, name: key.name }));
-        u64::from(self.now_s.saturating_sub(used.unwrap_or(self.started_s)))
+        u64::from(used.map_or(0, |used| self.now_s.saturating_sub(used)))
     }
 }
 

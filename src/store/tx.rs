@@ -29,7 +29,7 @@ pub trait Source {
     /// The index the slot's next record will have: the upper part of a new `Version`.
     fn next_index(&mut self, table: TableId, slot: Slot) -> u64;
 
-    /// Seconds since the key was last used, as far as this node remembers.
+    /// Seconds since the key was last used, as far as memory goes back: 0 for a key that is not there.
     fn idle_seconds(&mut self, key: KeyRef<'_>) -> u64;
 }
 
