@@ -83,10 +83,6 @@ pub const SCAN_TOKENS_MAX: usize = 1_024;
 /// What the names kept with them may take, per core.
 pub const SCAN_TOKENS_MAX_BYTES: usize = 1 << 20;
 
-/// What the slow log keeps of a command; Redis's bounds.
-pub const SLOWLOG_ARGS_MAX: usize = 32;
-pub const SLOWLOG_ARG_MAX_BYTES: usize = 128;
-
 /// Receive buffers of one core, at most: what a fast network fills in a few turns.
 const RECEIVE_RING_MAX_BYTES: u64 = 32 * MIB;
 const RECEIVE_BUFFER_MAX_BYTES: u64 = 16 * KIB;

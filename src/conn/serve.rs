@@ -409,10 +409,7 @@ impl Serving {
             .filter(|(_, connection)| idle(connection))
             .map(|(place, _)| place)
             .collect();
-        for place in places {
-            self.core.connections[place].closing = true;
-            self.core.list(place);
-        }
+        self.core.end_connections(places);
     }
 
     /// Whether this core has stopped, once the process is to stop.
@@ -424,7 +421,7 @@ impl Serving {
         let Some(stopping) = &mut core.stopping else {
             self.ring.stop_all_listening().map_err(|error| Fault::new("closing the listeners", error))?;
             core.stopping = Some(Stopping { by: Instant::now() + limits::SHUTDOWN_WAIT, sealing: false });
-            core.end_connections();
+            core.end_connections(core.connections.iter().map(|(place, _)| place).collect());
             return Ok(false);
         };
         if Instant::now() >= stopping.by {
@@ -499,9 +496,8 @@ impl Core {
         self.connections.get(place).filter(|connection| connection.id == id).map(|_| place)
     }
 
-    /// Every connection gets the replies it is owed, runs no further command and ends.
-    fn end_connections(&mut self) {
-        let places: Vec<_> = self.connections.iter().map(|(place, _)| place).collect();
+    /// These connections get the replies they are owed, run no further command and end.
+    fn end_connections(&mut self, places: Vec<usize>) {
         for place in places {
             self.connections[place].closing = true;
             self.list(place);

@@ -2,7 +2,6 @@
 //! One copy per core, changed only by that core.
 
 use crate::config::Config;
-use crate::metrics::CoreStats;
 use crate::slot::{CoreId, ShardId, Slot, SlotHash};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -72,7 +71,6 @@ pub struct Node {
     pub started_ms: u64,
     /// The CPUs' own ports, when shard-aware ports are on.
     pub addresses: Vec<CoreAddress>,
-    pub stats: CoreStats,
     /// Shared by all cores, so that each tells the same; locked only by INFO keyspace, for a copy.
     pub key_count: Arc<Mutex<KeyCount>>,
     /// Last moment at which everything acknowledged was known to be on disk, seconds since the epoch.
@@ -93,7 +91,6 @@ impl Node {
             run_id: place.run_id,
             started_ms: now_ms,
             addresses: place.addresses,
-            stats: CoreStats::default(),
             key_count,
             last_save_s: now_ms / 1000,
             rate: Rate::default(),

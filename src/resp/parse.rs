@@ -6,6 +6,7 @@
 use super::args::{Args, Span};
 use super::number;
 use crate::error::ClientError;
+use crate::limits;
 
 /// What a client may make us hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,18 +23,12 @@ pub struct ParseLimits {
     pub unauthenticated: bool,
 }
 
-impl ParseLimits {
-    /// As Redis's: it drops larger commands of a client that has yet to authenticate.
-    pub const UNAUTHENTICATED_ARGS_MAX: u32 = 10;
-    pub const UNAUTHENTICATED_BULK_MAX_BYTES: u64 = 16 * 1024;
-}
-
 impl Default for ParseLimits {
     fn default() -> ParseLimits {
         ParseLimits {
-            bulk_max_bytes: 512 * 1024 * 1024,
-            args_max: 1024 * 1024,
-            inline_max_bytes: 64 * 1024,
+            bulk_max_bytes: limits::VALUE_MAX_BYTES,
+            args_max: limits::ARGS_MAX,
+            inline_max_bytes: limits::INLINE_MAX_BYTES,
             command_max_bytes: 1024 * 1024 * 1024,
             unauthenticated: false,
         }
@@ -278,7 +273,7 @@ fn short_number(kind: u8, bytes: &[u8]) -> Option<(i64, usize)> {
 fn args_count(count: i64, limits: &ParseLimits) -> Result<u32, ProtocolError> {
     let count = u32::try_from(count.max(0)).ok().filter(|count| *count <= limits.args_max);
     match count.ok_or(ProtocolError::ArgsCount)? {
-        count if limits.unauthenticated && count > ParseLimits::UNAUTHENTICATED_ARGS_MAX => {
+        count if limits.unauthenticated && count > limits::UNAUTHENTICATED_ARGS_MAX => {
             Err(ProtocolError::UnauthenticatedCount)
         }
         count => Ok(count),
@@ -292,7 +287,7 @@ fn bulk_len(len: i64, at: usize, limits: &ParseLimits) -> Result<usize, Protocol
     if len > limits.bulk_max_bytes {
         return Err(ProtocolError::BulkLength);
     }
-    if limits.unauthenticated && len > ParseLimits::UNAUTHENTICATED_BULK_MAX_BYTES {
+    if limits.unauthenticated && len > limits::UNAUTHENTICATED_BULK_MAX_BYTES {
         return Err(ProtocolError::UnauthenticatedLength);
     }
     match u64::from(limits.command_max_bytes).checked_sub(at as u64 + 2) {

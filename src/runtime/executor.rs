@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Registered with each of glommio's three rings; larger transfers take memory from the heap.
 const IO_MEMORY_BYTES: usize = 256 << 10;
-/// Files and timers only: sockets have a ring of their own.
+/// As small as glommio allows to be useful: sockets have a ring of their own.
 const RING_DEPTH: usize = 128;
 /// How long glommio lets a queue run before its preemption timer. It must never fire here: when it does
 /// between a poll for I/O and the run of the tasks that the poll has waked (the thread had lost its CPU), glommio

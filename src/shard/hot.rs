@@ -151,25 +151,28 @@ impl Hot {
 
     /// Writes a row, or its absence; answers whether memory knew a row under the name.
     pub fn write_row(&mut self, name: RowName, row: Option<Row>, now_s: u32) -> bool {
-        self.written_bytes += name.name.len() + row.as_ref().map_or(0, Row::weight) + 64;
         let cached = match &row {
             Some(row) => self.update(name.clone(), row.clone(), now_s),
-            None => {
-                let name = RowNameRef { incarnation: name.incarnation, name: &name.name };
-                self.cache.remove(&name).is_some()
-            }
+            None => self.uncache(&name),
         };
-        let written = self.rows.insert(name, row);
-        cached || matches!(written, Some(Some(_)))
+        self.keep(name, row) || cached
     }
 
     /// As `write_row`, for one of very many: they would push out of the cache what is used.
     pub fn write_row_uncached(&mut self, name: RowName, row: Option<Row>) -> bool {
+        let cached = self.uncache(&name);
+        self.keep(name, row) || cached
+    }
+
+    /// Forgets what the cache has of a row; answers whether it held it.
+    fn uncache(&mut self, name: &RowName) -> bool {
+        self.cache.remove(&RowNameRef { incarnation: name.incarnation, name: &name.name }).is_some()
+    }
+
+    /// Keeps a write until RocksDB has it; answers whether an earlier one of the name was a row.
+    fn keep(&mut self, name: RowName, row: Option<Row>) -> bool {
         self.written_bytes += name.name.len() + row.as_ref().map_or(0, Row::weight) + 64;
-        let cached =
-            self.cache.remove(&RowNameRef { incarnation: name.incarnation, name: &name.name }).is_some();
-        let written = self.rows.insert(name, row);
-        cached || matches!(written, Some(Some(_)))
+        matches!(self.rows.insert(name, row), Some(Some(_)))
     }
 
     pub fn write_element(&mut self, name: ElementName, value: Option<Bytes>) {
@@ -219,8 +222,7 @@ impl Hot {
     /// in by being written: it would push out what is read.
     fn update(&mut self, name: RowName, row: Row, now_s: u32) -> bool {
         if self.is_too_large(&row) {
-            let name = RowNameRef { incarnation: name.incarnation, name: &name.name };
-            return self.cache.remove(&name).is_some();
+            return self.uncache(&name);
         }
         self.cache.replace(name, CachedRow { row, used_s: now_s }, false).is_ok()
     }

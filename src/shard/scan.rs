@@ -5,7 +5,7 @@ use super::owner::{Needs, Owner};
 use super::work::Done;
 use crate::limits;
 use crate::resp::glob;
-use crate::slot::{CoreId, ShardId, Slot, TableId};
+use crate::slot::{CoreId, Slot, TableId};
 use crate::store::{Incarnation, Reader, Step, StoreError, View};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -205,11 +205,6 @@ impl Owner {
             ground.slots.retain(|(of, _)| *of == slot);
         }
         grounds
-    }
-
-    /// First slot at or after `from` that a SCAN of this shard would find something in.
-    pub fn has_keys(&self, shard: ShardId, table: TableId) -> bool {
-        self.shard(shard).data.slots.used(table).next().is_some()
     }
 }
 
