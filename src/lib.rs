@@ -3,6 +3,7 @@
 //! The rooms in order: one uses what stands above it, never below.
 
 pub mod binlog;
+pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod config;

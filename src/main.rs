@@ -1,4 +1,4 @@
-//! The binary: picks the subcommand. Everything else is in the library.
+//! The binary. Everything is in the library; `cli.rs` picks the subcommand.
 
 use std::process::ExitCode;
 
@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static HEAP: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    haypile::server::main(std::env::args_os())
+    haypile::cli::main(std::env::args_os())
 }

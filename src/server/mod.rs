@@ -15,9 +15,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Runs `haypile` with these arguments.
+/// Runs `haypile server` with these arguments.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let loaded = match Config::load(behind_subcommand(args)) {
+    let loaded = match Config::load(args) {
         Ok(loaded) => loaded,
         // A reader that has seen enough, such as `head`, is no error.
         Err(ConfigError::Asked(text)) => match writeln!(io::stdout(), "{text}") {
@@ -51,11 +51,4 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn serve(loaded: Loaded) -> Result<(), String> {
     start::serve(loaded).map_err(|fault| fault.to_string())
-}
-
-/// What stands behind `haypile server`; `server` is the subcommand when none is named.
-fn behind_subcommand(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
-    let mut args = args.skip(1).peekable();
-    args.next_if(|word| word == "server");
-    args
 }
