@@ -29,6 +29,8 @@ pub struct Data {
     pub applied_before: Option<u64>,
     /// Last transaction part applied here, by home shard.
     pub parts_applied: Vec<(ShardId, u64)>,
+    /// Given to RocksDB since its memtables were last switched, bytes.
+    unsealed_bytes: usize,
     /// Entries of the time index that have been dealt with: out of it with the next batch.
     due_done: Vec<(u64, Incarnation, Bytes)>,
 }
@@ -46,12 +48,24 @@ impl Data {
             files_full: false,
             applied_before: None,
             parts_applied: Vec::new(),
+            unsealed_bytes: 0,
             due_done: Vec::new(),
         }
     }
 
     pub fn is_stalled(&self) -> bool {
         self.stalled
+    }
+
+    /// What the memtables will hold when this turn is applied, bytes. Beyond a multiple of what the shard
+    /// seals at, RocksDB would write them out by itself, and without the slot table.
+    pub fn unsealed_bytes(&self) -> usize {
+        self.unsealed_bytes + self.hot.written_bytes()
+    }
+
+    /// The memtables have been switched.
+    pub fn sealed(&mut self) {
+        self.unsealed_bytes = 0;
     }
 
     pub fn files_full(&self) -> bool {
@@ -145,6 +159,19 @@ impl Data {
         self.write_batch()
     }
 
+    /// As `apply`, for a replay: the slot table goes along, since nobody seals while a log is replayed and
+    /// RocksDB may write out by itself what it is given.
+    pub fn apply_replayed(&mut self, position: u64) -> Result<(), Fault> {
+        if !self.stalled {
+            if self.hot.is_clean() {
+                return Ok(());
+            }
+            self.fill_batch(position);
+            self.put_slots();
+        }
+        self.write_batch()
+    }
+
     fn fill_batch(&mut self, position: u64) {
         self.batch.clear();
         // In the order RocksDB keeps them: neighbours share most of the search for their place.
@@ -180,6 +207,7 @@ impl Data {
         match self.store.write(&mut self.batch) {
             Ok(()) => {
                 (self.stalled, self.files_full) = (false, false);
+                self.unsealed_bytes += self.hot.written_bytes();
                 self.hot.settle();
                 Ok(())
             }
@@ -197,6 +225,15 @@ impl Data {
     pub fn write_slots(&mut self, position: u64, whole_floor: Option<u64>) -> Result<bool, Fault> {
         assert!(!self.stalled && self.hot.is_clean(), "the turn is applied before the slot table is written");
         self.batch.clear();
+        self.put_slots();
+        self.batch.put_whole_floor(whole_floor.unwrap_or(0));
+        let whole_up_to = self.whole_up_to(position);
+        self.batch.set_persisted(whole_up_to);
+        self.write_batch()?;
+        Ok(!self.stalled)
+    }
+
+    fn put_slots(&mut self) {
         let batch = &mut self.batch;
         self.slots.take_changed(|table, slot, state| {
             batch.put_slot_entry(&SlotEntry {
@@ -212,11 +249,6 @@ impl Data {
         for (home, number) in &self.parts_applied {
             batch.put_part_applied(*home, *number);
         }
-        batch.put_whole_floor(whole_floor.unwrap_or(0));
-        let whole_up_to = self.whole_up_to(position);
-        self.batch.set_persisted(whole_up_to);
-        self.write_batch()?;
-        Ok(!self.stalled)
     }
 
     /// The row as memory knows it: None if only the disk can say.

@@ -356,7 +356,7 @@ pub fn replay(
         upkeep.noted_part(now_ms);
     }
     let settled = Settled::new(id, settlement, opened.writer.durable().0);
-    let mut shard = Shard::new(id, data, opened.writer, settled, fsync);
+    let mut shard = Shard::new(id, data, opened.writer, settled, fsync, seal_bytes(ledger));
     // Written with the first turn, when all shards of the node have been replayed, and so cut: a log that
     // grew before would seem to hold the wholes it has lost.
     for part in plan.missing {
@@ -395,7 +395,7 @@ fn stored(store: Store, slots: u16, parts: Vec<(ShardId, u64)>, hot_bytes: u64) 
 /// Gives RocksDB what was gathered, waiting for it if need be.
 fn settle(data: &mut Data, position: u64) -> Result<(), Fault> {
     loop {
-        data.apply(position)?;
+        data.apply_replayed(position)?;
         if !data.is_stalled() {
             return Ok(());
         }

@@ -29,6 +29,10 @@ pub enum Holder {
 /// How far acknowledgements wait for the disk, and since when.
 const EVERYSEC_WAIT_MS: u64 = 1000;
 
+/// Writes wait at this many times the size at which memtables are sealed: half of where RocksDB would write
+/// them out by itself (`store/options.rs`), for its own bytes around each entry.
+const UNSEALED_MAX: usize = 2;
+
 pub struct Shard {
     pub id: ShardId,
     pub data: Data,
@@ -39,6 +43,8 @@ pub struct Shard {
     body: Vec<u8>,
     /// Writes wait while the memtable is switched.
     sealing: bool,
+    /// Writes wait while so much is not sealed, bytes.
+    unsealed_bytes_max: usize,
     /// The last attempt to prepare a segment of the log failed.
     log_full: bool,
 }
@@ -57,11 +63,27 @@ pub struct Halted {
 }
 
 impl Shard {
-    pub fn new(id: ShardId, data: Data, log: Writer, settled: Settled, fsync: Fsync) -> Shard {
-        let body = Vec::new();
-        let latches = Latches::default();
-        let mut shard =
-            Shard { id, data, log, latches, settled, fsync, body, sealing: false, log_full: false };
+    /// `seal_bytes`: at what size its memtables are meant to be sealed.
+    pub fn new(
+        id: ShardId,
+        data: Data,
+        log: Writer,
+        settled: Settled,
+        fsync: Fsync,
+        seal_bytes: u64,
+    ) -> Shard {
+        let mut shard = Shard {
+            id,
+            data,
+            log,
+            latches: Latches::default(),
+            settled,
+            fsync,
+            body: Vec::new(),
+            sealing: false,
+            unsealed_bytes_max: seal_bytes as usize * UNSEALED_MAX,
+            log_full: false,
+        };
         shard.set_fsync(fsync);
         shard
     }
@@ -75,9 +97,9 @@ impl Shard {
         self.fsync
     }
 
-    /// RocksDB takes writes: nothing is stalled and no memtable is being switched.
+    /// RocksDB takes writes: nothing is stalled, no memtable is being switched or must be first.
     pub fn accepts_writes(&self) -> bool {
-        !self.data.is_stalled() && !self.sealing
+        !self.data.is_stalled() && !self.sealing && self.data.unsealed_bytes() < self.unsealed_bytes_max
     }
 
     /// New commands may write: the log has room for a turn too. Its next segment may still be on its way.

@@ -236,6 +236,7 @@ impl Owner {
     fn advance_seal(&mut self, at: usize) -> Result<(), Fault> {
         let upkeep = &mut self.upkeep[at];
         let shard = &mut self.shards[at];
+        upkeep.seal_wanted |= shard.data.unsealed_bytes() as u64 >= upkeep.seal_bytes;
         if upkeep.seal == Seal::Idle && upkeep.seal_wanted {
             upkeep.seal = Seal::Syncing;
         }
@@ -309,6 +310,7 @@ impl Owner {
                     Sealed::Later => Seal::Idle,
                 };
                 if sealed == Sealed::Done {
+                    self.shards[at].data.sealed();
                     upkeep.seal_wanted = false;
                     upkeep.garbage_since_ms = None;
                     upkeep.parts_since_ms = None;
