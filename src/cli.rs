@@ -10,6 +10,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let named = args.peek().and_then(|word| word.to_str()).map(str::to_owned);
     match named.as_deref() {
         Some("server") => server::main(args.skip(1)),
+        Some("bench") => bench_harness::main(args),
         _ => server::main(args),
     }
 }
