@@ -8,7 +8,7 @@ once over a few (hot, the control); meanwhile one client asks for one hot key an
     python3 bench-harness/cold.py --haypile PATH [--rate 2000] [--seconds 15] [--budget-mib 128] [--rounds 3]
 """
 import argparse, os, random, select, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
-from compare import free_port, wait_ready
+from beside_redis import free_port, wait_ready
 
 VALUE = 1024
 

@@ -35,8 +35,12 @@ pub fn compare(options: &Compare, mut shown: impl FnMut(&Compared)) -> Result<Ve
             })
             .collect();
         let mut latencies: Vec<_> = endpoints.iter().map(|_| exact()).collect();
-        for _ in 0..options.rounds.max(1) {
-            for (number, endpoint) in endpoints.iter().enumerate() {
+        for round in 0..options.rounds.max(1) {
+            // There and back, so that what drifts with time falls on all alike.
+            let forth = 0..endpoints.len();
+            let order: Vec<usize> = if round % 2 == 0 { forth.collect() } else { forth.rev().collect() };
+            for number in order {
+                let endpoint = &endpoints[number];
                 let (turn, seen) = turn(endpoint, &endpoints, test, options)?;
                 sides[number].turns.push(turn);
                 latencies[number].add(&seen).expect("all have the same bounds");
