@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{Client, Options, Server, Value, haypile_binary};
+use harness::{Options, Server, Value, haypile_binary};
 use serde_json::Value as Json;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -109,25 +109,22 @@ fn a_comparison_finds_the_process_and_becomes_a_page() {
     assert!(page.contains(">one<") || page.contains("one\n"), "the sides are named");
 }
 
-fn hops(client: &mut Client) -> u64 {
-    client.info("hops")
-}
-
 #[test]
 fn keys_of_a_cluster_reach_their_node_at_once() {
     let server = Server::start(Options::shards(2).with(&["--slot-hash", "crc16"]));
     let mut client = server.client();
     run(bench(server.port(), "-t load,get --cluster -r 1000 -n 2000 --threads 2"));
     assert_eq!(client.ask("DBSIZE"), Value::Int(1000));
-    assert_eq!(hops(&mut client), 0);
+    assert_eq!(client.info("hops"), 0);
 }
 
 #[test]
 fn nobody_at_home_and_unknown_tests_are_said_plainly() {
-    let ports = harness::ports::reserve();
-    let output = bench(ports.port(), "-t get").output().expect("it starts");
+    let mut server = Server::start(Options::shards(1));
+    server.kill9();
+    let output = bench(server.port(), "-t get").output().expect("it starts");
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("no connection to"), "{output:?}");
-    let output = bench(ports.port(), "-t gte").output().expect("it starts");
+    let output = bench(server.port(), "-t gte").output().expect("it starts");
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no test 'gte'"), "{output:?}");
 }

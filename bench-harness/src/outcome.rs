@@ -39,6 +39,8 @@ impl Latency {
 pub struct SecondOutcome {
     /// Its number, from the end of the warm-up.
     pub second: u64,
+    /// How much of it belongs to the run: less than 1 for the last.
+    pub length_s: f64,
     /// Operations that ended in it.
     pub operations: u64,
     /// Their latencies.

@@ -109,7 +109,10 @@ fn plots(html: &mut String, sides: &[(String, &Curve, Vec<SecondOutcome>)]) -> R
         sides.iter().map(line).collect()
     };
     let seconds = |second: &f64| format!("{second:.0} s");
-    html.push_str(&throughput_plot(&over_time(|second| second.operations as f64), &seconds)?);
+    html.push_str(&throughput_plot(
+        &over_time(|second| second.operations as f64 / second.length_s),
+        &seconds,
+    )?);
     let p99 = over_time(|second| (second.latency.p99_us as f64 / 1000.0).max(0.001));
     html.push_str(&latency_plot("p99 by second", &p99, &seconds)?);
     Ok(())

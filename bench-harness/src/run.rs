@@ -106,8 +106,10 @@ pub fn run(workload: Workload, target: &Target, load: &Load, progress: bool) -> 
             latency: Latency::of(&histogram),
         }
     });
+    let length_s = ended.saturating_sub(shared.warm_up).as_secs_f64();
     let series = seconds.iter().map(|(&second, histogram)| SecondOutcome {
         second,
+        length_s: (length_s - second as f64).clamp(1e-3, 1.0),
         operations: histogram.len(),
         latency: Latency::of(histogram),
     });
@@ -115,7 +117,7 @@ pub fn run(workload: Workload, target: &Target, load: &Load, progress: bool) -> 
         test,
         endpoint: format!("{}:{}", target.host, target.port),
         started_unix_ms,
-        seconds: ended.saturating_sub(shared.warm_up).as_secs_f64(),
+        seconds: length_s,
         operations,
         errors: tallies.iter().map(|tally| tally.errors).sum(),
         first_error: tallies.iter().find_map(|tally| tally.first_error.clone()),
