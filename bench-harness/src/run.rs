@@ -39,6 +39,10 @@ pub struct Measured {
 /// # Errors
 /// When the server cannot be used, or a connection ends during the run.
 pub fn run(workload: Workload, target: &Target, load: &Load, progress: bool) -> Result<Measured, Unusable> {
+    if workload.every_key_once && load.cluster {
+        let why = "'load' asks for every key once, which with --cluster no connection could: fill with 'set'";
+        return Err(Unusable(why.to_owned()));
+    }
     let nodes = server::nodes(target, load)?;
     let threads = load.threads.min(load.connections);
     let mut rng = SmallRng::seed_from_u64(load.seed);
