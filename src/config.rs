@@ -66,6 +66,9 @@ pub struct Config {
     pub instance_mode: InstanceMode,
     pub slot_hash: HashName,
     pub default_slot_num: u16,
+    /// Microseconds; -1: never.
+    pub slowlog_log_slower_than_us: i64,
+    pub slowlog_max_len: u32,
     pub loglevel: LogLevel,
     /// Empty: standard error.
     pub logfile: String,

@@ -1,5 +1,8 @@
 //! Counters of one core. Plain numbers, changed only by their core and copied out when asked for.
 
+pub mod commands;
+pub mod slow;
+
 /// What one core has done since the start or the last CONFIG RESETSTAT.
 #[derive(Clone, Debug, Default)]
 pub struct CoreStats {

@@ -30,7 +30,7 @@ pub struct Options {
 #[derive(Subcommand)]
 pub enum Action {
     /// The same work on several servers in turns, and what they cost beside the first.
-    Compare(Compare),
+    Compare(Box<Compare>),
     /// One run or comparison as an HTML page.
     Report {
         /// What --json wrote.

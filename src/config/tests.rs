@@ -198,7 +198,7 @@ fn a_redis_file_is_understood() {
     assert_eq!(loud, ["rename-command", "maxmemory-policy", "tls-port", "replicaof"]);
     let quiet: Vec<&str> = ignored.iter().filter(|i| i.danger.is_none()).map(|i| i.key.as_str()).collect();
     let expect = "protected-mode daemonize save save appendonly no-appendfsync-on-rewrite \
-                  slowlog-log-slower-than cluster-enabled min-replicas-to-write hz";
+                  cluster-enabled min-replicas-to-write hz";
     assert_eq!(quiet, expect.split_whitespace().collect::<Vec<_>>());
     assert_eq!(
         ignored[0].to_string(),

@@ -2,12 +2,15 @@
 
 use super::pending::Manner;
 use super::serve::{Core, Pause};
+use super::timing::Begun;
 use crate::command::KeyArgs;
 use crate::error::ClientError;
 use crate::front::admin::client_line as client;
 use crate::front::gather::{Gather, Next, Surroundings};
 use crate::front::giant;
 use crate::front::{self, Ctx, Fold, Later, Then};
+use crate::metrics::commands::CommandStats;
+use crate::metrics::slow::Stage;
 use crate::resp::encode::Protocol;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{
@@ -91,8 +94,8 @@ impl Coordination {
 
 impl Core {
     pub fn gather_command(&mut self, place: usize, call: OwnedCall, keys: &KeyArgs) {
+        let owed = self.wait_for_call(place, &call, Stage::Gather);
         let manner = self.connections[place].manner();
-        let owed = self.wait_behind_barrier(place, manner);
         let id = self.coordination.gather_id(self.node.core);
         let gather = Gather::command(id, call, keys, manner.protocol, &self.surroundings());
         self.begin_gather(id, Gathering { owed, gather, giant: false });
@@ -100,8 +103,8 @@ impl Core {
 
     /// Begins a giant command: the pool looks where its keys lie.
     pub fn plan_giant(&mut self, place: usize, call: OwnedCall) {
+        let owed = self.wait_for_call(place, &call, Stage::Giant);
         let manner = self.connections[place].manner();
-        let owed = self.wait_behind_barrier(place, manner);
         let number = self.coordination.number();
         self.coordination.planning.insert(number, Planning { owed, protocol: manner.protocol });
         self.coordination.giants += 1;
@@ -135,11 +138,18 @@ impl Core {
         self.coordination.gathers.insert(id.number, gathering);
     }
 
+    fn wait_for_call(&mut self, place: usize, call: &OwnedCall, stage: Stage) -> Owed {
+        let args = call.call().args;
+        let begun = self.begun(call.command.spec.name, stage, args.len(), |at| args.get(at));
+        let manner = self.connections[place].manner();
+        self.wait_behind_barrier(place, manner, begun)
+    }
+
     /// The command that begins now is answered later, and what stands behind it waits until then.
-    pub fn wait_behind_barrier(&mut self, place: usize, manner: Manner) -> Owed {
+    pub fn wait_behind_barrier(&mut self, place: usize, manner: Manner, begun: Box<Begun>) -> Owed {
         let connection = &mut self.connections[place];
         let seq = connection.pending.next_seq();
-        connection.pending.wait(manner);
+        connection.pending.wait(manner, begun);
         connection.barrier = true;
         Owed { conn: connection.id, seq }
     }
@@ -337,8 +347,15 @@ impl Core {
                 Tell::Done
             }
             Ask::Stats => Tell::Stats(Box::new(self.stats_now())),
+            Ask::CommandStats => Tell::CommandStats(Box::new(self.timing.commands.clone())),
+            Ask::Slow { count } => Tell::Slow(self.timing.slow.newest(count)),
+            Ask::ResetSlow => {
+                self.timing.slow.clear();
+                Tell::Done
+            }
             Ask::ResetStats => {
                 self.owner.stats.reset();
+                self.timing.commands = CommandStats::default();
                 Tell::Done
             }
             about_keys => return self.owner.ask_keys(from, ticket, about_keys),

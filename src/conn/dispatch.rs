@@ -1,6 +1,6 @@
 //! From a connection's bytes to commands that run: in order, as far as they may.
 
-use super::pending::Gate;
+use super::pending::{Gate, Manner};
 use super::serve::Core;
 use crate::command::{KeyCommand, flag};
 use crate::front::giant::is_giant;
@@ -9,6 +9,7 @@ use crate::front::session::ReplyMode;
 use crate::front::table::Run;
 use crate::front::{Answer, Ctx, FrontCommand, gate};
 use crate::limits;
+use crate::metrics::slow::Stage;
 use crate::resp::args::{Args, Span};
 use crate::resp::parse::{ParseLimits, Parser};
 use crate::resp::reply::Reply;
@@ -133,6 +134,7 @@ impl Core {
         let mut parser = std::mem::replace(&mut connection.parser, Parser::new());
         let (mut used, mut giant) = (0, None);
         let parse_limits = self.limits_for(place);
+        self.start_clock();
         while used < bytes.len() {
             if used >= limits::PARSE_PER_TURN_MAX_BYTES {
                 self.hold(place, Flow::Starved);
@@ -247,6 +249,9 @@ impl Core {
                 let manner = connection.manner();
                 connection.pending.reply(manner, Reply::Error(error), None);
                 self.owner.stats.error_replies += 1;
+                if let Some(known) = self.commands.find(args.get(0)) {
+                    self.timing.commands.rejected(known.spec().name);
+                }
                 return Flow::Next;
             }
         };
@@ -316,13 +321,13 @@ impl Core {
             let manner = connection.manner();
             match self.owner.run(line, seq, call) {
                 Some((reply, position)) => {
-                    if matches!(reply, Reply::Error(_)) {
-                        self.owner.stats.error_replies += 1;
-                    }
+                    let failed = matches!(reply, Reply::Error(_));
+                    self.owner.stats.error_replies += u64::from(failed);
                     let gate = (position > 0).then_some(Gate { shard: call.shard, position });
                     connection.pending.reply(manner, reply, gate);
+                    self.ran(place, call.command.spec.name, failed, call.args.len(), |at| call.args.get(at));
                 }
-                None => connection.pending.wait(manner),
+                None => self.wait_for_one(place, manner, call, Stage::Wait),
             }
             self.note_lean(place, Some(owner_core));
             return Flow::Next;
@@ -334,11 +339,16 @@ impl Core {
         let connection = &mut self.connections[place];
         let seq = connection.pending.next_seq();
         let manner = connection.manner();
-        connection.pending.wait(manner);
+        self.wait_for_one(place, manner, call, Stage::Hop);
         self.owner.stats.hops += 1;
         self.calls[to].get_or_insert_with(|| Calls::new(line)).push(call, seq);
         self.note_lean(place, Some(owner_core));
         Flow::Next
+    }
+
+    fn wait_for_one(&mut self, place: usize, manner: Manner, call: &Call<'_>, stage: Stage) {
+        let begun = self.begun(call.command.spec.name, stage, call.args.len(), |at| call.args.get(at));
+        self.connections[place].pending.wait(manner, begun);
     }
 
     fn front_command(&mut self, place: usize, command: &'static FrontCommand, args: &Args<'_>) -> Flow {
@@ -365,14 +375,20 @@ impl Core {
             Err(error) => {
                 self.owner.stats.error_replies += 1;
                 connection.pending.reply(manner, Reply::Error(error), None);
+                self.ran(place, command.spec.name, true, args.len(), |at| args.get(at));
             }
-            Ok(Answer::Reply(reply)) => connection.pending.reply(manner, reply, None),
+            Ok(Answer::Reply(reply)) => {
+                connection.pending.reply(manner, reply, None);
+                self.ran(place, command.spec.name, false, args.len(), |at| args.get(at));
+            }
             Ok(Answer::Close(reply)) => {
                 connection.pending.reply(manner, reply, None);
+                self.ran(place, command.spec.name, false, args.len(), |at| args.get(at));
                 return Flow::Ends;
             }
             Ok(later) => {
-                let owed = self.wait_behind_barrier(place, manner);
+                let begun = self.begun(command.spec.name, Stage::Ask, args.len(), |at| args.get(at));
+                let owed = self.wait_behind_barrier(place, manner, begun);
                 self.pursue(owed, Ok(later));
             }
         }

@@ -9,3 +9,4 @@ pub mod dispatch;
 pub mod moving;
 pub mod pending;
 pub mod serve;
+mod timing;

@@ -3,6 +3,7 @@
 //! A reply that is ready while others before it are not waits here; bytes whose writes the log has not
 //! released wait behind a gate. Knows no socket.
 
+use super::timing::Begun;
 use crate::limits;
 use crate::resp::encode::{self, Protocol};
 use crate::resp::reply::Reply;
@@ -27,7 +28,8 @@ pub struct Gate {
 }
 
 enum Slot {
-    Waiting(Manner),
+    /// And what it is, for the clock.
+    Waiting(Manner, Box<Begun>),
     Ready(Manner, Reply, Option<Gate>),
 }
 
@@ -212,18 +214,20 @@ impl Pending {
     }
 
     /// The command with number `next_seq()` will be answered later.
-    pub fn wait(&mut self, manner: Manner) {
+    pub fn wait(&mut self, manner: Manner, begun: Box<Begun>) {
         self.waiting += 1;
-        self.slots.push_back(Slot::Waiting(manner));
+        self.slots.push_back(Slot::Waiting(manner, begun));
     }
 
-    /// The reply to an earlier command. What it held up moves to `out`.
-    pub fn answer(&mut self, seq: u64, reply: Reply, gate: Option<Gate>) {
+    /// The reply to an earlier command, which is given back. What it held up moves to `out`.
+    pub fn answer(&mut self, seq: u64, reply: Reply, gate: Option<Gate>) -> Begun {
         let at = seq.checked_sub(self.first).expect("each command is answered once") as usize;
         let slot = self.slots.get_mut(at).expect("only commands that wait are answered");
-        let Slot::Waiting(manner) = *slot else { panic!("each command is answered once") };
+        let Slot::Waiting(manner, _) = *slot else { panic!("each command is answered once") };
         let bytes = about_bytes(&reply);
-        *slot = Slot::Ready(manner, reply, gate);
+        let Slot::Waiting(_, begun) = std::mem::replace(slot, Slot::Ready(manner, reply, gate)) else {
+            unreachable!("looked above");
+        };
         self.waiting -= 1;
         self.ready_bytes += bytes;
         let fit = (limits::OUTPUT_PAUSE_BYTES / bytes).max(1);
@@ -236,6 +240,7 @@ impl Pending {
             self.ready_bytes -= about_bytes(&reply);
             self.out.push(manner, reply, gate);
         }
+        *begun
     }
 }
 
@@ -268,9 +273,9 @@ mod tests {
         let mut pending = Pending::default();
         pending.reply(LOUD, Reply::Int(0), None);
         let first = pending.next_seq();
-        pending.wait(LOUD);
+        pending.wait(LOUD, Begun::nothing());
         pending.reply(LOUD, Reply::Int(2), None);
-        pending.wait(Manner { silent: true, ..LOUD });
+        pending.wait(Manner { silent: true, ..LOUD }, Begun::nothing());
         assert_eq!(taken(&mut pending, 0), ":0\r\n");
         pending.answer(first + 2, Reply::Int(3), None);
         assert_eq!(taken(&mut pending, 0), "");
@@ -284,7 +289,7 @@ mod tests {
         let mut pending = Pending::default();
         let mut asked = 0;
         while !pending.is_full() {
-            pending.wait(LOUD);
+            pending.wait(LOUD, Begun::nothing());
             asked += 1;
         }
         assert_eq!(asked, WINDOW_FIRST);
@@ -294,8 +299,8 @@ mod tests {
         assert_eq!(pending.window, 2 * WINDOW_FIRST);
         assert_eq!((pending.waiting, pending.ready_bytes), (0, 0));
         let first = pending.next_seq();
-        pending.wait(LOUD);
-        pending.wait(LOUD);
+        pending.wait(LOUD, Begun::nothing());
+        pending.wait(LOUD, Begun::nothing());
         pending.answer(first + 1, Reply::bulk(vec![b'x'; limits::OUTPUT_PAUSE_BYTES / 2]), None);
         assert!(pending.window == 1 && pending.is_full(), "one waits, and no more may");
         pending.answer(first, Reply::bulk(vec![b'x'; limits::OUTPUT_PAUSE_BYTES / 2]), None);

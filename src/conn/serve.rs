@@ -5,6 +5,7 @@
 use super::connection::Connection;
 use super::coordinate::Coordination;
 use super::moving::{Allowance, Moving, Parcel};
+use super::timing::Timing;
 use crate::error::Fault;
 use crate::front::node::Node;
 use crate::front::session::{ReplyMode, Session};
@@ -35,6 +36,7 @@ pub struct Shared {
     /// Set by a second signal: do not wait for files to be written.
     pub hurry: AtomicBool,
     pub next_client_id: AtomicU64,
+    pub next_slow_id: AtomicU64,
     /// Connections of all cores.
     pub clients: AtomicUsize,
     /// By core, once the process is to stop: nothing is under way there. One core may need another until all
@@ -48,6 +50,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
             next_client_id: AtomicU64::new(0),
+            next_slow_id: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
             quiet: (0..cores).map(|_| AtomicBool::new(false)).collect(),
         }
@@ -97,6 +100,7 @@ pub struct Core {
     /// Lanes that are full, by core.
     pub congested: Vec<bool>,
     pub pause: Option<Pause>,
+    pub timing: Timing,
     pub next_serial: u64,
     pub stopping: Option<Stopping>,
 }
@@ -472,6 +476,7 @@ impl Core {
             gated: Vec::new(),
             congested: vec![false; cores],
             pause: None,
+            timing: Timing::default(),
             next_serial: 0,
             stopping: None,
         }
@@ -537,11 +542,11 @@ impl Core {
 
     pub fn answer(&mut self, answer: Answer, gate: Option<super::pending::Gate>) {
         let Some(place) = self.place_of(answer.conn) else { return };
-        if matches!(answer.reply, Reply::Error(_)) {
-            self.owner.stats.error_replies += 1;
-        }
+        let failed = matches!(answer.reply, Reply::Error(_));
+        self.owner.stats.error_replies += u64::from(failed);
+        let begun = self.connections[place].pending.answer(answer.seq, answer.reply, gate);
+        self.ended(place, begun, failed);
         let connection = &mut self.connections[place];
-        connection.pending.answer(answer.seq, answer.reply, gate);
         if connection.pending.is_empty() {
             connection.barrier = false;
         }

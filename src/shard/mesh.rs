@@ -262,6 +262,13 @@ pub enum Ask {
     /// This configuration holds from now on.
     Configure(Arc<crate::config::Config>),
     Stats,
+    /// How often and how long each command ran.
+    CommandStats,
+    /// Of the slow log, the newest entries.
+    Slow {
+        count: usize,
+    },
+    ResetSlow,
     ResetStats,
 }
 
@@ -305,6 +312,9 @@ pub enum Tell {
     Clients(String),
     Killed(u64),
     Stats(Box<crate::metrics::CoreStats>),
+    CommandStats(Box<crate::metrics::commands::CommandStats>),
+    /// The newest first.
+    Slow(Vec<crate::metrics::slow::SlowEntry>),
     Done,
     Failed(String),
 }

@@ -3,13 +3,14 @@
 
 mod sections;
 
-use super::{all_told, ok_or_error, spec};
+use super::{all_told, ok_or_error, slowlog, spec};
 use crate::command::Group::Server;
 use crate::command::flag::{DANGEROUS, LOADING, STALE};
 use crate::error::ClientError;
 use crate::front::node::{KeyCount, Node};
 use crate::front::{Answer, Ctx, FrontCommand};
 use crate::metrics::CoreStats;
+use crate::metrics::commands::CommandStats;
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{Ask, TableKeys, Tell};
@@ -39,10 +40,21 @@ fn info(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
         return Ok(count_keys(ctx));
     }
     let wanted = sections::wanted(args);
+    if wanted.iter().any(|section| ["commandstats", "latencystats"].contains(section)) {
+        let fold = move |ctx: &mut Ctx<'_>, tells| go_on(ctx, wanted, slowlog::command_stats(tells)?);
+        return Ok(Answer::AskThen(Ask::CommandStats, Box::new(fold)));
+    }
+    go_on(ctx, wanted, CommandStats::default())
+}
+
+fn go_on(_: &mut Ctx<'_>, wanted: Vec<&'static str>, commands: CommandStats) -> Result<Answer, ClientError> {
     if !wanted.contains(&"keyspace") {
         return Ok(match wanted.is_empty() {
             true => Reply::Verbatim(bytes::Bytes::new()).into(),
-            false => Answer::AskAll(Ask::Stats, Box::new(move |ctx, tells| with_stats(ctx, tells, &wanted))),
+            false => Answer::AskAll(
+                Ask::Stats,
+                Box::new(move |ctx, tells| with_stats(ctx, tells, &commands, &wanted)),
+            ),
         });
     }
     let ask_stats = wanted.len() > 1;
@@ -52,23 +64,34 @@ fn info(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
             return Ok(Reply::Verbatim(sections::keyspace(&tables).into()).into());
         }
         let fold = move |ctx: &mut Ctx<'_>, tells| {
-            ok_or_error(all_told(tells, stats).map(|cores| text(ctx, &cores, &tables, &wanted)))
+            ok_or_error(all_told(tells, stats).map(|cores| text(ctx, &cores, &tables, &commands, &wanted)))
         };
         Ok(Answer::AskAll(Ask::Stats, Box::new(fold)))
     };
     Ok(Answer::AskThen(Ask::Keyspace, Box::new(fold)))
 }
 
-fn with_stats(ctx: &mut Ctx<'_>, tells: Vec<Tell>, wanted: &[&'static str]) -> Reply {
-    ok_or_error(all_told(tells, stats).map(|cores| text(ctx, &cores, &Vec::new(), wanted)))
+fn with_stats(
+    ctx: &mut Ctx<'_>,
+    tells: Vec<Tell>,
+    commands: &CommandStats,
+    wanted: &[&'static str],
+) -> Reply {
+    ok_or_error(all_told(tells, stats).map(|cores| text(ctx, &cores, &Vec::new(), commands, wanted)))
 }
 
-fn text(ctx: &Ctx<'_>, cores: &[CoreStats], tables: &Tables, wanted: &[&'static str]) -> Reply {
+fn text(
+    ctx: &Ctx<'_>,
+    cores: &[CoreStats],
+    tables: &Tables,
+    commands: &CommandStats,
+    wanted: &[&'static str],
+) -> Reply {
     let mut total = CoreStats::default();
     for core in cores {
         total.add(core);
     }
-    let figures = Figures { node: ctx.node, now_ms: ctx.now_ms, total: &total, cores, tables };
+    let figures = Figures { node: ctx.node, now_ms: ctx.now_ms, total: &total, cores, tables, commands };
     Reply::Verbatim(figures.text(wanted).into())
 }
 
@@ -137,6 +160,12 @@ mod tests {
                     |commands| Tell::Stats(Box::new(CoreStats { commands, hops: 1, ..CoreStats::default() }));
                 vec![stats(30), stats(12)]
             }
+            Ask::CommandStats => {
+                let mut stats = crate::metrics::commands::CommandStats::default();
+                stats.ran("get", 1_500, false);
+                stats.ran("get", 2_500, true);
+                vec![Tell::CommandStats(Box::default()), Tell::CommandStats(Box::new(stats))]
+            }
             Ask::Keyspace => vec![
                 Tell::Keyspace(vec![(TableId(3), one(1, 0)), (TableId(0), one(5, 2))]),
                 Tell::Keyspace(vec![(TableId(0), one(7, 1)), (TableId(2), one(0, 0))]),
@@ -160,11 +189,14 @@ mod tests {
         };
         let default = "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats Cluster \
                        Haypile Keyspace";
+        let all = "Server Clients Memory Persistence Stats Replication CPU Modules Commandstats Errorstats Latencystats \
+                   Cluster Haypile Keyspace";
         for (call, expected) in [
             ("INFO", default),
             ("INFO default", default),
-            ("INFO all", default),
-            ("INFO everything", default),
+            ("INFO all", all),
+            ("INFO everything", all),
+            ("INFO latencystats commandstats", "Commandstats Latencystats"),
             ("INFO CPU", "CPU"),
             ("INFO keyspace cpu", "CPU Keyspace"),
             ("INFO keyspace", "Keyspace"),
@@ -201,6 +233,14 @@ mod tests {
         assert!(!text.contains("db2:"), "an empty database is not listed");
         assert!(text.contains("\r\n\r\n# Clients\r\n"), "sections are apart");
         assert!(text.contains("core1:commands=12,"), "{text}");
+    }
+
+    #[test]
+    fn commands_are_told_as_in_redis() {
+        let text = Bench::new().run_with("INFO commandstats latencystats", told);
+        let calls = "cmdstat_get:calls=2,usec=4,usec_per_call=2.00,rejected_calls=0,failed_calls=1";
+        assert!(text.contains(&format!("\r\n{calls}\r\n")), "{text}");
+        assert!(text.contains("latency_percentiles_usec_get:p50=2.000,p99=3.000,p99.9=3.000"), "{text}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod info;
 pub mod keys;
 pub mod server;
+pub mod slowlog;
 
 mod docs;
 mod process;
@@ -37,6 +38,7 @@ pub fn all() -> impl Iterator<Item = &'static FrontCommand> {
         command::COMMANDS,
         keys::COMMANDS,
         cluster::COMMANDS,
+        slowlog::COMMANDS,
     ]
     .into_iter()
     .flatten()
@@ -150,6 +152,8 @@ mod tests {
             ("config", config::SUBS),
             ("command", command::SUBS),
             ("cluster", cluster::SUBS),
+            ("slowlog", slowlog::SLOWLOG_SUBS),
+            ("latency", slowlog::LATENCY_SUBS),
         ] {
             let row = all().find(|row| row.spec.name == command).expect("it is in the table");
             let rows: Vec<_> = row.spec.subcommands.iter().map(|sub| sub.name).collect();

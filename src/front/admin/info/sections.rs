@@ -5,6 +5,7 @@ use super::Tables;
 use crate::front::admin::{REDIS_VERSION, process, server};
 use crate::front::node::{KeyCount, Node};
 use crate::metrics::CoreStats;
+use crate::metrics::commands::CommandStats;
 use crate::resp::args::Args;
 use crate::slot::SlotHash;
 use std::fmt::Write;
@@ -13,7 +14,7 @@ use std::fmt::Write;
 type Section = fn(&Figures<'_>, &mut Lines);
 
 /// In the order in which INFO prints them, whatever the order they are asked for in.
-const SECTIONS: [(&str, Section); 12] = [
+const SECTIONS: [(&str, Section); 14] = [
     ("server", server),
     ("clients", clients),
     ("memory", memory),
@@ -22,18 +23,24 @@ const SECTIONS: [(&str, Section); 12] = [
     ("replication", replication),
     ("cpu", cpu),
     ("modules", modules),
+    ("commandstats", commandstats),
     ("errorstats", errorstats),
+    ("latencystats", latencystats),
     ("cluster", cluster),
     ("haypile", haypile),
     ("keyspace", |figures, lines| lines.keyspace(figures.tables)),
 ];
 
+/// As in Redis, these are shown when asked for only.
+const UNUSUAL: [&str; 2] = ["commandstats", "latencystats"];
+
 /// The sections that a call asks for; unknown ones are nothing.
 pub fn wanted(args: &Args<'_>) -> Vec<&'static str> {
-    let every = args.len() == 1
-        || (1..args.len()).any(|at| ["default", "all", "everything"].iter().any(|word| args.is(at, word)));
+    let said = |words: &[&str]| (1..args.len()).any(|at| words.iter().any(|word| args.is(at, word)));
+    let usual = args.len() == 1 || said(&["default"]);
+    let every = said(&["all", "everything"]);
     let names = SECTIONS.iter().map(|(name, _)| *name);
-    names.filter(|name| every || (1..args.len()).any(|at| args.is(at, name))).collect()
+    names.filter(|name| every || (usual && !UNUSUAL.contains(name)) || said(&[name])).collect()
 }
 
 /// What the lines are made of.
@@ -44,6 +51,7 @@ pub struct Figures<'a> {
     /// By core.
     pub cores: &'a [CoreStats],
     pub tables: &'a Tables,
+    pub commands: &'a CommandStats,
 }
 
 impl Figures<'_> {
@@ -212,6 +220,28 @@ fn cpu(_: &Figures<'_>, lines: &mut Lines) {
 
 fn modules(_: &Figures<'_>, lines: &mut Lines) {
     lines.title("Modules");
+}
+
+fn commandstats(figures: &Figures<'_>, lines: &mut Lines) {
+    lines.title("Commandstats");
+    for (name, stat) in figures.commands.sorted() {
+        let usec = stat.nanos / 1000;
+        let per_call = usec as f64 / stat.calls.max(1) as f64;
+        let (calls, rejected, failed) = (stat.calls, stat.rejected, stat.failed);
+        let text = format!(
+            "calls={calls},usec={usec},usec_per_call={per_call:.2},rejected_calls={rejected},failed_calls={failed}"
+        );
+        lines.field(&format!("cmdstat_{name}"), text);
+    }
+}
+
+fn latencystats(figures: &Figures<'_>, lines: &mut Lines) {
+    lines.title("Latencystats");
+    for (name, stat) in figures.commands.sorted().into_iter().filter(|(_, stat)| stat.calls > 0) {
+        let at = |quantile| stat.latency_us.value_at_quantile(quantile) as f64;
+        let text = format!("p50={:.3},p99={:.3},p99.9={:.3}", at(0.5), at(0.99), at(0.999));
+        lines.field(&format!("latency_percentiles_usec_{name}"), text);
+    }
 }
 
 /// Errors are counted, but not by their kinds: see total_error_replies.

@@ -1,0 +1,110 @@
+//! How long commands take, from when their core turns to them to when their reply is there. Knows
+//! commands by name only.
+//!
+//! One look at the clock for each command: the end of one is the beginning of the next.
+
+use super::serve::Core;
+use crate::metrics::commands::CommandStats;
+use crate::metrics::slow::{SlowEntry, SlowLog, Stage, Words};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// What a core notes of its commands' times.
+pub struct Timing {
+    /// When the command that runs now began.
+    mark: Instant,
+    pub commands: CommandStats,
+    pub slow: SlowLog,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing { mark: Instant::now(), commands: CommandStats::default(), slow: SlowLog::default() }
+    }
+}
+
+/// A command that will be answered later.
+#[derive(Debug)]
+pub struct Begun {
+    name: &'static str,
+    at: Instant,
+    stage: Stage,
+    /// Empty when there is no slow log.
+    words: Words,
+}
+
+#[cfg(test)]
+impl Begun {
+    /// For tests that look at replies alone.
+    pub fn nothing() -> Box<Begun> {
+        Box::new(Begun { name: "ping", at: Instant::now(), stage: Stage::Run, words: Words::default() })
+    }
+}
+
+impl Core {
+    /// Commands are about to run: what was before is not their time.
+    pub fn start_clock(&mut self) {
+        self.timing.mark = Instant::now();
+    }
+
+    /// A command has been answered at once.
+    pub fn ran<'a>(
+        &mut self,
+        place: usize,
+        name: &'static str,
+        failed: bool,
+        count: usize,
+        word: impl Fn(usize) -> &'a [u8],
+    ) {
+        let now = Instant::now();
+        let nanos = (now - self.timing.mark).as_nanos() as u64;
+        self.timing.mark = now;
+        self.timing.commands.ran(name, nanos, failed);
+        if self.is_slow(nanos) {
+            self.note_slow(place, nanos, Words::of(count, word), Stage::Run);
+        }
+    }
+
+    /// A command begins that is answered later.
+    pub fn begun<'a>(
+        &mut self,
+        name: &'static str,
+        stage: Stage,
+        count: usize,
+        word: impl Fn(usize) -> &'a [u8],
+    ) -> Box<Begun> {
+        let logged = self.node.config.slowlog_log_slower_than_us >= 0;
+        let words = if logged { Words::of(count, word) } else { Words::default() };
+        let at = std::mem::replace(&mut self.timing.mark, Instant::now());
+        Box::new(Begun { name, at, stage, words })
+    }
+
+    /// It has its reply now.
+    pub fn ended(&mut self, place: usize, begun: Begun, failed: bool) {
+        let nanos = begun.at.elapsed().as_nanos() as u64;
+        self.timing.commands.ran(begun.name, nanos, failed);
+        if self.is_slow(nanos) {
+            self.note_slow(place, nanos, begun.words, begun.stage);
+        }
+    }
+
+    fn is_slow(&self, nanos: u64) -> bool {
+        let config = &self.node.config;
+        let slower_than_us = config.slowlog_log_slower_than_us;
+        slower_than_us >= 0 && config.slowlog_max_len > 0 && nanos / 1000 >= slower_than_us as u64
+    }
+
+    fn note_slow(&mut self, place: usize, nanos: u64, words: Words, stage: Stage) {
+        let session = &self.connections[place].session;
+        let entry = SlowEntry {
+            id: self.shared.next_slow_id.fetch_add(1, Ordering::Relaxed),
+            at_s: self.owner.clock.now_ms() / 1000,
+            micros: nanos / 1000,
+            words,
+            addr: session.addr.clone(),
+            name: session.name.clone(),
+            stage,
+        };
+        self.timing.slow.push(entry, self.node.config.slowlog_max_len as usize);
+    }
+}
