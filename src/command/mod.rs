@@ -11,6 +11,7 @@ use crate::store::effects::Origin;
 use crate::store::tx::Tx;
 use smallvec::SmallVec;
 
+pub mod bitmap;
 pub mod expire;
 pub mod keyspace;
 pub mod lcs;
@@ -84,6 +85,7 @@ impl Keys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     String,
+    Bitmap,
     Generic,
     Connection,
     Server,
@@ -119,9 +121,16 @@ impl Spec {
 
 /// Every command on keys.
 pub fn all() -> impl Iterator<Item = &'static KeyCommand> {
-    [string::COMMANDS, lcs::COMMANDS, keyspace::COMMANDS, expire::COMMANDS, object::COMMANDS]
-        .into_iter()
-        .flatten()
+    [
+        string::COMMANDS,
+        bitmap::COMMANDS,
+        lcs::COMMANDS,
+        keyspace::COMMANDS,
+        expire::COMMANDS,
+        object::COMMANDS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Runs a command on the data of its keys.
@@ -137,7 +146,7 @@ impl KeyCommand {
     /// What its records in the log are marked with.
     pub fn origin(&self) -> Origin {
         match self.spec.group {
-            Group::String => Origin::STRING,
+            Group::String | Group::Bitmap => Origin::STRING,
             _ => Origin::GENERIC,
         }
     }

@@ -260,7 +260,7 @@ const ONE_KEY: Spec = Spec {
 };
 
 /// The living row of a key, which must hold a string.
-fn string_row(tx: &mut Tx<'_>, key: KeyRef<'_>) -> Result<Option<Row>, Stop> {
+pub(super) fn string_row(tx: &mut Tx<'_>, key: KeyRef<'_>) -> Result<Option<Row>, Stop> {
     match tx.row(key)? {
         Some(row) if row.kind != Kind::String => Err(ClientError::WRONG_TYPE.into()),
         row => Ok(row),

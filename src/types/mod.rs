@@ -2,6 +2,7 @@
 //!
 //! Knows no arguments, no replies and no command's name; what a client is told is decided in `command`.
 
+pub mod bits;
 pub mod lcs;
 pub mod string;
 

@@ -8,6 +8,7 @@ use crate::resp::number;
 use crate::store::row::{Body, Form, Row, STRING_INLINE_MAX_BYTES, STRING_PIECE_BYTES, Version};
 use crate::store::tx::{KeyRef, Tx};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 const PIECE: u64 = STRING_PIECE_BYTES as u64;
@@ -102,28 +103,71 @@ pub fn write_range(
     offset: u64,
     data: &[u8],
 ) -> Result<Row, Stop> {
+    write_patches(tx, key, row, &[(offset, data)])
+}
+
+/// As `write_range`, for single bytes wherever they lie: each piece is touched once.
+pub fn write_bytes(
+    tx: &mut Tx<'_>,
+    key: KeyRef<'_>,
+    row: Option<Row>,
+    bytes: &BTreeMap<u64, u8>,
+) -> Result<Row, Stop> {
+    let old_len = row.as_ref().map_or(0, len);
+    let mut patches: Vec<(u64, Vec<u8>)> = Vec::new();
+    for (&at, &byte) in bytes {
+        match patches.last_mut() {
+            Some((offset, data)) if *offset / PIECE == at / PIECE => {
+                let from = *offset + data.len() as u64;
+                if let Some(row) = row.as_ref().filter(|_| from < at.min(old_len)) {
+                    data.extend_from_slice(&read_range(tx, key, row, from..at.min(old_len))?);
+                }
+                data.resize((at - *offset) as usize, 0);
+                data.push(byte);
+            }
+            _ => patches.push((at, vec![byte])),
+        }
+    }
+    let patches: Vec<(u64, &[u8])> = patches.iter().map(|(offset, data)| (*offset, &data[..])).collect();
+    write_patches(tx, key, row, &patches)
+}
+
+/// Patches ascend, and no piece has two of them: what one has written the next would not see.
+fn write_patches(
+    tx: &mut Tx<'_>,
+    key: KeyRef<'_>,
+    row: Option<Row>,
+    patches: &[(u64, &[u8])],
+) -> Result<Row, Stop> {
     let row = row.unwrap_or_else(|| Row::string(Bytes::new()));
     let old_len = len(&row);
-    let new_len = old_len.max(offset + data.len() as u64);
+    let end = |(offset, data): &(u64, &[u8])| offset + data.len() as u64;
+    let new_len = old_len.max(patches.last().map_or(0, end));
     let body = match row.body {
         Body::Inline(value) if new_len <= STRING_INLINE_MAX_BYTES as u64 => {
             let mut value = value.to_vec();
-            overwrite(&mut value, offset as usize, data);
+            patches.iter().for_each(|(offset, data)| overwrite(&mut value, *offset as usize, data));
             Body::Inline(value.into())
         }
         Body::Inline(value) => {
             let version = tx.new_version(key)?;
-            let end = offset + data.len() as u64;
-            let untouched = |part: &Part| part.start() + PIECE <= offset || part.start() >= end;
+            let apart = |part: &Part, patch: (u64, &[u8])| {
+                part.start() + PIECE <= patch.0 || part.start() >= end(&patch)
+            };
+            let untouched = |part: &Part| patches.iter().all(|patch| apart(part, *patch));
             for part in parts(&(0..old_len)).filter(untouched) {
                 let piece = Bytes::copy_from_slice(part.of(0, &value));
                 tx.put_element(key, version, &part.sub(), Some(piece));
             }
-            write(tx, key, version, offset, data, Old { len: old_len, inline: Some(&value) })?;
+            for (offset, data) in patches {
+                write(tx, key, version, *offset, data, Old { len: old_len, inline: Some(&value) })?;
+            }
             Body::Pieces { version, len: new_len }
         }
         Body::Pieces { version, .. } => {
-            write(tx, key, version, offset, data, Old { len: old_len, inline: None })?;
+            for (offset, data) in patches {
+                write(tx, key, version, *offset, data, Old { len: old_len, inline: None })?;
+            }
             Body::Pieces { version, len: new_len }
         }
     };

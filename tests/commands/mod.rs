@@ -193,6 +193,13 @@ const NAMES: &[&str] = &[
     "SETRANGE",
     "STRLEN",
     "SUBSTR",
+    "BITCOUNT",
+    "BITFIELD",
+    "BITFIELD_RO",
+    "BITOP",
+    "BITPOS",
+    "GETBIT",
+    "SETBIT",
     "COPY",
     "DEL",
     "EXISTS",
@@ -258,7 +265,7 @@ impl Generator {
     /// A command on one key, which may stand in a pipeline.
     pub fn single_key(&mut self, connection: usize) -> Step {
         let key = self.key();
-        let args = match self.rng.random_range(0..30) {
+        let args = match self.rng.random_range(0..36) {
             0..5 => self.set(key),
             5..8 => words([b"GET".as_slice(), &key]),
             8 => self.pick_name(&["STRLEN", "GETDEL", "TYPE", "PERSIST", "EXISTS", "DEL"], key),
@@ -302,6 +309,7 @@ impl Generator {
                 let what = self.word(&["ENCODING", "REFCOUNT", "IDLETIME", "FREQ", "ENCODING", "nothing"]);
                 self.named(&["OBJECT"], [what, key])
             }
+            29..35 => self.bits(key),
             _ => {
                 let key = SHORT_KEYS.choose(&mut self.rng).expect("not empty").to_vec();
                 let text = self.letters();
@@ -309,6 +317,53 @@ impl Generator {
             }
         };
         Step::new(connection, self.in_any_case(args))
+    }
+
+    /// A command on the bits of one value.
+    fn bits(&mut self, key: Vec<u8>) -> Words {
+        let name =
+            self.word(&["SETBIT", "GETBIT", "BITCOUNT", "BITPOS", "BITFIELD", "BITFIELD", "BITFIELD_RO"]);
+        let mut args = vec![name.clone(), key];
+        match name.as_slice() {
+            b"SETBIT" => args.extend([self.bit_offset(), self.word(&["0", "1", "1", "1", "2", "x"])]),
+            b"GETBIT" => args.push(self.bit_offset()),
+            b"BITFIELD" | b"BITFIELD_RO" => {
+                for _ in 0..self.rng.random_range(0..5) {
+                    args.extend(self.field_operation());
+                }
+            }
+            _ => {
+                if name == b"BITPOS" {
+                    args.push(self.word(&["0", "1", "0", "1", "0", "1", "2"]));
+                }
+                let ends = self.rng.random_range(0..4);
+                for _ in 0..ends.min(2) {
+                    args.push(self.offset());
+                }
+                if ends == 3 {
+                    args.push(self.word(&["BIT", "BYTE", "bit", "nothing"]));
+                }
+            }
+        }
+        args
+    }
+
+    fn bit_offset(&mut self) -> Vec<u8> {
+        let places =
+            ["0", "1", "7", "8", "13", "63", "64", "100", "1000", "#0", "#1", "#7", "-1", "4294967296", "x"];
+        self.word(&places)
+    }
+
+    fn field_operation(&mut self) -> Words {
+        let width =
+            self.word(&["u1", "u4", "u8", "i5", "i8", "u16", "i32", "u63", "i64", "i64", "u64", "i0", "x8"]);
+        let (offset, number) = (self.bit_offset(), self.integer());
+        match self.rng.random_range(0..8) {
+            0..2 => words([b"GET".to_vec(), width, offset]),
+            2..4 => words([b"SET".to_vec(), width, offset, number]),
+            4..7 => words([b"INCRBY".to_vec(), width, offset, number]),
+            _ => words([b"OVERFLOW".to_vec(), self.word(&["WRAP", "SAT", "FAIL", "sat", "nothing"])]),
+        }
     }
 
     fn set(&mut self, key: Vec<u8>) -> Words {
@@ -406,6 +461,17 @@ impl Generator {
 
     fn many_keys(&mut self) -> Words {
         let count = self.rng.random_range(1..8);
+        if self.rng.random_bool(0.2) {
+            let mut args = words([
+                b"BITOP".to_vec(),
+                self.word(&["AND", "OR", "XOR", "NOT", "NOT", "nothing"]),
+                self.key(),
+            ]);
+            for _ in 0..if args[1] == b"NOT" { 1 } else { count } {
+                args.push(self.key());
+            }
+            return args;
+        }
         let name = self.word(&["MGET", "MSET", "MSETNX", "DEL", "UNLINK", "EXISTS", "TOUCH", "MSET"]);
         let pairs = name.starts_with(b"MSET");
         let mut args = vec![name];

@@ -169,6 +169,7 @@ fn described(named: &Named) -> (Reply, Reply) {
 fn group(group: Group) -> &'static str {
     match group {
         Group::String => "string",
+        Group::Bitmap => "bitmap",
         Group::Generic => "generic",
         Group::Connection => "connection",
         Group::Server => "server",
@@ -235,6 +236,7 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
         (spec.has(READONLY), "@read"),
         (spec.has(WRITE), "@write"),
         (spec.group == Group::String, "@string"),
+        (spec.group == Group::Bitmap, "@bitmap"),
         (spec.has(ADMIN), "@admin"),
         (spec.has(PUBSUB), "@pubsub"),
         (spec.has(FAST), "@fast"),

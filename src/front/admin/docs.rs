@@ -9,6 +9,15 @@ use crate::resp::reply::Reply;
 const SYNTAX: &[(&str, &str)] = &[
     ("append", "key value"),
     ("auth", "[username] password"),
+    ("bitcount", "key [start end [BYTE | BIT]]"),
+    (
+        "bitfield",
+        "key [GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] <SET encoding offset value | \
+         INCRBY encoding offset increment>] ...",
+    ),
+    ("bitfield_ro", "key [GET encoding offset] ..."),
+    ("bitop", "<AND | OR | XOR | NOT> destkey key ..."),
+    ("bitpos", "key bit [start [end [BYTE | BIT]]]"),
     (
         "client|kill",
         "<ip:port | [ID client-id] [TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [USER username] \
@@ -43,6 +52,7 @@ const SYNTAX: &[(&str, &str)] = &[
     ("flushall", "[ASYNC | SYNC]"),
     ("flushdb", "[ASYNC | SYNC]"),
     ("get", "key"),
+    ("getbit", "key offset"),
     ("getdel", "key"),
     (
         "getex",
@@ -82,6 +92,7 @@ const SYNTAX: &[(&str, &str)] = &[
         "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
          PXAT unix-time-milliseconds | KEEPTTL]",
     ),
+    ("setbit", "key offset value"),
     ("setex", "key seconds value"),
     ("setnx", "key value"),
     ("setrange", "key offset value"),
