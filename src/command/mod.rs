@@ -12,6 +12,7 @@ use crate::store::tx::Tx;
 use smallvec::SmallVec;
 
 pub mod bitmap;
+pub mod dump;
 pub mod expire;
 pub mod keyspace;
 pub mod lcs;
@@ -124,6 +125,7 @@ pub fn all() -> impl Iterator<Item = &'static KeyCommand> {
     [
         string::COMMANDS,
         bitmap::COMMANDS,
+        dump::COMMANDS,
         lcs::COMMANDS,
         keyspace::COMMANDS,
         expire::COMMANDS,

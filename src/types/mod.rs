@@ -3,6 +3,7 @@
 //! Knows no arguments, no replies and no command's name; what a client is told is decided in `command`.
 
 pub mod bits;
+pub mod dump;
 pub mod lcs;
 pub mod string;
 

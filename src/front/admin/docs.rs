@@ -44,6 +44,7 @@ const SYNTAX: &[(&str, &str)] = &[
     ("decr", "key"),
     ("decrby", "key decrement"),
     ("del", "key ..."),
+    ("dump", "key"),
     ("echo", "message"),
     ("exists", "key ..."),
     ("expire", "key seconds [NX | XX | GT | LT]"),
@@ -86,6 +87,7 @@ const SYNTAX: &[(&str, &str)] = &[
     ("rename", "key newkey"),
     ("renamenx", "key newkey"),
     ("scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]"),
+    ("restore", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]"),
     ("select", "index"),
     (
         "set",
