@@ -98,7 +98,8 @@ fn plots(html: &mut String, sides: &[(String, &Curve, Vec<SecondOutcome>)]) -> R
             .collect(),
     });
     let percent = |nines: &f64| {
-        format!("{}", (1.0 - 10_f64.powf(-nines)) * 100.0).chars().take(7).collect::<String>() + "%"
+        let text = format!("{:.4}", (1.0 - 10_f64.powf(-nines)) * 100.0);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned() + "%"
     };
     html.push_str(&latency_plot("latency by percentile", &curves.collect::<Vec<_>>(), &percent)?);
     let over_time = |figure: fn(&SecondOutcome) -> f64| -> Vec<Line> {

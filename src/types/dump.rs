@@ -185,7 +185,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let good = encode(b"value");
-        assert_eq!(decode(&good[1..], 100), Err(Refused::Footer));
+        let mut damaged = good.clone();
+        damaged[3] ^= 1;
+        assert_eq!(decode(&damaged, 100), Err(Refused::Footer));
         assert_eq!(decode(b"", 100), Err(Refused::Footer));
         assert_eq!(decode(&sealed(b"\x00\x05value", 12), 100), Err(Refused::Footer));
         assert_eq!(decode(&sealed(b"\x01\x00", 10), 100), Err(Refused::Type));
