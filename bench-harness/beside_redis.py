@@ -38,6 +38,17 @@ def haypile(binary, directory, port, cpu, policy, extra):
     return subprocess.Popen(args, stderr=open(directory + ".log", "w"))
 
 
+def stop(children, directory, wait_s=20):
+    for child in children:
+        child.send_signal(signal.SIGTERM)
+    for child in children:
+        try:
+            child.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            child.kill()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def main():
     ask = argparse.ArgumentParser()
     ask.add_argument("--haypile", required=True)
@@ -75,14 +86,7 @@ def main():
                 args += ["--json", os.path.join(opt.out, f"{test}-{pipeline}.json")]
             subprocess.run(bench + ["compare"] + ends + args, check=True)
     finally:
-        for child in children:
-            child.send_signal(signal.SIGTERM)
-        for child in children:
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                child.kill()
-        shutil.rmtree(base, ignore_errors=True)
+        stop(children, base)
 
 
 if __name__ == "__main__":

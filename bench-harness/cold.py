@@ -7,8 +7,8 @@ once over a few (hot, the control); meanwhile one client asks for one hot key an
 
     python3 bench-harness/cold.py --haypile PATH [--rate 2000] [--seconds 15] [--budget-mib 128] [--rounds 3]
 """
-import argparse, os, random, select, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
-from beside_redis import free_port, wait_ready
+import argparse, os, random, select, socket, statistics, subprocess, sys, tempfile, time
+from beside_redis import free_port, stop, wait_ready
 
 VALUE = 1024
 
@@ -100,12 +100,7 @@ def main():
                  for p in ("p50", "p99", "p999")}
         print(f"hot key, cold background / hot background: p50 {ratio['p50']:.2f}, p99 {ratio['p99']:.2f}, p99.9 {ratio['p999']:.2f}")
     finally:
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(70)
-        except subprocess.TimeoutExpired:
-            server.kill()
-        shutil.rmtree(base, ignore_errors=True)
+        stop([server], base, wait_s=70)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,7 @@ use crate::types::bits::{Edit, Run};
 use crate::types::string;
 use std::ops::Range;
 
-const ONE_KEY: Spec = Spec {
-    name: "",
-    arity: 0,
-    flags: 0,
-    keys: Keys::Span { first: 1, last: 1, step: 1 },
-    group: Group::Bitmap,
-    since: "2.2.0",
-    complexity: "O(1)",
-    summary: "",
-    subcommands: &[],
-};
+const ONE_KEY: Spec = Spec { group: Group::Bitmap, since: "2.2.0", ..super::ONE_KEY };
 
 pub const COMMANDS: &[KeyCommand] = &[
     KeyCommand {

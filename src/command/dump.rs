@@ -2,7 +2,7 @@
 
 use super::options::int;
 use super::string::string_row;
-use super::{Group, KeyCommand, Keys, Spec, flag};
+use super::{KeyCommand, Spec, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
@@ -11,17 +11,8 @@ use crate::store::tx::Tx;
 use crate::types::dump::{self, Refused};
 use crate::types::string;
 
-const ONE_KEY: Spec = Spec {
-    name: "",
-    arity: 0,
-    flags: 0,
-    keys: Keys::Span { first: 1, last: 1, step: 1 },
-    group: Group::Generic,
-    since: "2.6.0",
-    complexity: "O(N) in the length of the value",
-    summary: "",
-    subcommands: &[],
-};
+const ONE_KEY: Spec =
+    Spec { since: "2.6.0", complexity: "O(N) in the length of the value", ..super::ONE_KEY };
 
 pub const COMMANDS: &[KeyCommand] = &[
     KeyCommand {

@@ -3,7 +3,7 @@
 //! A key past its moment is gone for every reader; nothing here erases it from the disk.
 
 use super::options::{TimeForm, int};
-use super::{Group, Handler, KeyCommand, Keys, Spec, flag};
+use super::{Handler, KeyCommand, Spec, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
@@ -46,17 +46,7 @@ pub const COMMANDS: &[KeyCommand] = &[
     },
 ];
 
-const ONE_KEY: Spec = Spec {
-    name: "",
-    arity: 0,
-    flags: 0,
-    keys: Keys::Span { first: 1, last: 1, step: 1 },
-    group: Group::Generic,
-    since: "",
-    complexity: "O(1)",
-    summary: "",
-    subcommands: &[],
-};
+const ONE_KEY: Spec = Spec { since: "", ..super::ONE_KEY };
 
 const fn setter(name: &'static str, since: &'static str, summary: &'static str, run: Handler) -> KeyCommand {
     KeyCommand {

@@ -108,6 +108,19 @@ pub struct Spec {
     pub subcommands: &'static [Spec],
 }
 
+/// A row of a command on one key, its first argument; each file gives it its group.
+const ONE_KEY: Spec = Spec {
+    name: "",
+    arity: 0,
+    flags: 0,
+    keys: Keys::Span { first: 1, last: 1, step: 1 },
+    group: Group::Generic,
+    since: "1.0.0",
+    complexity: "O(1)",
+    summary: "",
+    subcommands: &[],
+};
+
 impl Spec {
     pub fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0

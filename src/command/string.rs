@@ -247,17 +247,7 @@ pub const COMMANDS: &[KeyCommand] = &[
     },
 ];
 
-const ONE_KEY: Spec = Spec {
-    name: "",
-    arity: 0,
-    flags: 0,
-    keys: Keys::Span { first: 1, last: 1, step: 1 },
-    group: Group::String,
-    since: "1.0.0",
-    complexity: "O(1)",
-    summary: "",
-    subcommands: &[],
-};
+const ONE_KEY: Spec = Spec { group: Group::String, ..super::ONE_KEY };
 
 /// The living row of a key, which must hold a string.
 pub(super) fn string_row(tx: &mut Tx<'_>, key: KeyRef<'_>) -> Result<Option<Row>, Stop> {

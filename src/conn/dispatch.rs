@@ -371,28 +371,22 @@ impl Core {
         if connection.session.reply_mode == ReplyMode::On && mode_before == ReplyMode::Off {
             manner.silent = false;
         }
-        match answer {
-            Err(error) => {
-                self.owner.stats.error_replies += 1;
-                connection.pending.reply(manner, Reply::Error(error), None);
-                self.ran(place, command.spec.name, true, args.len(), |at| args.get(at));
-            }
-            Ok(Answer::Reply(reply)) => {
-                connection.pending.reply(manner, reply, None);
-                self.ran(place, command.spec.name, false, args.len(), |at| args.get(at));
-            }
-            Ok(Answer::Close(reply)) => {
-                connection.pending.reply(manner, reply, None);
-                self.ran(place, command.spec.name, false, args.len(), |at| args.get(at));
-                return Flow::Ends;
-            }
+        let failed = answer.is_err();
+        let (reply, flow) = match answer {
+            Err(error) => (Reply::Error(error), Flow::Next),
+            Ok(Answer::Reply(reply)) => (reply, Flow::Next),
+            Ok(Answer::Close(reply)) => (reply, Flow::Ends),
             Ok(later) => {
                 let begun = self.begun(command.spec.name, Stage::Ask, args.len(), |at| args.get(at));
                 let owed = self.wait_behind_barrier(place, manner, begun);
                 self.pursue(owed, Ok(later));
+                return Flow::Next;
             }
-        }
-        Flow::Next
+        };
+        self.owner.stats.error_replies += u64::from(failed);
+        self.connections[place].pending.reply(manner, reply, None);
+        self.ran(place, command.spec.name, failed, args.len(), |at| args.get(at));
+        flow
     }
 
     fn limits_for(&self, place: usize) -> ParseLimits {
