@@ -7,7 +7,7 @@ export HAYPILE_PYTHON ?= $(CACHE)/venv/bin/python
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 BUILD_PACKAGES := g++ libclang-dev
-TEST_PACKAGES := redis-server redis-tools nutcracker etcd-server python3-venv
+TEST_PACKAGES := redis-server redis-tools nutcracker etcd-server prometheus python3-venv
 REDIS_PY := redis==8.1.0
 NEXTEST := cargo nextest run --cargo-profile release --workspace
 

@@ -1,6 +1,6 @@
 //! The subcommands of the binary: which word runs what. `server` when none is named.
 
-use crate::server;
+use crate::{check, server, top, tune};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -11,6 +11,10 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     match named.as_deref() {
         Some("server") => server::main(args.skip(1)),
         Some("bench") => bench_harness::main(args),
+        Some("binlog") => check::binlog_main(args),
+        Some("check") => check::main(args),
+        Some("top") => top::main(args),
+        Some("tune") => tune::main(args),
         _ => server::main(args),
     }
 }

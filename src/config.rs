@@ -23,6 +23,7 @@ use crate::limits::Ledger;
 use crate::slot::SlotHash;
 use std::ffi::OsString;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// All parameters. The rows in `PARAMS` say what each means and which values it takes.
@@ -34,6 +35,9 @@ pub struct Config {
     pub shard_aware_ports: bool,
     /// 0: the port after `port`; see `core_port`.
     pub shard_aware_port_base: u16,
+    /// Empty: no admin port; see `admin_address`.
+    pub admin_bind: String,
+    pub admin_port: u16,
     pub requirepass: Password,
     pub maxclients: u32,
     /// Seconds; 0: never.
@@ -69,6 +73,8 @@ pub struct Config {
     /// Microseconds; -1: never.
     pub slowlog_log_slower_than_us: i64,
     pub slowlog_max_len: u32,
+    /// Milliseconds; 0: never.
+    pub latency_monitor_threshold_ms: u64,
     pub loglevel: LogLevel,
     /// Empty: standard error.
     pub logfile: String,
@@ -103,6 +109,9 @@ pub enum ConfigError {
     #[error("{0}")]
     Conflict(String),
 }
+
+/// From the clients' port to the admin port, where none is chosen.
+const ADMIN_PORT_OFFSET: u16 = 100;
 
 impl Config {
     /// Reads what stands behind `haypile server` on the command line, and the file it names.
@@ -171,6 +180,7 @@ impl Config {
                 ));
             }
         }
+        self.admin_address()?;
         let shards = if self.shards == 0 { self.cores } else { self.shards };
         Ledger::from_budget(self.memory_budget, self.cores, shards)
             .map(drop)
@@ -188,6 +198,24 @@ impl Config {
     pub fn core_port(&self, core: u16) -> Option<u16> {
         let port = self.first_core_port() + u32::from(core);
         self.shard_aware_ports.then(|| port.try_into().expect("checked when the configuration was loaded"))
+    }
+
+    /// Where the admin port listens, if it does.
+    pub fn admin_address(&self) -> Result<Option<SocketAddr>, String> {
+        if self.admin_bind.is_empty() {
+            return Ok(None);
+        }
+        let ip: IpAddr = self
+            .admin_bind
+            .parse()
+            .map_err(|_| format!("admin_bind: \"{}\" is not an IP address", self.admin_bind))?;
+        let port = match self.admin_port {
+            0 => self.port.checked_add(ADMIN_PORT_OFFSET).ok_or_else(|| {
+                format!("admin_port: {} and {ADMIN_PORT_OFFSET} is above 65535: choose one", self.port)
+            })?,
+            port => port,
+        };
+        Ok(Some(SocketAddr::new(ip, port)))
     }
 
     /// How tables turn keys into slots.

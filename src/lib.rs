@@ -2,7 +2,9 @@
 //!
 //! The rooms in order: one uses what stands above it, never below.
 
+pub mod adminport;
 pub mod binlog;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod command;
@@ -18,4 +20,6 @@ pub mod server;
 pub mod shard;
 pub mod slot;
 pub mod store;
+pub mod top;
+pub mod tune;
 pub mod types;

@@ -2,6 +2,8 @@
 //!
 //! Knows no other room: those that queue or hold something are handed their bound from here.
 
+use std::time::Duration;
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
@@ -42,7 +44,7 @@ pub const OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
 /// Messages taken from one lane in a turn.
 pub const MESSAGES_PER_TURN_MAX: usize = 256;
 /// How long a stop waits for what has been begun, and for memtables to be written.
-pub const SHUTDOWN_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
+pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(60);
 
 /// Steps (rows or elements touched) of one command in a turn: a millisecond at half a microsecond each.
 pub const STEPS_PER_TURN_MAX: u32 = 2_000;
@@ -82,6 +84,21 @@ pub const COLD_IN_FLIGHT_PER_CORE_MAX: usize = 4_096;
 pub const SCAN_TOKENS_MAX: usize = 1_024;
 /// What the names kept with them may take, per core.
 pub const SCAN_TOKENS_MAX_BYTES: usize = 1 << 20;
+
+/// What MONITOR shows of one command, about.
+pub const MONITOR_LINE_MAX_BYTES: usize = 64 * 1024;
+/// Longest DEBUG SLEEP.
+pub const DEBUG_SLEEP_MAX: Duration = Duration::from_secs(600);
+
+/// Connections to the admin port; more wait in the kernel.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+/// How long a request to the admin port may take to arrive, and its connection may last.
+pub const ADMIN_REQUEST_WAIT: Duration = Duration::from_secs(5);
+pub const ADMIN_CONNECTION_WAIT: Duration = Duration::from_secs(120);
+/// After an accept that failed.
+pub const ADMIN_ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// A core that does not answer the admin port within this time is held to be stuck.
+pub const ADMIN_ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// Receive buffers of one core, at most: what a fast network fills in a few turns.
 const RECEIVE_RING_MAX_BYTES: u64 = 32 * MIB;

@@ -1,7 +1,14 @@
 //! Counters of one core. Plain numbers, changed only by their core and copied out when asked for.
 
 pub mod commands;
+pub mod latency;
+pub mod micros;
+pub mod shard;
 pub mod slow;
+
+use commands::CommandStats;
+use micros::Micros;
+use shard::{LogCounters, ShardStats};
 
 /// What one core has done since the start or the last CONFIG RESETSTAT.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +27,8 @@ pub struct CoreStats {
     pub keyspace_misses: u64,
     pub expired_keys: u64,
     pub error_replies: u64,
+    /// Entries the slow log holds now; filled in when it is told.
+    pub slow_logged: u64,
     pub turns: u64,
     /// Longest turn, microseconds.
     pub turn_max_us: u64,
@@ -27,20 +36,58 @@ pub struct CoreStats {
     pub cold_reads: u64,
     /// Commands that ran away from their core because they were long.
     pub long_commands: u64,
-    pub log_bytes: u64,
-    pub log_writes: u64,
-    pub log_syncs: u64,
-    /// Longest time a log write held its core, microseconds.
-    pub log_write_max_us: u64,
-    pub frames: u64,
-    pub memtable_switches: u64,
     /// Memory held now, bytes.
-    pub memtable_bytes: u64,
-    pub hot_cache_bytes: u64,
     pub query_buffer_bytes: u64,
     pub output_buffer_bytes: u64,
     /// Rate over the last second.
     pub ops_per_second: u64,
+    /// Its shards; filled in when it is told.
+    pub shards: Vec<ShardStats>,
+}
+
+/// Where a turn's time goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnStage {
+    /// The kernel's part: sockets are read and written.
+    Ring,
+    /// Commands run.
+    Run,
+    /// The log is written, then RocksDB's memtables.
+    Commit,
+    /// Replies and messages are handed out.
+    Send,
+}
+
+impl TurnStage {
+    pub const ALL: [TurnStage; 4] = [TurnStage::Ring, TurnStage::Run, TurnStage::Commit, TurnStage::Send];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            TurnStage::Ring => "ring",
+            TurnStage::Run => "run",
+            TurnStage::Commit => "commit",
+            TurnStage::Send => "send",
+        }
+    }
+}
+
+/// Distributions of one core's times.
+#[derive(Clone, Debug, Default)]
+pub struct CoreTimes {
+    /// By stage, of turns in which something was done.
+    pub turns: [Micros; 4],
+    /// From a command's miss until it ran again.
+    pub cold_waits: Micros,
+    /// Of each sync of a log of this core, by shard.
+    pub syncs: Vec<(u16, Micros)>,
+}
+
+/// All that a core knows of itself.
+#[derive(Clone, Debug, Default)]
+pub struct CoreReport {
+    pub stats: CoreStats,
+    pub commands: CommandStats,
+    pub times: CoreTimes,
 }
 
 impl CoreStats {
@@ -62,33 +109,32 @@ impl CoreStats {
             keyspace_misses,
             expired_keys,
             error_replies,
+            slow_logged,
             turns,
             cold_reads,
             long_commands,
-            log_bytes,
-            log_writes,
-            log_syncs,
-            frames,
-            memtable_switches,
-            memtable_bytes,
-            hot_cache_bytes,
             query_buffer_bytes,
             output_buffer_bytes,
             ops_per_second
         );
         self.turn_max_us = self.turn_max_us.max(other.turn_max_us);
-        self.log_write_max_us = self.log_write_max_us.max(other.log_write_max_us);
+        self.shards.extend_from_slice(&other.shards);
+    }
+
+    /// What the logs of its shards have done together.
+    pub fn log(&self) -> LogCounters {
+        let mut sum = LogCounters::default();
+        self.shards.iter().for_each(|shard| sum.add(&shard.log));
+        sum
+    }
+
+    /// One figure of its shards, added up.
+    pub fn sum(&self, figure: impl Fn(&ShardStats) -> u64) -> u64 {
+        self.shards.iter().map(figure).sum()
     }
 
     /// CONFIG RESETSTAT: what counts events starts again; what says how much there is stays.
     pub fn reset(&mut self) {
-        *self = CoreStats {
-            connections_now: self.connections_now,
-            memtable_bytes: self.memtable_bytes,
-            hot_cache_bytes: self.hot_cache_bytes,
-            query_buffer_bytes: self.query_buffer_bytes,
-            output_buffer_bytes: self.output_buffer_bytes,
-            ..CoreStats::default()
-        };
+        *self = CoreStats { connections_now: self.connections_now, ..CoreStats::default() };
     }
 }

@@ -6,8 +6,30 @@ use std::path::{Path, PathBuf};
 
 /// A room uses what stands left of it, never right. `lib.rs` only lists them.
 const ORDER: &[&str] = &[
-    "slot", "limits", "clock", "error", "resp", "config", "metrics", "store", "types", "command", "runtime",
-    "binlog", "shard", "replica", "cluster", "front", "conn", "server", "cli", "main",
+    "slot",
+    "limits",
+    "clock",
+    "error",
+    "resp",
+    "config",
+    "metrics",
+    "store",
+    "types",
+    "command",
+    "runtime",
+    "binlog",
+    "shard",
+    "replica",
+    "cluster",
+    "front",
+    "conn",
+    "adminport",
+    "server",
+    "check",
+    "tune",
+    "top",
+    "cli",
+    "main",
 ];
 
 /// Words that one room alone may say.

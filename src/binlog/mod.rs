@@ -18,7 +18,7 @@ pub mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use frame::{FrameMeta, Participant, Touch, Txn};
-pub use reader::{Reader, footers};
+pub use reader::{Reader, Segment, footers, segments};
 pub use recover::{Cut, Examined, Recovered, Replay, examine, open};
 pub use spare::{ReserveDone, ReserveJob, SyncDone, SyncJob};
 pub use writer::{Group, Writer, Written};

@@ -100,6 +100,30 @@ impl Reader {
     }
 }
 
+/// A segment file as it lies there.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// The LSN its name says.
+    pub first: Lsn,
+    pub path: PathBuf,
+    /// None where it cannot be read, or is of another segment.
+    pub header: Option<SegmentHeader>,
+}
+
+/// The segments of a directory, oldest first.
+pub fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Segment>, LogError> {
+    let one = |first: Lsn| {
+        let path = segment_path(dir, first);
+        let file = disk.open(&path).map_err(io_error("opening", &path))?;
+        let header = match SegmentHeader::read(&*file, &path)? {
+            HeaderRead::Whole(header) if header.first == first => Some(header),
+            _ => None,
+        };
+        Ok(Segment { first, path, header })
+    };
+    list_segments(disk, dir)?.into_iter().map(one).collect()
+}
+
 /// The footers of the sealed segments, oldest first, each with the segment's first LSN: which slots they
 /// hold, and where. A segment that a crash ended has none.
 pub fn footers(disk: &dyn Disk, dir: &Path) -> Result<Vec<(Lsn, Footer)>, LogError> {

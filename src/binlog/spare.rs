@@ -7,6 +7,8 @@ use super::disk::{Disk, DiskFile};
 use super::{LogError, LogOptions, Lsn, io_error};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 static ZEROES: [u8; 1 << 18] = [0; 1 << 18];
 
@@ -24,24 +26,30 @@ pub struct SyncJob {
     pub(crate) files: Vec<(Arc<dyn DiskFile>, PathBuf)>,
     pub(crate) sync_dir: bool,
     pub(crate) upto: Lsn,
+    /// What the newest of the files holds by now: a job that had to wait for others makes that durable too.
+    pub(crate) in_file: Arc<AtomicU64>,
 }
 
 /// Proof that everything up to an LSN is durable.
 #[derive(Debug)]
 pub struct SyncDone {
     pub(crate) upto: Lsn,
+    pub took: Duration,
 }
 
 impl SyncJob {
     /// An error is fatal: a second try could succeed without the data being there.
     pub fn run(self) -> Result<SyncDone, LogError> {
+        let began = Instant::now();
+        // Looked at before the sync begins: what is written meanwhile may not be in it.
+        let upto = self.upto.max(Lsn(self.in_file.load(Ordering::Acquire)));
         for (file, path) in &self.files {
             file.sync_data().map_err(io_error("syncing", path))?;
         }
         if self.sync_dir {
             self.disk.sync_dir(&self.dir).map_err(io_error("syncing", &self.dir))?;
         }
-        Ok(SyncDone { upto: self.upto })
+        Ok(SyncDone { upto, took: began.elapsed() })
     }
 }
 

@@ -537,11 +537,42 @@ fn unsynced_time_is_that_of_the_oldest_frame() {
     assert!(writer.sync_job().is_none(), "one at a time");
     writer.append(&FrameMeta::default(), 300, &[b"c"]);
     assert_eq!(writer.unsynced_since_ms(), Some(100));
+    let done = job.run().expect("the disk works");
     writer.write().expect("the disk works");
-    writer.synced(job.run().expect("the disk works"));
+    writer.synced(done);
     assert_eq!((writer.durable(), writer.unsynced_since_ms()), (Lsn(2), Some(300)));
     sync(&mut writer);
     assert_eq!((writer.durable(), writer.unsynced_since_ms()), (Lsn(3), None));
+}
+
+#[test]
+fn a_sync_that_waited_takes_what_has_come_meanwhile() {
+    let disk = SimDisk::new(1);
+    let mut writer = open_new(&disk).writer;
+    let append = |writer: &mut Writer, time_ms, body: &[u8]| {
+        writer.append(&FrameMeta::default(), time_ms, &[body]);
+        writer.write().expect("the disk works");
+    };
+    append(&mut writer, 100, b"a");
+    let job = writer.sync_job().expect("there is something to sync");
+    append(&mut writer, 200, b"b");
+    writer.synced(job.run().expect("the disk works"));
+    assert_eq!((writer.durable(), writer.unsynced_since_ms()), (Lsn(2), None));
+    // What is in the next segment is not in the files that the job knows.
+    append(&mut writer, 300, b"c");
+    let job = writer.sync_job().expect("there is something to sync");
+    writer.begin_term(writer.term() + 1);
+    append(&mut writer, 400, b"d");
+    assert_eq!(
+        disk.list(&options().dir)
+            .expect("it can be listed")
+            .iter()
+            .filter(|name| name.ends_with(".log"))
+            .count(),
+        2
+    );
+    writer.synced(job.run().expect("the disk works"));
+    assert_eq!((writer.durable(), writer.unsynced_since_ms()), (Lsn(3), Some(400)));
 }
 
 #[test]

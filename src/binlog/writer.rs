@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// What the turn buffer may keep allocated between turns.
@@ -64,6 +65,8 @@ pub struct Writer {
     lines: FooterLines,
     next: Lsn,
     written: Lsn,
+    /// The same, for syncs that wait for their turn: of the current file, what comes later is in another.
+    in_file: Arc<AtomicU64>,
     durable: Lsn,
     time_ms: u64,
     /// A new term waits for the next frame.
@@ -96,6 +99,11 @@ pub(crate) struct Beginning {
 }
 
 impl Writer {
+    /// Bytes of all segment files, those prepared ahead included.
+    pub fn file_bytes(&self) -> u64 {
+        (1 + self.sealed.len() + self.spares.len()) as u64 * self.options.segment_bytes
+    }
+
     pub(crate) fn new(disk: Arc<dyn Disk>, options: LogOptions, beginning: Beginning) -> Writer {
         let Beginning { header, file, path, sealed, spares, spare_number } = beginning;
         let last = header.first.before();
@@ -107,6 +115,7 @@ impl Writer {
             lines: FooterLines::default(),
             next: header.first,
             written: last,
+            in_file: Arc::new(AtomicU64::new(last.0)),
             durable: last,
             time_ms: header.time_ms,
             next_term: None,
@@ -326,6 +335,7 @@ impl Writer {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEEP_BYTES);
         self.written = self.next.before();
+        self.in_file.store(self.written.0, Ordering::Release);
         Ok(done)
     }
 
@@ -343,6 +353,7 @@ impl Writer {
         self.unsynced.push((spare.file.clone(), path.clone()));
         self.file = spare.file;
         self.path = path;
+        self.in_file = Arc::new(AtomicU64::new(self.written.0));
         Ok(())
     }
 
@@ -416,6 +427,7 @@ impl Writer {
             files,
             sync_dir: std::mem::take(&mut self.dir_unsynced),
             upto: self.written,
+            in_file: self.in_file.clone(),
         })
     }
 
@@ -427,6 +439,9 @@ impl Writer {
         self.syncing = false;
         self.syncing_since_ms = None;
         self.durable = done.upto;
+        if self.durable == self.written && !self.has_pending() {
+            self.unsynced_since_ms = None;
+        }
     }
 
     /// What prepares the segments wanted in reserve and frees those that are not needed; None if there is
@@ -499,7 +514,8 @@ impl Writer {
         self.write()?;
         let files = std::mem::take(&mut self.unsynced);
         let (disk, dir) = (self.disk.clone(), self.options.dir.clone());
-        Ok(SyncJob { disk, dir, files, sync_dir: self.dir_unsynced, upto: self.written }.run()?.upto)
+        let (sync_dir, upto, in_file) = (self.dir_unsynced, self.written, self.in_file);
+        Ok(SyncJob { disk, dir, files, sync_dir, upto, in_file }.run()?.upto)
     }
 }
 

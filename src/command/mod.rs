@@ -16,6 +16,7 @@ pub mod dump;
 pub mod expire;
 pub mod keyspace;
 pub mod lcs;
+pub mod memory;
 pub mod object;
 pub mod options;
 pub mod string;
@@ -143,6 +144,7 @@ pub fn all() -> impl Iterator<Item = &'static KeyCommand> {
         keyspace::COMMANDS,
         expire::COMMANDS,
         object::COMMANDS,
+        memory::COMMANDS,
     ]
     .into_iter()
     .flatten()

@@ -11,6 +11,7 @@ use crate::front::giant;
 use crate::front::{self, Ctx, Fold, Later, Then};
 use crate::metrics::commands::CommandStats;
 use crate::metrics::slow::Stage;
+use crate::metrics::{CoreReport, CoreStats};
 use crate::resp::encode::Protocol;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{
@@ -26,6 +27,12 @@ use std::sync::atomic::Ordering;
 pub struct Owed {
     conn: u64,
     seq: u64,
+}
+
+impl Owed {
+    pub fn connection(&self) -> u64 {
+        self.conn
+    }
 }
 
 /// What happens when all answers to a question are there.
@@ -181,6 +188,15 @@ impl Core {
                 let gather = Gather::tables(id, change, &self.surroundings());
                 self.begin_gather(id, Gathering { owed, gather, giant: false });
             }
+            Ok(front::Answer::AtTime { until_ms, reply }) => self.delayed.push((until_ms, owed, reply)),
+            Ok(front::Answer::Monitor) => {
+                let watcher = self.line_of(&owed);
+                let fold = |ctx: &mut Ctx<'_>, _: Vec<Tell>| {
+                    ctx.session.monitoring = true;
+                    Reply::Ok
+                };
+                self.ask_all(Ask::Watch(watcher), End::Then(owed, folded(Box::new(fold))));
+            }
             Ok(front::Answer::Shutdown { hurry }) => {
                 self.shared.hurry.store(hurry, Ordering::Release);
                 self.shared.stopping.store(true, Ordering::Release);
@@ -192,6 +208,12 @@ impl Core {
 
     fn settle(&mut self, owed: Owed, reply: Reply) {
         self.answer(Answer { conn: owed.conn, seq: owed.seq, reply }, None);
+    }
+
+    /// Replies whose moment has come.
+    pub fn answer_delayed(&mut self, now_ms: u64) {
+        let due: Vec<_> = self.delayed.extract_if(.., |(until_ms, ..)| *until_ms <= now_ms).collect();
+        due.into_iter().for_each(|(_, owed, reply)| self.settle(owed, reply));
     }
 
     fn surroundings(&self) -> Surroundings<'_> {
@@ -305,6 +327,8 @@ impl Core {
             Message::StepDone(done) => self.step_done(done),
             Message::Ask { from, ticket, ask } => self.asked(from, ticket, ask),
             Message::Tell { ticket, core, tell } => self.told(ticket, core, tell),
+            Message::Watched { conn, line } => self.watched(conn, line),
+            Message::Unwatch(connection) => self.remove_watcher(connection),
             Message::Planned { number, planned } => self.planned(number, planned),
             Message::Computed { number, computed } => self.computed(number, computed),
         }
@@ -342,19 +366,36 @@ impl Core {
                 }
                 Tell::Done
             }
+            Ask::Events => Tell::Events(Box::new(self.owner.events.clone())),
+            Ask::ResetEvents(events) => {
+                events.into_iter().for_each(|event| self.owner.events.reset(event));
+                Tell::Done
+            }
+            Ask::SetActiveExpire(active) => {
+                self.owner.active_expire = active;
+                Tell::Done
+            }
+            Ask::Watch(connection) => {
+                self.add_watcher(connection);
+                Tell::Done
+            }
             Ask::Configure(config) => {
                 self.configure(config);
                 Tell::Done
             }
             Ask::Stats => Tell::Stats(Box::new(self.stats_now())),
-            Ask::CommandStats => Tell::CommandStats(Box::new(self.timing.commands.clone())),
+            Ask::Report => Tell::Report(Box::new(CoreReport {
+                stats: self.stats_now(),
+                commands: self.timing.commands.clone(),
+                times: self.owner.times(),
+            })),
             Ask::Slow { count } => Tell::Slow(self.timing.slow.newest(count)),
             Ask::ResetSlow => {
                 self.timing.slow.clear();
                 Tell::Done
             }
             Ask::ResetStats => {
-                self.owner.stats.reset();
+                self.owner.reset_stats();
                 self.timing.commands = CommandStats::default();
                 Tell::Done
             }
@@ -367,12 +408,13 @@ impl Core {
         for shard in &mut self.owner.shards {
             shard.set_fsync(config.appendfsync);
         }
+        self.owner.events.threshold_ms = config.latency_monitor_threshold_ms;
         let value_max = self.owner.setting.value_max_bytes;
         self.limits.bulk_max_bytes = config.proto_max_bulk_len.min(value_max);
         self.node.config = config;
     }
 
-    fn stats_now(&self) -> crate::metrics::CoreStats {
+    fn stats_now(&self) -> CoreStats {
         let mut stats = self.owner.stats.clone();
         let buffers = |connection: &super::connection::Connection| {
             // Room set aside takes no memory before it is used.
@@ -385,7 +427,8 @@ impl Core {
             stats.query_buffer_bytes += input;
             stats.output_buffer_bytes += output;
         }
-        stats.hot_cache_bytes = self.owner.shards.iter().map(|shard| shard.data.hot.cache_bytes()).sum();
+        stats.slow_logged = self.timing.slow.len() as u64;
+        stats.shards = self.owner.shard_stats();
         stats.ops_per_second = self.node.ops_per_second();
         stats
     }

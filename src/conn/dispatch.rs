@@ -7,7 +7,7 @@ use crate::front::giant::is_giant;
 use crate::front::route::{self, Route};
 use crate::front::session::ReplyMode;
 use crate::front::table::Run;
-use crate::front::{Answer, Ctx, FrontCommand, gate};
+use crate::front::{Answer, Ctx, FrontCommand, gate, words};
 use crate::limits;
 use crate::metrics::slow::Stage;
 use crate::resp::args::{Args, Span};
@@ -135,7 +135,14 @@ impl Core {
         let (mut used, mut giant) = (0, None);
         let parse_limits = self.limits_for(place);
         self.start_clock();
+        let mut foreseen = if parser.is_fresh() { 0 } else { usize::MAX };
         while used < bytes.len() {
+            if used >= foreseen {
+                foreseen = match self.foresee(place, &bytes[used..]) {
+                    0 => usize::MAX,
+                    length => used + length,
+                };
+            }
             if used >= limits::PARSE_PER_TURN_MAX_BYTES {
                 self.hold(place, Flow::Starved);
                 break;
@@ -215,6 +222,9 @@ impl Core {
         let Giant { command, spans, scratch, .. } = giant;
         let table = self.connections[place].session.table;
         let bytes = scratch.unwrap_or(bytes);
+        if !self.watchers.is_empty() {
+            self.show_to_watchers(place, command.spec.name, command.spec.flags, &Args::new(&bytes, &spans));
+        }
         self.note_command(place, command.spec.name);
         self.plan_giant(place, OwnedCall { command, table, shard: ShardId(0), bytes, spans });
     }
@@ -255,11 +265,17 @@ impl Core {
                 return Flow::Next;
             }
         };
+        // MONITOR itself is not shown to who has just begun to watch.
+        let watched = !self.watchers.is_empty();
         let flow = match run {
             Run::Keys(command) => self.key_command(place, line, command, args),
             Run::Front(command) => self.front_command(place, command, args),
         };
         if flow != Flow::Blocked && flow != Flow::Starved {
+            if watched {
+                let flags = self.commands.spec_of(run, args).map_or(0, |spec| spec.flags);
+                self.show_to_watchers(place, run.spec().name, flags, args);
+            }
             self.note_command(place, run.spec().name);
         }
         flow
@@ -293,6 +309,8 @@ impl Core {
             Err(error) => {
                 let manner = connection.manner();
                 connection.pending.reply(manner, Reply::Error(error), None);
+                self.owner.stats.error_replies += 1;
+                self.ran(place, command.spec.name, true, args.len(), |at| args.get(at));
                 Flow::Next
             }
             Ok(Route::One(shard)) => {
@@ -364,6 +382,7 @@ impl Core {
         }
         let mut manner = connection.manner();
         let mode_before = connection.session.reply_mode;
+        let monitored = connection.session.monitoring;
         let mut ctx = Ctx { session: &mut connection.session, node: &mut self.node, now_ms };
         let answer = (command.run)(&mut ctx, args);
         // HELLO is answered in the protocol it has chosen, and CLIENT REPLY ON is answered.
@@ -371,13 +390,18 @@ impl Core {
         if connection.session.reply_mode == ReplyMode::On && mode_before == ReplyMode::Off {
             manner.silent = false;
         }
+        if monitored && !connection.session.monitoring {
+            let conn = connection.id;
+            self.stop_watching(conn);
+        }
         let failed = answer.is_err();
         let (reply, flow) = match answer {
             Err(error) => (Reply::Error(error), Flow::Next),
             Ok(Answer::Reply(reply)) => (reply, Flow::Next),
             Ok(Answer::Close(reply)) => (reply, Flow::Ends),
             Ok(later) => {
-                let begun = self.begun(command.spec.name, Stage::Ask, args.len(), |at| args.get(at));
+                let word = |at| words::shown(command.spec.name, args, at);
+                let begun = self.begun(command.spec.name, Stage::Ask, args.len(), word);
                 let owed = self.wait_behind_barrier(place, manner, begun);
                 self.pursue(owed, Ok(later));
                 return Flow::Next;
@@ -385,7 +409,8 @@ impl Core {
         };
         self.owner.stats.error_replies += u64::from(failed);
         self.connections[place].pending.reply(manner, reply, None);
-        self.ran(place, command.spec.name, failed, args.len(), |at| args.get(at));
+        let word = |at| words::shown(command.spec.name, args, at);
+        self.ran(place, command.spec.name, failed, args.len(), word);
         flow
     }
 

@@ -103,7 +103,8 @@ impl Core {
     fn may_move(&mut self, place: usize) -> Option<CoreId> {
         let connection = &self.connections[place];
         let to = connection.wish?;
-        let quiet = connection.is_quiet() && !connection.leaving;
+        // Every core knows a watching connection by where it is.
+        let quiet = connection.is_quiet() && !connection.leaving && !connection.session.monitoring;
         let welcome = !self.congested[usize::from(to.0)] && self.stopping.is_none();
         let now_ms = self.owner.clock.now_ms();
         (quiet && welcome && self.node.config.move_connections && self.moves.take(now_ms)).then_some(to)

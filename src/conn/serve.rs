@@ -3,14 +3,16 @@
 //! Everything of the core is owned here; nothing in it is shared, nothing is locked.
 
 use super::connection::Connection;
-use super::coordinate::Coordination;
+use super::coordinate::{Coordination, Owed};
+use super::monitor::Watcher;
 use super::moving::{Allowance, Moving, Parcel};
-use super::timing::Timing;
+use super::timing::{Stages, Timing};
 use crate::error::Fault;
 use crate::front::node::Node;
 use crate::front::session::{ReplyMode, Session};
 use crate::front::table::CommandTable;
 use crate::limits;
+use crate::metrics::TurnStage;
 use crate::resp::encode::Protocol;
 use crate::resp::parse::ParseLimits;
 use crate::resp::reply::Reply;
@@ -100,6 +102,10 @@ pub struct Core {
     /// Lanes that are full, by core.
     pub congested: Vec<bool>,
     pub pause: Option<Pause>,
+    /// Connections of any core that MONITOR.
+    pub watchers: Vec<Watcher>,
+    /// Replies that wait for their moment, milliseconds since the epoch.
+    pub delayed: Vec<(u64, Owed, Reply)>,
     pub timing: Timing,
     pub next_serial: u64,
     pub stopping: Option<Stopping>,
@@ -131,8 +137,9 @@ impl Serving {
         let ring_failed = |error| Fault::new("the socket ring", error);
         let (mut events, mut waiting, mut idle_look_ms) = (Vec::new(), VecDeque::new(), 0);
         loop {
+            let mut stages = Stages::begin();
             self.ring.turn(&mut events).map_err(ring_failed)?;
-            let began = Instant::now();
+            stages.end(TurnStage::Ring);
             self.core.owner.clock.tick();
             waiting.extend(events.drain(..));
             let mut busy = !waiting.is_empty();
@@ -158,7 +165,9 @@ impl Serving {
                 }
             }
             self.core.release_readers();
+            stages.end(TurnStage::Run);
             self.core.owner.commit()?;
+            stages.end(TurnStage::Commit);
             busy |= self.core.owner.larges_moved;
             self.core.deliver();
             self.send_replies().map_err(ring_failed)?;
@@ -167,7 +176,8 @@ impl Serving {
                 return Ok(());
             }
             if busy {
-                self.core.note_turn(began);
+                stages.end(TurnStage::Send);
+                stages.note(&mut self.core.owner);
             } else {
                 self.sleep(&links).map_err(ring_failed)?;
             }
@@ -263,6 +273,7 @@ impl Serving {
             readonly: false,
             no_evict: false,
             no_touch: false,
+            monitoring: false,
             addr: peer.to_string(),
             laddr: local.to_string(),
             fd: self.ring.fd(socket),
@@ -281,6 +292,9 @@ impl Serving {
         self.core.by_socket.remove(&connection.socket);
         self.core.owner.stats.connections_now -= 1;
         self.core.shared.clients.fetch_sub(1, Ordering::Relaxed);
+        if connection.session.monitoring {
+            self.core.stop_watching(connection.id);
+        }
         reaper::free_buffer(connection.input);
         self.ring.close(connection.socket)
     }
@@ -335,7 +349,10 @@ impl Serving {
             }
             let owner = &core.owner;
             let now_ms = owner.clock.now_ms();
-            if connection.over_output_limit(&core.node.config.client_output_buffer_limit.normal, now_ms) {
+            let limits = &core.node.config.client_output_buffer_limit;
+            // As in Redis, one that is sent what it has not asked for has the limit of replicas.
+            let limit = if connection.session.monitoring { &limits.replica } else { &limits.normal };
+            if connection.over_output_limit(limit, now_ms) {
                 tracing::warn!(
                     client = connection.session.addr,
                     "output buffer over its limit: connection closed"
@@ -450,7 +467,8 @@ impl Serving {
 }
 
 impl Core {
-    pub fn new(owner: Owner, node: Node, shared: Arc<Shared>) -> Core {
+    pub fn new(mut owner: Owner, node: Node, shared: Arc<Shared>) -> Core {
+        owner.events.threshold_ms = node.config.latency_monitor_threshold_ms;
         let cores = usize::from(node.cores);
         let limits = ParseLimits {
             bulk_max_bytes: node.config.proto_max_bulk_len.min(owner.setting.value_max_bytes),
@@ -476,6 +494,8 @@ impl Core {
             gated: Vec::new(),
             congested: vec![false; cores],
             pause: None,
+            watchers: Vec::new(),
+            delayed: Vec::new(),
             timing: Timing::default(),
             next_serial: 0,
             stopping: None,
@@ -529,7 +549,11 @@ impl Core {
     /// Something goes on at a tick, if nothing else happens before.
     fn waits_for_time(&self) -> bool {
         let stopping = self.shared.stopping.load(Ordering::Acquire);
-        stopping || self.pause.is_some() || !self.gated.is_empty() || self.owner.waits_for_time()
+        stopping
+            || self.pause.is_some()
+            || !self.delayed.is_empty()
+            || !self.gated.is_empty()
+            || self.owner.waits_for_time()
     }
 
     /// Replies of this core's own commands that had to wait.
@@ -577,6 +601,7 @@ impl Core {
         {
             self.unpause();
         }
+        self.answer_delayed(self.owner.clock.now_ms());
         self.node.note_commands(self.owner.clock.now_ms(), self.owner.stats.commands);
     }
 
@@ -585,11 +610,5 @@ impl Core {
         self.owner.paused_writes = false;
         let blocked = self.connections.iter().filter(|(_, connection)| connection.blocked);
         self.runnable.extend(blocked.map(|(_, connection)| connection.id));
-    }
-
-    fn note_turn(&mut self, began: Instant) {
-        let micros = began.elapsed().as_micros() as u64;
-        self.owner.stats.turns += 1;
-        self.owner.stats.turn_max_us = self.owner.stats.turn_max_us.max(micros);
     }
 }

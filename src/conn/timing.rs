@@ -4,10 +4,14 @@
 //! One look at the clock for each command: the end of one is the beginning of the next.
 
 use super::serve::Core;
+use crate::command::flag;
+use crate::metrics::TurnStage;
 use crate::metrics::commands::CommandStats;
+use crate::metrics::latency::Event;
 use crate::metrics::slow::{SlowEntry, SlowLog, Stage, Words};
+use crate::shard::owner::Owner;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a core notes of its commands' times.
 pub struct Timing {
@@ -20,6 +24,38 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Timing {
         Timing { mark: Instant::now(), commands: CommandStats::default(), slow: SlowLog::default() }
+    }
+}
+
+/// Where one turn's time goes.
+pub struct Stages {
+    mark: Instant,
+    took: [Duration; 4],
+}
+
+impl Stages {
+    pub fn begin() -> Stages {
+        Stages { mark: Instant::now(), took: [Duration::ZERO; 4] }
+    }
+
+    /// What was done since the last mark was this.
+    pub fn end(&mut self, stage: TurnStage) {
+        let now = Instant::now();
+        self.took[stage as usize] = now - self.mark;
+        self.mark = now;
+    }
+
+    /// The turn has done something, so it counts. Its length is without the kernel's part, which may wait.
+    pub fn note(self, owner: &mut Owner) {
+        for (times, took) in owner.times.turns.iter_mut().zip(self.took) {
+            times.note(took);
+        }
+        let now_ms = owner.clock.now_ms();
+        let ours = self.took.iter().sum::<Duration>() - self.took[TurnStage::Ring as usize];
+        owner.events.note(Event::Turn, ours.as_nanos() as u64, now_ms);
+        owner.events.note(Event::Commit, self.took[TurnStage::Commit as usize].as_nanos() as u64, now_ms);
+        owner.stats.turns += 1;
+        owner.stats.turn_max_us = owner.stats.turn_max_us.max(ours.as_micros() as u64);
     }
 }
 
@@ -59,7 +95,7 @@ impl Core {
         let now = Instant::now();
         let nanos = (now - self.timing.mark).as_nanos() as u64;
         self.timing.mark = now;
-        self.timing.commands.ran(name, nanos, failed);
+        self.note_times(name, nanos, failed);
         if self.is_slow(nanos) {
             self.note_slow(place, nanos, Words::of(count, word), Stage::Run);
         }
@@ -82,9 +118,19 @@ impl Core {
     /// It has its reply now.
     pub fn ended(&mut self, place: usize, begun: Begun, failed: bool) {
         let nanos = begun.at.elapsed().as_nanos() as u64;
-        self.timing.commands.ran(begun.name, nanos, failed);
+        self.note_times(begun.name, nanos, failed);
         if self.is_slow(nanos) {
             self.note_slow(place, nanos, begun.words, begun.stage);
+        }
+    }
+
+    fn note_times(&mut self, name: &'static str, nanos: u64, failed: bool) {
+        self.timing.commands.ran(name, nanos, failed);
+        let threshold_ms = self.owner.events.threshold_ms;
+        if threshold_ms > 0 && nanos / 1_000_000 >= threshold_ms {
+            let is_fast = self.commands.find(name.as_bytes()).is_some_and(|run| run.spec().has(flag::FAST));
+            let event = if is_fast { Event::FastCommand } else { Event::Command };
+            self.owner.events.note(event, nanos, self.owner.clock.now_ms());
         }
     }
 

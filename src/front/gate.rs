@@ -29,7 +29,7 @@ pub fn admit(
 }
 
 fn known(table: &CommandTable, args: &Args<'_>) -> Result<Run, ClientError> {
-    table.find(args.get(0)).ok_or_else(|| {
+    table.find_call(args).ok_or_else(|| {
         let mut quoted = String::new();
         for arg in args.iter(1) {
             if quoted.len() >= QUOTED_MAX_BYTES {

@@ -11,6 +11,7 @@ pub mod node;
 pub mod route;
 pub mod session;
 pub mod table;
+pub mod words;
 
 use crate::command::Spec;
 use crate::error::ClientError;
@@ -61,6 +62,13 @@ pub enum Answer {
     AskOne(CoreId, Ask, Fold),
     /// A change to whole tables, atomic over all shards; answered +OK.
     WholeTables(WholeTables),
+    /// The reply, at this moment. A barrier.
+    AtTime {
+        until_ms: u64,
+        reply: Reply,
+    },
+    /// Every core's commands are shown to this connection from now on; answered +OK.
+    Monitor,
     /// Stop the server; no reply unless it cannot.
     Shutdown {
         hurry: bool,

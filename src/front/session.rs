@@ -27,6 +27,8 @@ pub struct Session {
     pub readonly: bool,
     pub no_evict: bool,
     pub no_touch: bool,
+    /// MONITOR was sent.
+    pub monitoring: bool,
     /// Peer and own address as CLIENT LIST shows them.
     pub addr: String,
     pub laddr: String,
@@ -51,5 +53,6 @@ impl Session {
         self.readonly = false;
         self.no_evict = false;
         self.no_touch = false;
+        self.monitoring = false;
     }
 }

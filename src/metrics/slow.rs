@@ -114,6 +114,14 @@ impl SlowLog {
         self.entries.iter().rev().take(count).cloned().collect()
     }
 
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub fn clear(&mut self) {
         self.entries.clear();
     }

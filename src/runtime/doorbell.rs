@@ -14,10 +14,11 @@
 //! Must not know what was published, or what the sleeper waits for.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Duration;
 
 /// Wakes one core. Clones ring the same bell.
 #[derive(Clone)]
@@ -56,6 +57,28 @@ impl Doorbell {
 
     pub(super) fn wake(&self) {
         self.0.sleeping.store(false, Ordering::Relaxed);
+    }
+
+    /// Waits, after `prepare_sleep`, until it is rung or the time is over.
+    pub(super) fn wait(&self, timeout: Duration) -> io::Result<()> {
+        let mut watched = libc::pollfd { fd: self.raw_fd(), events: libc::POLLIN, revents: 0 };
+        let millis = timeout.as_millis().min(i32::MAX as u128) as i32;
+        // SAFETY: the pointer is to one pollfd that lives on this stack frame, and the count says one.
+        let rung = unsafe { libc::poll(&mut watched, 1, millis) };
+        match rung {
+            0 => Ok(()),
+            1 => (&self.0.eventfd).read_exact(&mut [0; 8]),
+            _ => match io::Error::last_os_error() {
+                // A signal: the caller looks again.
+                error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.0.sleeping.load(Ordering::SeqCst)
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {

@@ -9,3 +9,4 @@ pub mod lanes;
 pub mod pool;
 pub mod reaper;
 pub mod ring;
+pub mod sleeper;

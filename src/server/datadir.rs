@@ -51,22 +51,9 @@ pub struct Wanted {
 impl DataDir {
     /// Opens or makes the directory. Every refusal says what to do.
     pub fn open(path: &Path, wanted: Wanted) -> Result<DataDir, Fault> {
-        let fault = |doing: &str, why: &dyn std::fmt::Display| {
-            Fault::new(format!("{doing} in {}", path.display()), why)
-        };
+        let fault = |doing: &str, why: &dyn std::fmt::Display| at(path, doing, why);
         fs::create_dir_all(path).map_err(|error| fault("making the data directory", &error))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join("lock"))
-            .map_err(|error| fault("opening the lock file", &error))?;
-        lock.try_lock().map_err(|_| {
-            fault(
-                "starting",
-                &"another server uses this data directory; stop it or choose another --data-dir",
-            )
-        })?;
+        let lock = lock(path)?;
         let file = path.join("haypile.id");
         let identity = match fs::read_to_string(&file) {
             Ok(text) => read(&text).map_err(|why| fault("reading haypile.id", &why))?,
@@ -82,9 +69,33 @@ impl DataDir {
         Ok(DataDir { path: path.to_path_buf(), identity, _lock: lock })
     }
 
+    /// One that is there already, for whoever looks at it while no server does.
+    pub fn existing(path: &Path) -> Result<DataDir, Fault> {
+        let file = path.join("haypile.id");
+        let text = fs::read_to_string(&file).map_err(|error| at(path, "reading haypile.id", &error))?;
+        let identity = read(&text).map_err(|why| at(path, "reading haypile.id", &why))?;
+        Ok(DataDir { path: path.to_path_buf(), identity, _lock: lock(path)? })
+    }
+
     pub fn shard(&self, shard: u16) -> PathBuf {
         self.path.join(format!("shard-{shard:03}"))
     }
+}
+
+fn at(path: &Path, doing: &str, why: &dyn std::fmt::Display) -> Fault {
+    Fault::new(format!("{doing} in {}", path.display()), why)
+}
+
+fn lock(path: &Path) -> Result<File, Fault> {
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path.join("lock"))
+        .map_err(|error| at(path, "opening the lock file", &error))?;
+    let used = "another server uses this data directory; stop it or choose another --data-dir";
+    lock.try_lock().map_err(|_| at(path, "starting", &used))?;
+    Ok(lock)
 }
 
 fn read(text: &str) -> Result<Identity, String> {

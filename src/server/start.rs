@@ -2,6 +2,7 @@
 
 use super::datadir::{DataDir, Wanted};
 use super::listen;
+use crate::adminport::{self, Attached, Cores, Facts};
 use crate::binlog::RealDisk;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded};
@@ -16,6 +17,7 @@ use crate::runtime::lanes::{Lanes, Mesh};
 use crate::runtime::pool::{Pool, PoolHandle};
 use crate::runtime::reaper;
 use crate::runtime::ring::{RingLimits, SocketRing};
+use crate::runtime::sleeper::Sleeper;
 use crate::shard::open::{self, Opening, ShardPlan};
 use crate::shard::owner::{Owner, Setting};
 use crate::shard::settled::Settlement;
@@ -77,6 +79,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     reaper::start().map_err(|error| Fault::new("starting the thread that frees memory", error))?;
 
     let listeners = listeners(&config, cores)?;
+    let admin = start_admin_port(&config)?;
     let memory = SharedMemory::new(
         ledger.block_cache as usize,
         ledger.memtables as usize,
@@ -138,7 +141,13 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         threads.push(thread.map_err(|error| Fault::new("starting a core", error))?);
     }
     drop(ready);
-    let doorbells = tie_cores(cores, &doorbells, &ties, &mut pools)?;
+    let (doorbells, behind) = tie_cores(cores, &doorbells, &ties, &mut pools)?;
+    if let Some(attach) = admin {
+        let cores = Cores::new(behind.lanes, doorbells.clone(), behind.sleeper, cores);
+        let facts = Facts { ledger, memory };
+        let attached = attach.send(Attached { cores, facts });
+        attached.map_err(|_| Fault::new("starting the admin port", "it has ended"))?;
+    }
     watch_signals(shared, doorbells)?;
     tracing::info!(
         port = config.port,
@@ -198,22 +207,38 @@ fn tie_cores(
     ready: &Receiver<(CoreId, Doorbell)>,
     ties: &[Sender<Ties>],
     pools: &mut Pools,
-) -> Result<Vec<Doorbell>, Fault> {
+) -> Result<(Vec<Doorbell>, Behind), Fault> {
     let mut bells: Vec<Option<Doorbell>> = (0..cores).map(|_| None).collect();
     for _ in 0..cores {
         let (core, bell) =
             ready.recv().map_err(|_| Fault::new("starting", "a core ended before it was ready"))?;
         bells[usize::from(core.0)] = Some(bell);
     }
-    let bells: Vec<Doorbell> = bells.into_iter().flatten().collect();
-    let mesh = Mesh::new(usize::from(cores), limits::LANE_CAPACITY);
+    let mut bells: Vec<Doorbell> = bells.into_iter().flatten().collect();
+    let failed = |error| Fault::new("starting the admin port", error);
+    let sleeper = Sleeper::new().map_err(failed)?;
+    bells.push(sleeper.doorbell());
+    let mut mesh = Mesh::new(usize::from(cores) + 1, limits::LANE_CAPACITY);
+    let lanes = mesh.pop().expect("made a line above");
     for ((lanes, bell), tie) in mesh.into_iter().zip(&bells).zip(ties) {
         let pool = pools.cold.handle(bell.clone(), limits::COLD_IN_FLIGHT_PER_CORE_MAX);
         let flusher = pools.flush.handle(bell.clone(), FLUSH_JOBS_PER_CORE_MAX);
         let tied = tie.send(Ties { lanes, doorbells: bells.clone(), pool, flusher });
         tied.map_err(|_| Fault::new("starting", "a core ended before it was ready"))?;
     }
-    Ok(bells)
+    bells.pop();
+    Ok((bells, Behind { lanes, sleeper }))
+}
+
+/// What a thread that is no core needs to talk to them: the lanes behind the last core's.
+struct Behind {
+    lanes: Lanes<Parcel>,
+    sleeper: Sleeper,
+}
+
+fn start_admin_port(config: &Config) -> Result<Option<Sender<Attached>>, Fault> {
+    let address = config.admin_address().map_err(|why| Fault::new("starting the admin port", why))?;
+    address.map(|address| adminport::start(listen::own(address, config.tcp_backlog)?)).transpose()
 }
 
 fn run_core(plan: CorePlan) -> Result<(), Fault> {

@@ -262,14 +262,20 @@ pub enum Ask {
     /// This configuration holds from now on.
     Configure(Arc<crate::config::Config>),
     Stats,
-    /// How often and how long each command ran.
-    CommandStats,
+    /// As `Stats`, with how often and how long each command ran, and where time goes.
+    Report,
     /// Of the slow log, the newest entries.
     Slow {
         count: usize,
     },
     ResetSlow,
     ResetStats,
+    /// What LATENCY has noted.
+    Events,
+    ResetEvents(Vec<crate::metrics::latency::Event>),
+    SetActiveExpire(bool),
+    /// Show this connection every command from now on.
+    Watch(LineId),
 }
 
 /// Which connections CLIENT LIST and CLIENT KILL mean; every condition set must hold.
@@ -312,7 +318,8 @@ pub enum Tell {
     Clients(String),
     Killed(u64),
     Stats(Box<crate::metrics::CoreStats>),
-    CommandStats(Box<crate::metrics::commands::CommandStats>),
+    Report(Box<crate::metrics::CoreReport>),
+    Events(Box<crate::metrics::latency::Events>),
     /// The newest first.
     Slow(Vec<crate::metrics::slow::SlowEntry>),
     Done,
@@ -342,6 +349,13 @@ pub enum Message {
         core: CoreId,
         tell: Tell,
     },
+    /// From any core to a watching connection's: a command has come.
+    Watched {
+        conn: u64,
+        line: Bytes,
+    },
+    /// From a watching connection's core to every core: it watches no more.
+    Unwatch(LineId),
     /// From the pool to the coordinator: where a giant command's keys lie.
     Planned {
         number: u64,

@@ -12,7 +12,7 @@ use super::shard::Shard;
 use super::slots::SlotTable;
 use super::upkeep::Upkeep;
 use super::wholes::Wholes;
-use crate::binlog::{self, Disk, LogOptions, Lsn, Participant, Record, Txn};
+use crate::binlog::{self, Cut, Disk, LogError, LogOptions, Lsn, Participant, Record, Txn};
 use crate::clock::Clock;
 use crate::config::{Config, Fsync};
 use crate::error::Fault;
@@ -21,6 +21,7 @@ use crate::slot::{ShardId, Slot};
 use crate::store::effects::{BodyReader, Operation, SlotRange, SlotWide};
 use crate::store::{SharedMemory, Store, StoreError, StoreOptions};
 use bytes::Bytes;
+use std::borrow::Borrow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,9 +63,11 @@ struct Missing {
 
 /// What the logs say of transactions, by shard.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     /// The first LSN that is not there.
-    end: u64,
+    pub end: u64,
+    /// Where the log must be cut, for its own sake.
+    pub cut: Option<Cut>,
     parts: Vec<Part>,
     wholes: Vec<Whole>,
 }
@@ -149,10 +152,9 @@ fn settle_transactions(plans: &mut [ShardPlan]) -> Result<(), Fault> {
     for plan in plans.iter() {
         seen.push(look(plan)?);
     }
-    let all: Vec<u64> = seen.iter().map(|seen| seen.end).collect();
-    let ends = cut_what_depends_on_lost(&seen, all.clone());
+    let ends = cut_what_depends_on_lost(&seen);
     for (at, plan) in plans.iter_mut().enumerate() {
-        if ends[at] < all[at] {
+        if ends[at] < seen[at].end {
             plan.cut_before = Some(Lsn(ends[at]));
         }
     }
@@ -177,9 +179,15 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
         Fault::new(format!("reading the log of shard {}", plan.shard.0), error)
     };
     let floor = plan.store.whole_floor().map_err(|error| fault(&error))?;
+    look_at(&*plan.disk, &plan.log, plan.persisted, floor).map_err(|error| fault(&error))
+}
+
+/// Reads a log as a start does, for what it says of transactions. Changes nothing. `floor`: the oldest whole
+/// that a participant may lack; 0: none.
+pub fn look_at(disk: &dyn Disk, log: &LogOptions, persisted: Lsn, floor: u64) -> Result<Seen, LogError> {
     let from = match floor {
-        0 => plan.persisted,
-        floor => plan.persisted.min(Lsn(floor).before()),
+        0 => persisted,
+        floor => persisted.min(Lsn(floor).before()),
     };
     let mut seen = Seen::default();
     let mut note = |record: &Record<'_>| {
@@ -202,19 +210,21 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
         }
         Ok(())
     };
-    let found =
-        binlog::examine(&*plan.disk, &plan.log, from, None, &mut note).map_err(|error| fault(&error))?;
-    seen.end = found.last.0.max(plan.persisted.0) + 1;
+    let found = binlog::examine(disk, log, from, None, &mut note)?;
+    seen.end = found.last.0.max(persisted.0) + 1;
+    seen.cut = found.cut;
     Ok(seen)
 }
 
 /// Cuts in front of what another log has not got: a part whose whole is gone, and a whole that was made when
 /// another shard's log reached further. So what is left is a state that the node as a whole was in. Until
-/// nothing changes: a cut may take with it what others need. All that is cut was not settled.
-fn cut_what_depends_on_lost(seen: &[Seen], mut ends: Vec<u64>) -> Vec<u64> {
+/// nothing changes: a cut may take with it what others need. All that is cut was not settled. The first LSN
+/// that is lost, by shard.
+pub fn cut_what_depends_on_lost<S: Borrow<Seen>>(seen: &[S]) -> Vec<u64> {
+    let mut ends: Vec<u64> = seen.iter().map(|seen| seen.borrow().end).collect();
     loop {
         let mut changed = false;
-        for (at, logs) in seen.iter().enumerate() {
+        for (at, logs) in seen.iter().map(S::borrow).enumerate() {
             let is_lost = |shard: ShardId, lsn: u64| lsn >= ends[usize::from(shard.0)];
             let part = logs.parts.iter().find(|part| is_lost(part.home, part.home_lsn));
             let depends = |whole: &&Whole| whole.participants.iter().any(|of| is_lost(of.shard, of.after.0));

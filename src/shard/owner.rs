@@ -14,7 +14,10 @@ use crate::clock::Clock;
 use crate::command::flag;
 use crate::error::{ClientError, Fault, Stop};
 use crate::limits;
-use crate::metrics::CoreStats;
+use crate::metrics::latency::{Event, Events};
+use crate::metrics::micros::Micros;
+use crate::metrics::shard::{FileStats, LogCounters, ShardStats};
+use crate::metrics::{CoreStats, CoreTimes};
 use crate::resp::reply::Reply;
 use crate::runtime::pool::PoolHandle;
 use crate::slot::{CoreId, ShardId, SlotHash, TableId};
@@ -25,6 +28,7 @@ use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// What never changes while a core runs.
 #[derive(Clone, Copy)]
@@ -53,6 +57,8 @@ struct Task {
     warmed: bool,
     /// What to do once the latches are there.
     away: bool,
+    /// Since when the pool reads for it.
+    missed_at: Option<Instant>,
 }
 
 /// What must be in RocksDB before a job may look.
@@ -116,6 +122,10 @@ pub struct Owner {
     /// CLIENT PAUSE: keys do not expire either.
     pub paused_writes: bool,
     pub stats: CoreStats,
+    pub times: CoreTimes,
+    pub events: Events,
+    /// DEBUG SET-ACTIVE-EXPIRE.
+    pub active_expire: bool,
 }
 
 impl Owner {
@@ -158,6 +168,9 @@ impl Owner {
             scans: super::scan::Tokens::default(),
             away_running: 0,
             stats: CoreStats::default(),
+            times: CoreTimes::default(),
+            events: Events::default(),
+            active_expire: true,
             shards,
         }
     }
@@ -243,7 +256,7 @@ impl Owner {
     }
 
     fn park(&mut self, line: LineId, seq: u64, call: OwnedCall, why: Attempt) {
-        let task = Task { line, seq, call, latched: false, warmed: false, away: false };
+        let task = Task { line, seq, call, latched: false, warmed: false, away: false, missed_at: None };
         let id = self.tasks.insert(task);
         self.wait(id, why);
     }
@@ -259,6 +272,7 @@ impl Owner {
             Attempt::Cold(_) if task.warmed => self.leave(id),
             Attempt::Cold(wanted) => {
                 task.warmed = true;
+                task.missed_at = Some(Instant::now());
                 let reader = self.shards[at].data.store.reader();
                 let job = move || Done::Warmed { task: id, result: reader.warm(&[wanted]) };
                 self.jobs.push_back((Needs::Nothing, Box::new(job)));
@@ -412,7 +426,14 @@ impl Owner {
     fn completed(&mut self, done: Done) -> Result<(), Fault> {
         match done {
             Done::Warmed { task, result } => match result {
-                Ok(()) => self.retry(task),
+                Ok(()) => {
+                    if let Some(missed_at) = self.tasks[task].missed_at.take() {
+                        let waited = missed_at.elapsed();
+                        self.times.cold_waits.note(waited);
+                        self.events.note(Event::ColdRead, waited.as_nanos() as u64, self.clock.now_ms());
+                    }
+                    self.retry(task);
+                }
                 Err(error) => {
                     let reply = Reply::Error(ClientError::new(format!("ERR reading failed: {error}")));
                     let shard = self.tasks[task].call.shard;
@@ -484,10 +505,10 @@ impl Owner {
         for at in 0..self.shards.len() {
             self.larges_moved |= self.advance_large(at);
             let was_open = self.shards[at].accepts_writes();
-            self.shards[at].commit(&mut self.stats)?;
+            self.shards[at].commit()?;
             if !was_open && self.shards[at].accepts_writes() && self.writers_waiting(at) {
                 self.gate_opened(at);
-                self.shards[at].commit(&mut self.stats)?;
+                self.shards[at].commit()?;
             }
             self.after_commit(at)?;
             let released = self.shards[at].released(now_ms);
@@ -520,6 +541,49 @@ impl Owner {
             && let Some(job) = self.flush_jobs.pop_front()
         {
             self.flusher.submit(job).expect("the flusher has said that it has room");
+        }
+    }
+
+    /// What its shards are and do now. Some microseconds for each, and RocksDB's own mutex.
+    pub fn shard_stats(&self) -> Vec<ShardStats> {
+        (0..self.shards.len()).map(|at| self.one_shard_stats(at)).collect()
+    }
+
+    fn one_shard_stats(&self, at: usize) -> ShardStats {
+        let (shard, upkeep) = (&self.shards[at], &self.upkeep[at]);
+        let files = shard.data.store.stats().unwrap_or_else(|error| {
+            tracing::error!(shard = shard.id.0, %error, "asking RocksDB for its figures failed");
+            FileStats::default()
+        });
+        ShardStats {
+            shard: shard.id.0,
+            log: shard.counters,
+            written_lsn: shard.log.written().0,
+            durable_lsn: shard.log.durable().0,
+            persisted_lsn: upkeep.persisted(),
+            paced_at: upkeep.paced_at(),
+            gated: self.gated[at].len() as u64,
+            full: shard.is_full(),
+            keys: shard.data.slots.all_keys(),
+            log_file_bytes: shard.log.file_bytes(),
+            hot_cache_bytes: shard.data.hot.cache_bytes(),
+            files,
+        }
+    }
+
+    /// Times since the start or the last reset.
+    pub fn times(&self) -> CoreTimes {
+        let syncs = self.shards.iter().map(|shard| (shard.id.0, shard.sync_times.clone())).collect();
+        CoreTimes { syncs, ..self.times.clone() }
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset_stats(&mut self) {
+        self.stats.reset();
+        self.times = CoreTimes::default();
+        for shard in &mut self.shards {
+            shard.counters = LogCounters::default();
+            shard.sync_times = Micros::default();
         }
     }
 

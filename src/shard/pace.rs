@@ -60,8 +60,9 @@ impl Pace {
         };
     }
 
-    pub fn is_slowing(&self) -> bool {
-        self.rate.is_some()
+    /// Writes a second that are let in; None: as many as come.
+    pub fn rate(&self) -> Option<f64> {
+        self.rate
     }
 }
 
@@ -76,7 +77,7 @@ mod tests {
             assert!(pace.admits());
         }
         pace.measure(0.8, 100);
-        assert!(pace.is_slowing() && !pace.admits());
+        assert!(pace.rate().is_some() && !pace.admits());
         pace.refill(10);
         let mut granted = 0;
         while pace.admits() {
@@ -86,6 +87,6 @@ mod tests {
         for round in 2..60 {
             pace.measure(0.1, round * 100);
         }
-        assert!(!pace.is_slowing());
+        assert!(pace.rate().is_none());
     }
 }

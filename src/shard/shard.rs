@@ -12,6 +12,8 @@ use crate::binlog::{FrameMeta, Touch, Txn, Writer};
 use crate::config::Fsync;
 use crate::error::{Fault, Stop};
 use crate::metrics::CoreStats;
+use crate::metrics::micros::Micros;
+use crate::metrics::shard::LogCounters;
 use crate::resp::reply::Reply;
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Wanted;
@@ -47,6 +49,8 @@ pub struct Shard {
     unsealed_bytes_max: usize,
     /// The last attempt to prepare a segment of the log failed.
     log_full: bool,
+    pub counters: LogCounters,
+    pub sync_times: Micros,
 }
 
 /// What a command did, when it ran to its end.
@@ -83,6 +87,8 @@ impl Shard {
             sealing: false,
             unsealed_bytes_max: seal_bytes as usize * UNSEALED_MAX,
             log_full: false,
+            counters: LogCounters::default(),
+            sync_times: Micros::default(),
         };
         shard.set_fsync(fsync);
         shard
@@ -205,14 +211,15 @@ impl Shard {
     }
 
     /// Ends the turn for this shard: the log first, then RocksDB. A failure of the log is fatal.
-    pub fn commit(&mut self, stats: &mut CoreStats) -> Result<(), Fault> {
+    pub fn commit(&mut self) -> Result<(), Fault> {
         if self.log.has_pending() {
             let before = self.log.written().0;
             let written = self.log.write().map_err(|error| Fault::new("writing the log", error))?;
-            stats.log_writes += 1;
-            stats.frames += self.log.written().0 - before;
-            stats.log_bytes += written.bytes;
-            stats.log_write_max_us = stats.log_write_max_us.max(written.micros);
+            let counters = &mut self.counters;
+            counters.writes += 1;
+            counters.frames += self.log.written().0 - before;
+            counters.bytes += written.bytes;
+            counters.write_max_us = counters.write_max_us.max(written.micros);
         }
         self.data.apply(self.log.written().0)
     }

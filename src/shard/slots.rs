@@ -187,6 +187,11 @@ impl SlotTable {
         self.used(table).map(|(_, state)| state.keys).sum::<i64>().max(0) as u64
     }
 
+    /// Estimated keys of all tables.
+    pub fn all_keys(&self) -> u64 {
+        self.tables.keys().map(|table| self.keys(*table)).sum()
+    }
+
     /// Hands over what has changed since the last call, for writing to RocksDB.
     pub fn take_changed(&mut self, mut write: impl FnMut(TableId, Slot, &SlotState)) {
         for (table, slots) in &mut self.tables {

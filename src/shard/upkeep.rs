@@ -10,6 +10,7 @@ use crate::binlog::{LogError, ReserveDone, SyncDone};
 use crate::config::Fsync;
 use crate::error::Fault;
 use crate::limits;
+use crate::metrics::latency::Event as Watched;
 use crate::slot::ShardId;
 use crate::store::effects::Origin;
 use crate::store::tx::{Change, Effect};
@@ -120,6 +121,11 @@ impl Upkeep {
         }
     }
 
+    /// Writes a second that are let in; None: as many as come.
+    pub fn paced_at(&self) -> Option<f64> {
+        self.pace.rate()
+    }
+
     pub fn admits(&mut self) -> bool {
         self.pace.admits()
     }
@@ -154,7 +160,7 @@ impl Owner {
             upkeep.last_tick_ms = now_ms;
             upkeep.pace.refill(elapsed);
             let pressure_due = now_ms >= upkeep.next_pressure_ms;
-            let expire_due = now_ms >= upkeep.next_expire_ms && !upkeep.expiring;
+            let expire_due = self.active_expire && now_ms >= upkeep.next_expire_ms && !upkeep.expiring;
             if pressure_due {
                 self.measure(at, now_ms)?;
             }
@@ -186,7 +192,6 @@ impl Owner {
         let level = shard.data.store.pressure().map_err(failed)?.level();
         let memtable = shard.data.store.memtable_bytes().map_err(failed)?;
         let flushed = shard.data.store.flushed().map_err(failed)?;
-        self.stats.memtable_bytes = memtable;
         let upkeep = &mut self.upkeep[at];
         upkeep.next_pressure_ms = now_ms + PRESSURE_EVERY_MS;
         upkeep.pace.measure(level, now_ms);
@@ -226,7 +231,7 @@ impl Owner {
             && let Some(job) = shard.log.sync_job()
         {
             upkeep.syncing = true;
-            self.stats.log_syncs += 1;
+            shard.counters.syncs += 1;
             self.flush_jobs
                 .push_back(Box::new(move || Done::Upkeep { shard: at, event: Event::Synced(job.run()) }));
         }
@@ -277,6 +282,8 @@ impl Owner {
                 let upkeep = &mut self.upkeep[at];
                 upkeep.syncing = false;
                 let shard = &mut self.shards[at];
+                shard.sync_times.note(done.took);
+                self.events.note(Watched::LogSync, done.took.as_nanos() as u64, self.clock.now_ms());
                 shard.log.synced(done);
                 if upkeep.seal == Seal::Syncing {
                     shard.close_gate();
@@ -314,7 +321,7 @@ impl Owner {
                     upkeep.seal_wanted = false;
                     upkeep.garbage_since_ms = None;
                     upkeep.parts_since_ms = None;
-                    self.stats.memtable_switches += 1;
+                    self.shards[at].counters.memtable_switches += 1;
                 }
                 self.gate_opened(at);
             }

@@ -67,7 +67,7 @@ impl Source for View<'_> {
 
     fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
         let Some(incarnation) = self.incarnation(key.table, key.slot) else { return Ok(None) };
-        let row = RowName { incarnation, name: Bytes::copy_from_slice(key.name) };
+        let row = RowName::new(incarnation, key.name);
         let name = ElementName { row, version, sub: SmallVec::from_slice(sub) };
         if let Some(written) = self.hot.element(&name) {
             return Ok(written.clone());

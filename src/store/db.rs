@@ -11,11 +11,13 @@ use super::row::{Row, Version};
 use super::scan::View;
 use super::slots::SlotEntry;
 use super::{DIRECTORY_FORMAT, SharedMemory, StoreError, StoreOptions};
+use crate::metrics::shard::FileStats;
 use crate::slot::ShardId;
 use bytes::Bytes;
 use rocksdb::properties::{
-    ACTUAL_DELAYED_WRITE_RATE, CUR_SIZE_ACTIVE_MEM_TABLE, ESTIMATE_PENDING_COMPACTION_BYTES,
-    IS_WRITE_STOPPED, NUM_IMMUTABLE_MEM_TABLE, num_files_at_level,
+    ACTUAL_DELAYED_WRITE_RATE, BACKGROUND_ERRORS, CUR_SIZE_ACTIVE_MEM_TABLE,
+    ESTIMATE_PENDING_COMPACTION_BYTES, ESTIMATE_TABLE_READERS_MEM, IS_WRITE_STOPPED, LIVE_SST_FILES_SIZE,
+    NUM_IMMUTABLE_MEM_TABLE, NUM_RUNNING_COMPACTIONS, NUM_RUNNING_FLUSHES, num_files_at_level,
 };
 use rocksdb::{ColumnFamily, DB, ErrorKind, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 use std::path::Path;
@@ -224,26 +226,7 @@ impl Store {
 
     /// The slot table as last put. Reads files: for the start.
     pub fn slot_entries(&self) -> Result<Vec<SlotEntry>, StoreError> {
-        let mut read = ReadOptions::default();
-        let mut from = prefix(Incarnation::SYSTEM);
-        from.extend_from_slice(&system::SLOT);
-        read.set_iterate_upper_bound({
-            let mut end = from.to_vec();
-            end[4] += 1;
-            end
-        });
-        let mut iter = self.open.db.raw_iterator_opt(read);
-        let mut entries = Vec::new();
-        iter.seek(&from);
-        while let Some((key, value)) = iter.item() {
-            let entry = system::split_slot_name(&key[4..])
-                .and_then(|(table, slot)| SlotEntry::decode(table, slot, value))
-                .ok_or_else(|| StoreError::damaged("a slot's entry", "unknown format", key))?;
-            entries.push(entry);
-            iter.next();
-        }
-        iter.status().map_err(StoreError::of("reading the slot table"))?;
-        Ok(entries)
+        slot_entries(&self.open.db)
     }
 
     /// The first number no slot has had, as last put.
@@ -292,6 +275,23 @@ impl Store {
             pressure.immutable_memtables = pressure.immutable_memtables.max(immutable);
         }
         Ok(pressure)
+    }
+
+    /// RocksDB's figures, for whoever watches. As dear as `pressure`.
+    pub fn stats(&self) -> Result<FileStats, StoreError> {
+        let pressure = self.pressure()?;
+        Ok(FileStats {
+            memtable_bytes: self.memtable_bytes()?,
+            immutable_memtables: pressure.immutable_memtables,
+            level0_files: pressure.level0_files,
+            pending_compaction_bytes: pressure.pending_compaction_bytes,
+            // These three are the whole database's.
+            running_compactions: self.open.count(Family::Row, NUM_RUNNING_COMPACTIONS)?,
+            running_flushes: self.open.count(Family::Row, NUM_RUNNING_FLUSHES)?,
+            background_errors: self.open.count(Family::Row, BACKGROUND_ERRORS)?,
+            table_reader_bytes: self.open.sum(ESTIMATE_TABLE_READERS_MEM)?,
+            live_bytes: self.open.sum(LIVE_SST_FILES_SIZE)?,
+        })
     }
 
     /// While it lives, compaction forgets nothing. See `Pin`.
@@ -351,6 +351,30 @@ impl Store {
             .map_err(|_| StoreError::damaged("one of the store's own rows", "length", &key))?;
         Ok(Some(bytes))
     }
+}
+
+/// The slot table as last put.
+pub(super) fn slot_entries(db: &DB) -> Result<Vec<SlotEntry>, StoreError> {
+    let mut read = ReadOptions::default();
+    let mut from = prefix(Incarnation::SYSTEM);
+    from.extend_from_slice(&system::SLOT);
+    read.set_iterate_upper_bound({
+        let mut end = from.to_vec();
+        end[4] += 1;
+        end
+    });
+    let mut iter = db.raw_iterator_opt(read);
+    let mut entries = Vec::new();
+    iter.seek(&from);
+    while let Some((key, value)) = iter.item() {
+        let entry = system::split_slot_name(&key[4..])
+            .and_then(|(table, slot)| SlotEntry::decode(table, slot, value))
+            .ok_or_else(|| StoreError::damaged("a slot's entry", "unknown format", key))?;
+        entries.push(entry);
+        iter.next();
+    }
+    iter.status().map_err(StoreError::of("reading the slot table"))?;
+    Ok(entries)
 }
 
 /// Reads that may wait for the disk: for the pool. Cheap to clone.

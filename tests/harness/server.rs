@@ -66,10 +66,12 @@ impl Options {
             Program::Haypile => Command::new(haypile_binary()),
             Program::Redis => Command::new("redis-server"),
         };
+        let port_number = port;
         let port = port.to_string();
         match self.program {
             Program::Haypile => command
                 .args(["server", "--bind", "127.0.0.1", "--port", &port])
+                .args(["--admin-port", &(port_number + ADMIN_PORT).to_string()])
                 .arg("--data-dir")
                 .arg(dir)
                 .args(["--shards", &self.shards.to_string(), "--cores", &self.cores.to_string()])
@@ -84,6 +86,9 @@ impl Options {
         command
     }
 }
+
+/// From a server's own port to its admin port: the last of its block.
+const ADMIN_PORT: u16 = 15;
 
 /// How long a start may take: it includes recovery.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -161,6 +166,11 @@ impl Server {
 
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports.first))
+    }
+
+    /// Of haypile alone.
+    pub fn admin_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address().ip(), self.port() + ADMIN_PORT)
     }
 
     pub fn port(&self) -> u16 {

@@ -69,8 +69,13 @@ fn events(extras: &Extras) -> &'static str {
 
 /// Redis's letters, in its order; `N` for none.
 fn flags(session: &Session, extras: &Extras) -> String {
-    let letters =
-        [(extras.closing, 'c'), (session.readonly, 'r'), (session.no_evict, 'e'), (session.no_touch, 'T')];
+    let letters = [
+        (session.monitoring, 'O'),
+        (extras.closing, 'c'),
+        (session.readonly, 'r'),
+        (session.no_evict, 'e'),
+        (session.no_touch, 'T'),
+    ];
     let set: String = letters.iter().filter(|(on, _)| *on).map(|(_, letter)| *letter).collect();
     if set.is_empty() { "N".into() } else { set }
 }

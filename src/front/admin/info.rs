@@ -40,9 +40,9 @@ fn info(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
         return Ok(count_keys(ctx));
     }
     let wanted = sections::wanted(args);
-    if wanted.iter().any(|section| ["commandstats", "latencystats"].contains(section)) {
+    if wanted.iter().any(|section| sections::NEED_COMMANDS.contains(section)) {
         let fold = move |ctx: &mut Ctx<'_>, tells| go_on(ctx, wanted, slowlog::command_stats(tells)?);
-        return Ok(Answer::AskThen(Ask::CommandStats, Box::new(fold)));
+        return Ok(Answer::AskThen(Ask::Report, Box::new(fold)));
     }
     go_on(ctx, wanted, CommandStats::default())
 }
@@ -91,11 +91,13 @@ fn text(
     for core in cores {
         total.add(core);
     }
-    let figures = Figures { node: ctx.node, now_ms: ctx.now_ms, total: &total, cores, tables, commands };
+    let counting = lock(&ctx.node.key_count).running;
+    let figures =
+        Figures { node: ctx.node, now_ms: ctx.now_ms, total: &total, cores, tables, commands, counting };
     Reply::Verbatim(figures.text(wanted).into())
 }
 
-fn stats(tell: Tell) -> Option<CoreStats> {
+pub(super) fn stats(tell: Tell) -> Option<CoreStats> {
     match tell {
         Tell::Stats(stats) => Some(*stats),
         _ => None,
@@ -160,11 +162,11 @@ mod tests {
                     |commands| Tell::Stats(Box::new(CoreStats { commands, hops: 1, ..CoreStats::default() }));
                 vec![stats(30), stats(12)]
             }
-            Ask::CommandStats => {
-                let mut stats = crate::metrics::commands::CommandStats::default();
-                stats.ran("get", 1_500, false);
-                stats.ran("get", 2_500, true);
-                vec![Tell::CommandStats(Box::default()), Tell::CommandStats(Box::new(stats))]
+            Ask::Report => {
+                let mut report = crate::metrics::CoreReport::default();
+                report.commands.ran("get", 1_500, false);
+                report.commands.ran("get", 2_500, true);
+                vec![Tell::Report(Box::default()), Tell::Report(Box::new(report))]
             }
             Ask::Keyspace => vec![
                 Tell::Keyspace(vec![(TableId(3), one(1, 0)), (TableId(0), one(5, 2))]),
@@ -187,9 +189,9 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join(" ")
         };
-        let default = "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats Cluster \
+        let default = "Server Data Clients Memory Persistence Stats Replication CPU Modules Errorstats Cluster \
                        Haypile Keyspace";
-        let all = "Server Clients Memory Persistence Stats Replication CPU Modules Commandstats Errorstats Latencystats \
+        let all = "Server Data Clients Memory Persistence Stats Replication CPU Modules Commandstats Command_Exec_Count Errorstats Latencystats \
                    Cluster Haypile Keyspace";
         for (call, expected) in [
             ("INFO", default),

@@ -8,13 +8,16 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod connection;
+pub mod debug;
 pub mod info;
 pub mod keys;
+pub mod latency;
+pub mod memory;
+pub mod process;
 pub mod server;
 pub mod slowlog;
 
 mod docs;
-mod process;
 
 use super::{Answer, Ctx, Fold, FrontCommand, FrontHandler};
 use crate::command::{Group, Keys, Spec};
@@ -39,6 +42,9 @@ pub fn all() -> impl Iterator<Item = &'static FrontCommand> {
         keys::COMMANDS,
         cluster::COMMANDS,
         slowlog::COMMANDS,
+        latency::COMMANDS,
+        memory::COMMANDS,
+        debug::COMMANDS,
     ]
     .into_iter()
     .flatten()
@@ -152,8 +158,10 @@ mod tests {
             ("config", config::SUBS),
             ("command", command::SUBS),
             ("cluster", cluster::SUBS),
-            ("slowlog", slowlog::SLOWLOG_SUBS),
-            ("latency", slowlog::LATENCY_SUBS),
+            ("slowlog", slowlog::SUBS),
+            ("latency", latency::SUBS),
+            ("memory", memory::SUBS),
+            ("debug", debug::SUBS),
         ] {
             let row = all().find(|row| row.spec.name == command).expect("it is in the table");
             let rows: Vec<_> = row.spec.subcommands.iter().map(|sub| sub.name).collect();

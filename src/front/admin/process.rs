@@ -23,6 +23,39 @@ pub fn resident_bytes() -> Option<u64> {
     Some(pages * PAGE_BYTES)
 }
 
+/// The most that was in RAM so far, bytes.
+pub fn peak_bytes() -> Option<u64> {
+    let text = read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// The heap, as the allocator counts it, bytes. All zeroes where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heap {
+    /// Given out.
+    pub allocated_bytes: u64,
+    /// In pages of which something is given out.
+    pub active_bytes: u64,
+    /// In RAM.
+    pub resident_bytes: u64,
+}
+
+pub fn heap() -> Heap {
+    use tikv_jemalloc_ctl::{epoch, stats};
+    let read = || -> Result<Heap, tikv_jemalloc_ctl::Error> {
+        // The figures are those of the last time this was moved on.
+        epoch::advance()?;
+        Ok(Heap {
+            allocated_bytes: stats::allocated::read()? as u64,
+            active_bytes: stats::active::read()? as u64,
+            resident_bytes: stats::resident::read()? as u64,
+        })
+    };
+    read().unwrap_or_default()
+}
+
 /// RAM of the machine, bytes.
 pub fn machine_bytes() -> Option<u64> {
     let text = read_to_string("/proc/meminfo").ok()?;
@@ -33,6 +66,19 @@ pub fn machine_bytes() -> Option<u64> {
 
 pub fn cpu_time() -> Option<CpuTime> {
     parse_stat(&read_to_string("/proc/self/stat").ok()?)
+}
+
+/// Name and processor time, seconds, of every thread that runs.
+pub fn threads() -> Vec<(String, f64)> {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
+    let one = |task: std::fs::DirEntry| {
+        let stat = read_to_string(task.path().join("stat")).ok()?;
+        let (name, _) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let time = parse_stat(&stat)?;
+        Some((name.to_owned(), time.user + time.system))
+    };
+    // A thread may end while it is looked at.
+    tasks.flatten().filter_map(one).collect()
 }
 
 /// proc(5): the second field is a name in brackets that may hold anything; utime is the 14th.
@@ -62,7 +108,8 @@ mod tests {
     fn the_kernel_tells() {
         assert!(resident_bytes().expect("statm") > 100_000);
         assert!(machine_bytes().expect("meminfo") > 100_000_000);
-        assert!(cpu_time().is_some());
+        assert!(cpu_time().is_some() && !threads().is_empty());
+        assert!(peak_bytes().expect("status") >= resident_bytes().expect("statm") / 2);
         assert!(system().starts_with("Linux "), "{}", system());
     }
 

@@ -58,6 +58,18 @@ pub const COMMANDS: &[FrontCommand] = &[
         run: swapdb,
     },
     FrontCommand {
+        spec: spec(
+            Server,
+            "monitor",
+            1,
+            ADMIN | NOSCRIPT | LOADING | STALE,
+            "1.0.0",
+            "O(1)",
+            "Shows every command that comes from now on",
+        ),
+        run: |_, _| Ok(Answer::Monitor),
+    },
+    FrontCommand {
         spec: spec(Server, "shutdown", -1, END, "1.0.0", "O(1)", "Stops the server; nothing is lost"),
         run: shutdown,
     },
@@ -76,7 +88,7 @@ pub const COMMANDS: &[FrontCommand] = &[
 ];
 
 /// The wall clock itself: the turn's time has milliseconds only, and TIME tells microseconds.
-pub(super) fn wall_clock() -> Duration {
+pub fn wall_clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock stands after 1970")
 }
 

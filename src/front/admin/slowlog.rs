@@ -1,12 +1,12 @@
-//! SLOWLOG and LATENCY HISTOGRAM: which commands took long, and how long each takes.
+//! SLOWLOG: which commands took long, and where.
 
 use super::{Sub, all_told, done, help, ok_or_error, run_subcommand, spec};
 use crate::command::Group::Server;
 use crate::command::Spec;
-use crate::command::flag::{ADMIN, LOADING, NOSCRIPT, STALE};
+use crate::command::flag::{ADMIN, LOADING, STALE};
 use crate::error::ClientError;
 use crate::front::{Answer, Ctx, FrontCommand};
-use crate::metrics::commands::{CommandStat, CommandStats};
+use crate::metrics::commands::CommandStats;
 use crate::metrics::slow::SlowEntry;
 use crate::resp::args::Args;
 use crate::resp::number;
@@ -16,66 +16,27 @@ use crate::shard::mesh::{Ask, Tell};
 const FLAGS: u32 = ADMIN | LOADING | STALE;
 const PER_ENTRY: &str = "O(N) where N is the number of entries";
 
-pub const COMMANDS: &[FrontCommand] = &[
-    FrontCommand {
-        spec: Spec {
-            subcommands: &[
-                spec(Server, "get", -2, FLAGS, "2.2.12", PER_ENTRY, "Answers the slow log's entries"),
-                spec(Server, "len", 2, FLAGS, "2.2.12", "O(cores)", "Answers how many entries there are"),
-                spec(Server, "reset", 2, FLAGS, "2.2.12", PER_ENTRY, "Empties the slow log"),
-                spec(
-                    Server,
-                    "stages",
-                    -2,
-                    FLAGS,
-                    "7.2.0",
-                    PER_ENTRY,
-                    "Answers where slow commands were slow",
-                ),
-                spec(Server, "help", 2, LOADING | STALE, "6.2.0", "O(1)", "Prints this help"),
-            ],
-            ..spec(
-                Server,
-                "slowlog",
-                -2,
-                0,
-                "2.2.12",
-                "Depends on subcommand.",
-                "Commands about the slow log",
-            )
-        },
-        run: |ctx, args| run_subcommand(SLOWLOG_SUBS, ctx, args),
+pub const COMMANDS: &[FrontCommand] = &[FrontCommand {
+    spec: Spec {
+        subcommands: &[
+            spec(Server, "get", -2, FLAGS, "2.2.12", PER_ENTRY, "Answers the slow log's entries"),
+            spec(Server, "len", 2, FLAGS, "2.2.12", "O(cores)", "Answers how many entries there are"),
+            spec(Server, "reset", 2, FLAGS, "2.2.12", PER_ENTRY, "Empties the slow log"),
+            spec(Server, "stages", -2, FLAGS, "7.2.0", PER_ENTRY, "Answers where slow commands were slow"),
+            spec(Server, "help", 2, LOADING | STALE, "6.2.0", "O(1)", "Prints this help"),
+        ],
+        ..spec(Server, "slowlog", -2, 0, "2.2.12", "Depends on subcommand.", "Commands about the slow log")
     },
-    FrontCommand {
-        spec: Spec {
-            subcommands: &[
-                spec(
-                    Server,
-                    "histogram",
-                    -2,
-                    FLAGS | NOSCRIPT,
-                    "7.0.0",
-                    "O(N) where N is the number of commands",
-                    "Answers how long commands take",
-                ),
-                spec(Server, "help", 2, LOADING | STALE, "2.8.13", "O(1)", "Prints this help"),
-            ],
-            ..spec(Server, "latency", -2, 0, "2.8.13", "Depends on subcommand.", "Commands about latencies")
-        },
-        run: |ctx, args| run_subcommand(LATENCY_SUBS, ctx, args),
-    },
-];
+    run: |ctx, args| run_subcommand(SUBS, ctx, args),
+}];
 
-pub(super) const SLOWLOG_SUBS: &[Sub] = &[
+pub(super) const SUBS: &[Sub] = &[
     ("get", get),
     ("len", len),
     ("reset", |_, _| Ok(Answer::AskAll(Ask::ResetSlow, Box::new(|_, tells| done(tells))))),
     ("stages", stages),
     ("help", |_, _| Ok(help("SLOWLOG", COMMANDS[0].spec.subcommands))),
 ];
-
-pub(super) const LATENCY_SUBS: &[Sub] =
-    &[("histogram", histogram), ("help", |_, _| Ok(help("LATENCY", COMMANDS[1].spec.subcommands)))];
 
 /// As in Redis, when no count is given.
 const ENTRIES_DEFAULT: usize = 10;
@@ -139,41 +100,8 @@ fn newest(tells: Vec<Tell>, count: usize) -> Result<Vec<SlowEntry>, ClientError>
 
 /// The cores' figures about commands, added up.
 pub(super) fn command_stats(tells: Vec<Tell>) -> Result<CommandStats, ClientError> {
-    let stats = |tell| if let Tell::CommandStats(stats) = tell { Some(*stats) } else { None };
+    let commands = |tell| if let Tell::Report(report) = tell { Some(report.commands) } else { None };
     let mut sum = CommandStats::default();
-    all_told(tells, stats)?.into_iter().for_each(|core| sum.add(core));
+    all_told(tells, commands)?.iter().for_each(|core| sum.add(core));
     Ok(sum)
-}
-
-fn histogram(_: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let named: Vec<String> =
-        args.iter(2).map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()).collect();
-    let fold = move |_: &mut Ctx<'_>, tells| {
-        let shown = |stats: CommandStats| {
-            let sorted = stats.sorted();
-            let wanted = sorted.iter().filter(|(name, stat)| {
-                stat.calls > 0 && (named.is_empty() || named.iter().any(|wanted| wanted == *name))
-            });
-            Reply::Map(wanted.map(|(name, stat)| (Reply::bulk(*name), distribution(stat))).collect())
-        };
-        ok_or_error(command_stats(tells).map(shown))
-    };
-    Ok(Answer::AskAll(Ask::CommandStats, Box::new(fold)))
-}
-
-/// Calls by microseconds, cumulated at powers of two, each where something is new.
-fn distribution(stat: &CommandStat) -> Reply {
-    let (mut buckets, mut seen, mut upto_us) = (Vec::new(), 0, 1);
-    while seen < stat.latency_us.len() {
-        let count = stat.latency_us.count_between(0, upto_us);
-        if count > seen {
-            seen = count;
-            buckets.push((Reply::Int(upto_us as i64), Reply::Int(seen as i64)));
-        }
-        upto_us *= 2;
-    }
-    Reply::Map(vec![
-        (Reply::bulk("calls"), Reply::Int(stat.calls as i64)),
-        (Reply::bulk("histogram_usec"), Reply::Map(buckets)),
-    ])
 }

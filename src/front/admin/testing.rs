@@ -114,6 +114,10 @@ impl Bench {
                 self.finish(answer, tell)
             }
             Ok(Answer::WholeTables(change)) => format!("{change:?}"),
+            Ok(Answer::AtTime { until_ms, reply }) => {
+                format!("in {} ms {}", until_ms - self.now_ms, show(&reply))
+            }
+            Ok(Answer::Monitor) => "monitor".into(),
             Ok(Answer::Shutdown { hurry }) => format!("shutdown {hurry}"),
         }
     }
@@ -133,6 +137,7 @@ pub fn session() -> Session {
         readonly: false,
         no_evict: false,
         no_touch: false,
+        monitoring: false,
         addr: "127.0.0.1:50000".into(),
         laddr: "127.0.0.1:9221".into(),
         fd: 12,

@@ -264,8 +264,12 @@ impl Machine {
             Message::Computed { number, computed } => {
                 self.advance_gather(at, number, events, |gather, _, send| gather.computed(computed, send));
             }
-            Message::Ask { .. } | Message::Tell { .. } | Message::Planned { .. } => {
-                unreachable!("nobody asks here, and no command is a giant")
+            Message::Ask { .. }
+            | Message::Tell { .. }
+            | Message::Watched { .. }
+            | Message::Unwatch(_)
+            | Message::Planned { .. } => {
+                unreachable!("nobody asks or watches here, and no command is a giant")
             }
         }
     }

@@ -7,15 +7,16 @@ use crate::front::node::{KeyCount, Node};
 use crate::metrics::CoreStats;
 use crate::metrics::commands::CommandStats;
 use crate::resp::args::Args;
-use crate::slot::SlotHash;
+use crate::slot::{ShardId, SlotHash};
 use std::fmt::Write;
 
 /// Writes one section, its title first.
 type Section = fn(&Figures<'_>, &mut Lines);
 
 /// In the order in which INFO prints them, whatever the order they are asked for in.
-const SECTIONS: [(&str, Section); 14] = [
+const SECTIONS: [(&str, Section); 16] = [
     ("server", server),
+    ("data", data),
     ("clients", clients),
     ("memory", memory),
     ("persistence", persistence),
@@ -24,6 +25,7 @@ const SECTIONS: [(&str, Section); 14] = [
     ("cpu", cpu),
     ("modules", modules),
     ("commandstats", commandstats),
+    ("command_exec_count", command_exec_count),
     ("errorstats", errorstats),
     ("latencystats", latencystats),
     ("cluster", cluster),
@@ -32,7 +34,10 @@ const SECTIONS: [(&str, Section); 14] = [
 ];
 
 /// As in Redis, these are shown when asked for only.
-const UNUSUAL: [&str; 2] = ["commandstats", "latencystats"];
+const UNUSUAL: [&str; 3] = NEED_COMMANDS;
+
+/// Made of the figures by command.
+pub const NEED_COMMANDS: [&str; 3] = ["commandstats", "latencystats", "command_exec_count"];
 
 /// The sections that a call asks for; unknown ones are nothing.
 pub fn wanted(args: &Args<'_>) -> Vec<&'static str> {
@@ -52,6 +57,8 @@ pub struct Figures<'a> {
     pub cores: &'a [CoreStats],
     pub tables: &'a Tables,
     pub commands: &'a CommandStats,
+    /// INFO keyspace 1 counts at the moment.
+    pub counting: bool,
 }
 
 impl Figures<'_> {
@@ -131,33 +138,73 @@ fn server(figures: &Figures<'_>, lines: &mut Lines) {
     lines.title("Server");
     lines.field("redis_version", REDIS_VERSION);
     lines.field("haypile_version", env!("CARGO_PKG_VERSION"));
+    lines.field("redis_git_sha1", "00000000");
+    lines.field("redis_git_dirty", 0);
+    // For Pika's tools: what they know of versions is older than this program.
+    lines.field("pika_version", "3.4.0");
     lines.field("redis_mode", if figures.is_cluster() { "cluster" } else { "standalone" });
     lines.field("os", process::system());
     lines.field("arch_bits", usize::BITS);
     lines.field("multiplexing_api", "io_uring");
     lines.field("process_id", std::process::id());
+    lines.field("process_supervised", "no");
     lines.field("run_id", &node.run_id);
     lines.field("tcp_port", node.config.port);
+    lines.field("thread_num", node.cores);
+    lines.field("server_id", &node.run_id);
     lines.field("server_time_usec", server::wall_clock().as_micros());
     lines.field("uptime_in_seconds", uptime_s);
     lines.field("uptime_in_days", uptime_s / (24 * 3600));
     let file = node.config_file.as_ref().map(|file| file.display().to_string());
     lines.field("config_file", file.unwrap_or_default());
+    let executable = std::env::current_exe().map(|path| path.display().to_string());
+    lines.field("executable", executable.unwrap_or_default());
+    lines.field("io_threads_active", 0);
+}
+
+/// Pika's, of all shards together.
+fn data(figures: &Figures<'_>, lines: &mut Lines) {
+    let total = figures.total;
+    lines.title("Data");
+    lines.bytes("db_size", total.sum(|shard| shard.files.live_bytes));
+    lines.bytes("log_size", total.sum(|shard| shard.log_file_bytes));
+    lines.field("compression", "lz4");
+    lines.field("db_memtable_usage", total.sum(|shard| shard.files.memtable_bytes));
+    lines.field("db_tablereader_usage", total.sum(|shard| shard.files.table_reader_bytes));
+    let failed: Vec<String> = total
+        .shards
+        .iter()
+        .filter(|shard| shard.files.background_errors > 0)
+        .map(|shard| format!("shard{}", shard.shard))
+        .collect();
+    lines.field("db_fatal", u8::from(!failed.is_empty()));
+    lines.field("db_fatal_msg", if failed.is_empty() { "NULL".to_owned() } else { failed.join(",") });
 }
 
 fn clients(figures: &Figures<'_>, lines: &mut Lines) {
     lines.title("Clients");
     lines.field("connected_clients", figures.total.connections_now);
+    lines.field("cluster_connections", 0);
     lines.field("maxclients", figures.node.config.maxclients);
     lines.field("blocked_clients", 0);
+    lines.field("tracking_clients", 0);
 }
 
 fn memory(figures: &Figures<'_>, lines: &mut Lines) {
     lines.title("Memory");
+    let heap = process::heap();
+    lines.bytes("used_memory", heap.allocated_bytes);
     if let Some(resident) = process::resident_bytes() {
-        lines.bytes("used_memory", resident);
         lines.bytes("used_memory_rss", resident);
     }
+    if let Some(peak) = process::peak_bytes() {
+        lines.bytes("used_memory_peak", peak);
+    }
+    lines.field("allocator_allocated", heap.allocated_bytes);
+    lines.field("allocator_active", heap.active_bytes);
+    lines.field("allocator_resident", heap.resident_bytes);
+    let per_byte = heap.resident_bytes as f64 / heap.allocated_bytes.max(1) as f64;
+    lines.field("mem_fragmentation_ratio", format!("{per_byte:.2}"));
     if let Some(machine) = process::machine_bytes() {
         lines.bytes("total_system_memory", machine);
     }
@@ -171,8 +218,10 @@ fn persistence(figures: &Figures<'_>, lines: &mut Lines) {
     lines.title("Persistence");
     lines.field("loading", 0);
     lines.field("async_loading", 0);
-    lines.field("rdb_bgsave_in_progress", 0);
     lines.field("rdb_last_save_time", figures.node.last_save_s);
+    lines.field("rdb_changes_since_last_save", unsaved(figures));
+    lines.field("rdb_bgsave_in_progress", 0);
+    lines.field("rdb_last_bgsave_status", "ok");
     lines.field("aof_enabled", 1);
     lines.field("aof_rewrite_in_progress", 0);
     // A write that fails ends the process, so one that answers has had none.
@@ -190,9 +239,19 @@ fn stats(figures: &Figures<'_>, lines: &mut Lines) {
     lines.field("rejected_connections", total.connections_rejected);
     lines.field("expired_keys", total.expired_keys);
     lines.field("evicted_keys", 0);
+    lines.field("is_bgsaving", "No");
+    lines.field("is_scaning_keyspace", if figures.counting { "Yes" } else { "No" });
+    let compacts = total.sum(|shard| shard.files.running_compactions) > 0;
+    lines.field("is_compact", if compacts { "Yes" } else { "No" });
+    lines.field("slow_logs_count", total.slow_logged);
     lines.field("keyspace_hits", total.keyspace_hits);
     lines.field("keyspace_misses", total.keyspace_misses);
     lines.field("total_error_replies", total.error_replies);
+}
+
+/// Records that no memtable's file holds yet: what a start would replay.
+fn unsaved(figures: &Figures<'_>) -> u64 {
+    figures.total.sum(|shard| shard.written_lsn.saturating_sub(shard.persisted_lsn))
 }
 
 /// There are no replicas in this version: a primary that nobody follows.
@@ -225,9 +284,9 @@ fn modules(_: &Figures<'_>, lines: &mut Lines) {
 fn commandstats(figures: &Figures<'_>, lines: &mut Lines) {
     lines.title("Commandstats");
     for (name, stat) in figures.commands.sorted() {
-        let usec = stat.nanos / 1000;
-        let per_call = usec as f64 / stat.calls.max(1) as f64;
-        let (calls, rejected, failed) = (stat.calls, stat.rejected, stat.failed);
+        let (calls, usec) = (stat.times.count(), stat.times.nanos() / 1000);
+        let per_call = usec as f64 / calls.max(1) as f64;
+        let (rejected, failed) = (stat.rejected, stat.failed);
         let text = format!(
             "calls={calls},usec={usec},usec_per_call={per_call:.2},rejected_calls={rejected},failed_calls={failed}"
         );
@@ -235,10 +294,18 @@ fn commandstats(figures: &Figures<'_>, lines: &mut Lines) {
     }
 }
 
+/// Pika's.
+fn command_exec_count(figures: &Figures<'_>, lines: &mut Lines) {
+    lines.title("Command_Exec_Count");
+    for (name, stat) in figures.commands.sorted() {
+        lines.field(&name.to_ascii_uppercase(), stat.times.count());
+    }
+}
+
 fn latencystats(figures: &Figures<'_>, lines: &mut Lines) {
     lines.title("Latencystats");
-    for (name, stat) in figures.commands.sorted().into_iter().filter(|(_, stat)| stat.calls > 0) {
-        let at = |quantile| stat.latency_us.value_at_quantile(quantile) as f64;
+    for (name, stat) in figures.commands.sorted().into_iter().filter(|(_, stat)| stat.times.count() > 0) {
+        let at = |quantile| stat.times.at_quantile(quantile) as f64;
         let text = format!("p50={:.3},p99={:.3},p99.9={:.3}", at(0.5), at(0.99), at(0.999));
         lines.field(&format!("latency_percentiles_usec_{name}"), text);
     }
@@ -267,14 +334,16 @@ fn haypile(figures: &Figures<'_>, lines: &mut Lines) {
     lines.field("long_commands", total.long_commands);
     lines.field("turns", total.turns);
     lines.field("turn_max_us", total.turn_max_us);
-    lines.field("log_bytes", total.log_bytes);
-    lines.field("log_writes", total.log_writes);
-    lines.field("log_syncs", total.log_syncs);
-    lines.field("log_write_max_us", total.log_write_max_us);
-    lines.field("frames", total.frames);
-    lines.field("memtable_switches", total.memtable_switches);
-    lines.field("memtable_bytes", total.memtable_bytes);
-    lines.field("hot_cache_bytes", total.hot_cache_bytes);
+    let log = total.log();
+    lines.field("log_bytes", log.bytes);
+    lines.field("log_writes", log.writes);
+    lines.field("log_syncs", log.syncs);
+    lines.field("log_write_max_us", log.write_max_us);
+    lines.field("frames", log.frames);
+    lines.field("memtable_switches", log.memtable_switches);
+    lines.field("memtable_bytes", total.sum(|shard| shard.files.memtable_bytes));
+    lines.field("hot_cache_bytes", total.sum(|shard| shard.hot_cache_bytes));
+    lines.field("file_bytes", total.sum(|shard| shard.files.live_bytes));
     lines.field("query_buffer_bytes", total.query_buffer_bytes);
     lines.field("output_buffer_bytes", total.output_buffer_bytes);
     for (number, core) in figures.cores.iter().enumerate() {
@@ -282,8 +351,7 @@ fn haypile(figures: &Figures<'_>, lines: &mut Lines) {
             &format!("core{number}"),
             format!(
                 "commands={},ops_per_second={},connections={},hops={},turns={},turn_max_us={},\
-                 cold_reads={},long_commands={},log_bytes={},log_syncs={},log_write_max_us={},\
-                 memtable_bytes={},hot_cache_bytes={}",
+                 cold_reads={},long_commands={}",
                 core.commands,
                 core.ops_per_second,
                 core.connections_now,
@@ -292,11 +360,36 @@ fn haypile(figures: &Figures<'_>, lines: &mut Lines) {
                 core.turn_max_us,
                 core.cold_reads,
                 core.long_commands,
-                core.log_bytes,
-                core.log_syncs,
-                core.log_write_max_us,
-                core.memtable_bytes,
-                core.hot_cache_bytes,
+            ),
+        );
+    }
+    let mut shards: Vec<_> = total.shards.iter().collect();
+    shards.sort_by_key(|shard| shard.shard);
+    for shard in shards {
+        let files = &shard.files;
+        lines.field(
+            &format!("shard{}", shard.shard),
+            format!(
+                "core={},keys={},written_lsn={},durable_lsn={},persisted_lsn={},log_bytes={},log_writes={},\
+                 log_syncs={},log_write_max_us={},memtable_bytes={},memtable_switches={},hot_cache_bytes={},\
+                 file_bytes={},level0_files={},pending_compaction_bytes={},paced_at={},gated={}",
+                figures.node.map.owner(ShardId(shard.shard)).0,
+                shard.keys,
+                shard.written_lsn,
+                shard.durable_lsn,
+                shard.persisted_lsn,
+                shard.log.bytes,
+                shard.log.writes,
+                shard.log.syncs,
+                shard.log.write_max_us,
+                files.memtable_bytes,
+                shard.log.memtable_switches,
+                shard.hot_cache_bytes,
+                files.live_bytes,
+                files.level0_files,
+                files.pending_compaction_bytes,
+                shard.paced_at.unwrap_or(0.0) as u64,
+                shard.gated,
             ),
         );
     }
