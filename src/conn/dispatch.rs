@@ -135,14 +135,7 @@ impl Core {
         let (mut used, mut giant) = (0, None);
         let parse_limits = self.limits_for(place);
         self.start_clock();
-        let mut foreseen = if parser.is_fresh() { 0 } else { usize::MAX };
         while used < bytes.len() {
-            if used >= foreseen {
-                foreseen = match self.foresee(place, &bytes[used..]) {
-                    0 => usize::MAX,
-                    length => used + length,
-                };
-            }
             if used >= limits::PARSE_PER_TURN_MAX_BYTES {
                 self.hold(place, Flow::Starved);
                 break;

@@ -6,7 +6,6 @@
 pub mod connection;
 pub mod coordinate;
 pub mod dispatch;
-mod foresee;
 pub mod monitor;
 pub mod moving;
 pub mod pending;

@@ -127,11 +127,6 @@ impl Parser {
         Args::new(self.scratch().unwrap_or(bytes), &self.spans)
     }
 
-    /// Nothing of a command has been understood yet: the next byte is its first.
-    pub fn is_fresh(&self) -> bool {
-        self.at == 0
-    }
-
     /// Where the arguments lie: in `scratch()` if there is one, else in the bytes parsed.
     pub fn spans(&self) -> &[Span] {
         &self.spans

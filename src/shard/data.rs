@@ -7,7 +7,7 @@ use super::slots::{NONE, SlotTable};
 use super::view::Undurable;
 use crate::binlog::Touch;
 use crate::error::Fault;
-use crate::slot::{ShardId, Slot, TableId};
+use crate::slot::ShardId;
 use crate::store::effects::{Operation, SlotWide};
 use crate::store::tx::{Change, Effect};
 use crate::store::{Batch, Cached, Incarnation, Row, SlotEntry, Store, WriteError};
@@ -248,14 +248,6 @@ impl Data {
         batch.put_next_incarnation(self.slots.next_incarnation());
         for (home, number) in &self.parts_applied {
             batch.put_part_applied(*home, *number);
-        }
-    }
-
-    /// Brings what memory has of a row into the CPU's cache: it will be asked for soon.
-    pub fn foresee(&self, table: TableId, slot: Slot, name: &[u8]) {
-        let incarnation = self.slots.get(table, slot).incarnation;
-        if incarnation != NONE {
-            self.hot.foresee(RowNameRef { incarnation, name });
         }
     }
 

@@ -4,7 +4,7 @@
 //! cache may forget anything; the turn's own writes stay until RocksDB has them.
 
 use crate::store::Incarnation;
-use crate::store::row::{Body, Row, Version};
+use crate::store::row::{Row, Version};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::{Equivalent, HashMap};
@@ -139,15 +139,6 @@ impl Hot {
             Some(Some(row)) => Known::Row(row.clone()),
             Some(None) => Known::Absent,
             None => Known::Unknown,
-        }
-    }
-
-    /// Brings a cached row into the CPU's cache, its value's first bytes included.
-    pub fn foresee(&self, name: RowNameRef<'_>) {
-        if let Some(cached) = self.cache.peek(&name)
-            && let Body::Inline(value) = &cached.row.body
-        {
-            std::hint::black_box(value.first().copied());
         }
     }
 
