@@ -45,13 +45,13 @@ def main():
                         "--warm-up-s", "0", "-q", "--json", out], check=True)
         ended.set()
         watcher.join()
-        test = json.load(open(out))["tests"][0]
+        test = json.load(open(out))["run"]["outcomes"][0]
         latency = test["latency"]
         print(f"{test['operations']} sets of {opt.size} bytes in {time.time() - began:.0f} s: p50 {latency['p50_us']} us, "
               f"p99 {latency['p99_us']}, p99.9 {latency['p999_us']}, p99.99 {latency['p9999_us']}, longest {latency['max_us'] / 1000:.0f} ms")
         print(f"most memory {most[0] / 2**20:.0f} MiB, {most[0] / 2**20 / opt.budget_mib:.2f} of the budget of {opt.budget_mib} MiB")
-        slow = [s for s in test["seconds"] if s["latency"]["max_us"] > 100_000]
-        print(f"{len(slow)} of {len(test['seconds'])} seconds had an operation that waited more than 100 ms")
+        slow = [s for s in test["series"] if s["latency"]["max_us"] > 100_000]
+        print(f"{len(slow)} of {len(test['series'])} seconds had an operation that waited more than 100 ms")
     finally:
         stop([server], base, wait_s=90)
 
