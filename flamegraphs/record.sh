@@ -10,24 +10,30 @@ haypile=$1
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 port=9231
-[ $# -gt 0 ] || set -- get-1 get-16 set-1 set-16 hop-get-16 always-set-1
+[ $# -gt 0 ] || set -- get-1 get-16 set-1 set-16 hop-get-16 hop-set-16 always-set-1 cold-get-1
 for case in "$@"; do
     data=$(mktemp -d)
     server="--cores 1 --shards 1 --pin-cpus 0"
+    keys=100000
+    size=128
     case $case in
         get-1) load="-t get" ;;
         get-16) load="-t get -P 16" ;;
         set-1) load="-t set" ;;
         set-16) load="-t set -P 16" ;;
         hop-get-16) load="-t get -P 16" server="--cores 2 --shards 2 --move-connections off" ;;
+        hop-set-16) load="-t set -P 16" server="--cores 2 --shards 2 --move-connections off" ;;
+        # Ten times the budget, so that nearly every key is read from a file.
+        cold-get-1) load="-t get" server="$server --memory-budget 64MiB" keys=640000 size=1024 ;;
         always-set-1) load="-t set" server="$server --appendfsync always" ;;
         *) echo "no case $case" >&2; exit 2 ;;
     esac
-    load="$load -r 100000 -c 50 -q"
+    load="$load -r $keys -d $size --random-values -c 50 -q"
     "$haypile" server --port $port --data-dir "$data" $server 2>"$data.log" &
     pid=$!
     sleep 2
-    "$haypile" bench -p $port -t load -r 100000 -q >/dev/null
+    "$haypile" bench -p $port -t load -r $keys -d $size --random-values -q >/dev/null
+    sleep 3
     "$haypile" bench -p $port $load --seconds 10 >/dev/null &
     bench=$!
     sleep 1

@@ -1,12 +1,15 @@
 //! Counters of one core. Plain numbers, changed only by their core and copied out when asked for.
 
 pub mod commands;
+pub mod errors;
 pub mod latency;
 pub mod micros;
 pub mod shard;
 pub mod slow;
 
+use crate::resp::reply::Reply;
 use commands::CommandStats;
+use errors::ErrorCounts;
 use micros::Micros;
 use shard::{LogCounters, ShardStats};
 
@@ -26,7 +29,7 @@ pub struct CoreStats {
     pub keyspace_hits: u64,
     pub keyspace_misses: u64,
     pub expired_keys: u64,
-    pub error_replies: u64,
+    pub errors: ErrorCounts,
     /// Entries the slow log holds now; filled in when it is told.
     pub slow_logged: u64,
     pub turns: u64,
@@ -108,7 +111,6 @@ impl CoreStats {
             keyspace_hits,
             keyspace_misses,
             expired_keys,
-            error_replies,
             slow_logged,
             turns,
             cold_reads,
@@ -118,7 +120,16 @@ impl CoreStats {
             ops_per_second
         );
         self.turn_max_us = self.turn_max_us.max(other.turn_max_us);
+        self.errors.add(&other.errors);
         self.shards.extend_from_slice(&other.shards);
+    }
+
+    /// A reply is on its way to a client; whether it is an error.
+    pub fn note_reply(&mut self, reply: &Reply) -> bool {
+        if let Reply::Error(error) = reply {
+            self.errors.note(error);
+        }
+        matches!(reply, Reply::Error(_))
     }
 
     /// What the logs of its shards have done together.

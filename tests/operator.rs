@@ -107,6 +107,7 @@ fn every_call_is_counted_once() {
         assert!(line("incr").starts_with("calls=1,") && line("incr").ends_with(",failed_calls=1"), "{text}");
         assert!(line("mget").starts_with("calls=1,"), "{text}");
         assert!(!text.contains("cmdstat_get:"), "{text}");
+        assert!(info(&mut client, "errorstats").contains("errorstat_ERR:count=2\r\n"));
         assert!(info(&mut client, "latencystats").contains("latency_percentiles_usec_set:p50="));
 
         let histogram = client.ask("LATENCY HISTOGRAM set nothing");
@@ -118,6 +119,24 @@ fn every_call_is_counted_once() {
         assert_eq!(buckets.last(), Some(&20), "they cumulate: {buckets:?}");
         assert!(buckets.chunks(2).is_sorted_by(|a, b| a[0] < b[0] && a[1] < b[1]), "{buckets:?}");
     }
+}
+
+#[test]
+fn top_shows_cores_shards_and_commands() {
+    let server = Server::start(Options::shards(2));
+    server.client().ask("SET key value");
+    let port = server.port().to_string();
+    let done = std::process::Command::new(harness::haypile_binary())
+        .args(["top", "-p", &port, "--once", "--interval-s", "0.2"])
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success() && text.starts_with("haypile "), "{text}");
+    for head in [" CORE ", "SHARD ", "COMMAND "] {
+        assert!(text.lines().any(|line| line.starts_with(head)), "{head}: {text}");
+    }
+    let wrong = std::process::Command::new(harness::haypile_binary()).args(["top", "-p", "1"]).output();
+    assert!(!wrong.expect("it runs").status.success());
 }
 
 /// What MONITOR shows next: the line without its time.

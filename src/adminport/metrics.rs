@@ -44,7 +44,7 @@ const CORE: &[Figure<CoreStats>] = &[
     ("haypile_expired_keys_total", Kind::Counter, "Keys deleted because their time had come.", |core| {
         core.expired_keys as f64
     }),
-    ("haypile_error_replies_total", Kind::Counter, "Errors answered.", |core| core.error_replies as f64),
+    ("haypile_error_replies_total", Kind::Counter, "Errors answered.", |core| core.errors.total() as f64),
     ("haypile_turns_total", Kind::Counter, "Turns in which something was done.", |core| core.turns as f64),
     ("haypile_turn_max_seconds", Kind::Gauge, "Longest turn since the start or CONFIG RESETSTAT.", |core| {
         core.turn_max_us as f64 / 1e6

@@ -27,6 +27,22 @@ use crate::slot::ShardId;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// From where a log is to be read, and what RocksDB's files hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Records behind this one are replayed.
+    pub after: Lsn,
+    /// The files hold something of every record up to here, so these numbers are taken. Never before `after`.
+    pub persisted: Lsn,
+}
+
+impl From<Lsn> for Resume {
+    /// The files hold everything up to here, and nothing behind it.
+    fn from(persisted: Lsn) -> Resume {
+        Resume { after: persisted, persisted }
+    }
+}
+
 /// Number of a frame in one shard's log: the first is 1, each next one more; 0 stands before all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);

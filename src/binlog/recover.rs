@@ -7,7 +7,7 @@ use super::disk::{Disk, DiskFile};
 use super::segment::{Begun, Cursor, HeaderRead, SegmentHeader, Step, list_segments, segment_path};
 use super::spare;
 use super::writer::{Beginning, Sealed, Writer};
-use super::{LogError, LogOptions, Lsn, Record, io_error};
+use super::{LogError, LogOptions, Lsn, Record, Resume, io_error};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -98,32 +98,34 @@ struct End {
     time_ms: u64,
 }
 
-/// Opens a log for appending, after giving `replay` each record later than `persisted`, in order. Cuts a
-/// torn tail; refuses damage. `cut_before`: an LSN later than `persisted` from which on nothing is to
+/// Opens a log for appending, after giving `replay` each record that is to be replayed, in order. Cuts a
+/// torn tail; refuses damage. `cut_before`: an LSN later than what is persisted from which on nothing is to
 /// count, whatever stands there (a transaction's part without its whole).
 pub fn open(
     disk: Arc<dyn Disk>,
     options: LogOptions,
-    persisted: Lsn,
+    resume: impl Into<Resume>,
     cut_before: Option<Lsn>,
     replay: &mut Replay<'_>,
 ) -> Result<Recovered, LogError> {
-    let found = examine(&*disk, &options, persisted, cut_before, replay)?;
-    begin(disk, options, persisted, found)
+    let resume = resume.into();
+    let found = examine(&*disk, &options, resume, cut_before, replay)?;
+    begin(disk, options, resume.persisted, found)
 }
 
 /// Reads a log as `open` does, and changes nothing.
 pub fn examine(
     disk: &dyn Disk,
     options: &LogOptions,
-    persisted: Lsn,
+    resume: impl Into<Resume>,
     cut_before: Option<Lsn>,
     replay: &mut Replay<'_>,
 ) -> Result<Examined, LogError> {
+    let Resume { after, persisted } = resume.into();
     options.check()?;
     let candidates = candidates(disk, options)?;
     let term_max = candidates.iter().filter_map(|c| c.any()).map(|header| header.term).max().unwrap_or(0);
-    let Some(start) = start(&candidates, persisted)? else {
+    let Some(start) = start(&candidates, after)? else {
         let (last, next) = (Lsn::ZERO, Lsn(1));
         let (cut, closed, time_ms, end_offset, read) = (None, false, 0, 0, 0..0);
         let found = Examined { last, cut, next, closed, term_max, time_ms, end_offset, candidates, read };
@@ -133,7 +135,7 @@ pub fn examine(
         let why = format!("LSN {} is to be cut off, but RocksDB has persisted up to {}", lsn.0, persisted.0);
         return Err(LogError::Damage { path: options.dir.clone(), offset: 0, why });
     }
-    let mut end = walk(&candidates, start, persisted, cut_before, replay)?;
+    let mut end = walk(&candidates, start, after, cut_before, replay)?;
     if !end.cut_short {
         look_on(&candidates, &mut end)?;
         refuse_damage(&candidates, &end, persisted)?;
@@ -175,9 +177,9 @@ fn candidates(disk: &dyn Disk, options: &LogOptions) -> Result<Vec<Candidate>, L
 
 /// The segment to read from: the one the first LSN wanted is in, or an earlier one in which a group began
 /// that was open then. None: there is no segment at all.
-fn start(candidates: &[Candidate], persisted: Lsn) -> Result<Option<usize>, LogError> {
+fn start(candidates: &[Candidate], after: Lsn) -> Result<Option<usize>, LogError> {
     let holding = |lsn: Lsn| candidates.iter().rposition(|candidate| candidate.first <= lsn);
-    let wanted = persisted.next();
+    let wanted = after.next();
     let Some(first) = candidates.first() else { return Ok(None) };
     // The oldest segment has its name only since its header is durable: this is no torn tail.
     if first.any().is_none() {
@@ -207,7 +209,7 @@ fn continues(next: &SegmentHeader, header: &SegmentHeader) -> bool {
 fn walk(
     candidates: &[Candidate],
     start: usize,
-    persisted: Lsn,
+    after: Lsn,
     cut_before: Option<Lsn>,
     replay: &mut Replay<'_>,
 ) -> Result<End, LogError> {
@@ -222,7 +224,7 @@ fn walk(
         durable_at: None,
         time_ms: 0,
     };
-    let mut records = Assembler::new(persisted.next());
+    let mut records = Assembler::new(after.next());
     let mut before: Option<&SegmentHeader> = None;
     for (at, candidate) in candidates.iter().enumerate().skip(start) {
         let follows = |header: &SegmentHeader| {
@@ -238,7 +240,7 @@ fn walk(
         let next_first = candidates.get(at + 1).and_then(|next| next.whole());
         let limit = next_first.filter(|next| continues(next, header)).map(|next| next.first);
         let mut cursor = Cursor::new(candidate.file.clone(), candidate.path.clone(), header);
-        let stop = read_segment(&mut cursor, limit, cut_before, &mut records, persisted, replay, &mut end)?;
+        let stop = read_segment(&mut cursor, limit, cut_before, &mut records, after, replay, &mut end)?;
         end.next = cursor.next;
         end.offset = cursor.offset;
         match stop {
@@ -275,7 +277,7 @@ fn read_segment(
     limit: Option<Lsn>,
     cut_before: Option<Lsn>,
     records: &mut Assembler,
-    persisted: Lsn,
+    after: Lsn,
     replay: &mut Replay<'_>,
     end: &mut End,
 ) -> Result<Stop, LogError> {
@@ -296,7 +298,7 @@ fn read_segment(
                     LogError::Damage { path, offset, why }
                 })?;
                 let record = records.record();
-                if complete && record.lsn > persisted {
+                if complete && record.lsn > after {
                     replay(&record).map_err(|why| LogError::Replay(record.lsn, why))?;
                 }
             }

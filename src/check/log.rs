@@ -16,8 +16,6 @@ pub struct LogReport {
     /// First and last LSN that was read.
     pub lsns: Option<(u64, u64)>,
     pub records: u64,
-    /// Of these, behind what RocksDB's files hold.
-    pub unpersisted: u64,
     pub wholes: u64,
     pub parts: u64,
     /// What cannot be read, with file and offset.
@@ -41,9 +39,9 @@ pub fn options(dir: &Path, shard: ShardId) -> LogOptions {
 
 impl LogReport {
     /// Reads all of it from its oldest segment on.
-    pub fn new(options: &LogOptions, persisted: Lsn) -> LogReport {
+    pub fn new(options: &LogOptions) -> LogReport {
         let mut report = LogReport::default();
-        if let Err(error) = report.read(options, persisted) {
+        if let Err(error) = report.read(options) {
             report.damage.push(error.to_string());
         }
         if let Err(error) = binlog::footers(&RealDisk, &options.dir)
@@ -54,7 +52,7 @@ impl LogReport {
         report
     }
 
-    fn read(&mut self, options: &LogOptions, persisted: Lsn) -> Result<(), LogError> {
+    fn read(&mut self, options: &LogOptions) -> Result<(), LogError> {
         let segments = binlog::segments(&RealDisk, &options.dir)?;
         let oldest = segments.first().map_or(Lsn(1), |segment| segment.first);
         let sized = segments.into_iter().map(|segment| {
@@ -66,7 +64,6 @@ impl LogReport {
         let mut look = |record: &Record<'_>| {
             self.records += 1;
             self.lsns = Some((self.lsns.map_or(record.first.0, |(first, _)| first), record.lsn.0));
-            self.unpersisted += u64::from(record.lsn > persisted);
             match record.txn {
                 Some(Txn::Whole { .. }) => self.wholes += 1,
                 Some(Txn::Part { .. }) => self.parts += 1,

@@ -9,7 +9,7 @@ mod report;
 
 pub use records::main as binlog_main;
 
-use crate::binlog::{self, Lsn, RealDisk};
+use crate::binlog::{self, Lsn, RealDisk, Resume};
 use crate::server::datadir::DataDir;
 use crate::shard::open::{self, Seen};
 use crate::slot::ShardId;
@@ -93,13 +93,14 @@ impl CheckedShard {
         let store = Inspected::open(&dir.join("db"))
             .and_then(|store| Ok((store.head(shards)?, store.content()?)))
             .map_err(|error| error.to_string());
-        let (persisted, floor) =
-            store.as_ref().map_or((0, 0), |(head, _)| (head.persisted_lsn, head.whole_floor));
+        let head = store.as_ref().map(|(head, _)| head.clone()).unwrap_or_default();
         let options = log::options(&dir, shard);
-        let log = LogReport::new(&options, Lsn(persisted));
+        let log = LogReport::new(&options);
         // Without knowing what the files hold, nothing can be said of what a start needs.
         let seen = match &store {
-            Ok(_) => open::look_at(&RealDisk, &options, Lsn(persisted), floor).map_err(|e| e.to_string()),
+            Ok(_) => {
+                open::look_at(&RealDisk, &options, resume(&head), head.whole_floor).map_err(|e| e.to_string())
+            }
             Err(_) => Err("not looked at: the store cannot be read".to_owned()),
         };
         CheckedShard { shard, dir, store, log, seen }
@@ -136,6 +137,10 @@ impl Checked {
     }
 }
 
+fn resume(head: &StoreHead) -> Resume {
+    Resume { after: Lsn(head.complete_lsn), persisted: Lsn(head.persisted_lsn) }
+}
+
 /// Cuts as a start does: what is not part of the log any more is superseded by a new segment.
 fn repair(out: &mut dyn io::Write, dir: &DataDir, checked: &Checked) -> io::Result<()> {
     let mut cut_any = false;
@@ -145,7 +150,7 @@ fn repair(out: &mut dyn io::Write, dir: &DataDir, checked: &Checked) -> io::Resu
         let options = log::options(&dir.shard(shard.shard.0), shard.shard);
         let disk = Arc::new(RealDisk);
         let cut = shard.seen.as_ref().is_ok_and(|seen| end < seen.end).then_some(Lsn(end));
-        let done = binlog::open(disk, options, Lsn(head.persisted_lsn), cut, &mut |_| Ok(()));
+        let done = binlog::open(disk, options, resume(head), cut, &mut |_| Ok(()));
         let said = match done {
             Ok(_) => format!("--repair: shard {}: the log now ends before LSN {end}", shard.shard.0),
             Err(error) => format!("--repair: shard {}: {error}", shard.shard.0),

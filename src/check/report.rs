@@ -54,7 +54,7 @@ fn store(
         out,
         "  files     format {}, everything up to LSN {}: {} keys ({} that expire), {} elements, {} in {} slots",
         head.format,
-        head.persisted_lsn,
+        head.complete_lsn,
         total.keys,
         total.expiring,
         total.elements,
@@ -120,7 +120,7 @@ fn start(out: &mut dyn Write, checked: &Checked, at: usize) -> io::Result<()> {
         return line(out, "  a start   would be refused");
     };
     let end = checked.ends.as_ref().map_or(seen.end, |ends| ends[at]);
-    let (from, to) = (head.persisted_lsn + 1, end.saturating_sub(1));
+    let (from, to) = (head.complete_lsn + 1, end.saturating_sub(1));
     match to >= from {
         true => writeln!(out, "  a start   would replay LSN {from} to {to}")?,
         false => writeln!(out, "  a start   would replay nothing")?,

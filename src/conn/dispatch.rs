@@ -177,7 +177,9 @@ impl Core {
                 Err(error) => {
                     let connection = &mut self.connections[place];
                     let manner = connection.manner();
-                    connection.pending.reply(manner, Reply::Error(error.into()), None);
+                    let reply = Reply::Error(error.into());
+                    self.owner.stats.note_reply(&reply);
+                    connection.pending.reply(manner, reply, None);
                     connection.closing = true;
                     used = bytes.len();
                 }
@@ -250,8 +252,8 @@ impl Core {
             Ok(run) => run,
             Err(error) => {
                 let manner = connection.manner();
+                self.owner.stats.errors.note(&error);
                 connection.pending.reply(manner, Reply::Error(error), None);
-                self.owner.stats.error_replies += 1;
                 if let Some(known) = self.commands.find(args.get(0)) {
                     self.timing.commands.rejected(known.spec().name);
                 }
@@ -301,8 +303,8 @@ impl Core {
         match route {
             Err(error) => {
                 let manner = connection.manner();
+                self.owner.stats.errors.note(&error);
                 connection.pending.reply(manner, Reply::Error(error), None);
-                self.owner.stats.error_replies += 1;
                 self.ran(place, command.spec.name, true, args.len(), |at| args.get(at));
                 Flow::Next
             }
@@ -332,8 +334,7 @@ impl Core {
             let manner = connection.manner();
             match self.owner.run(line, seq, call) {
                 Some((reply, position)) => {
-                    let failed = matches!(reply, Reply::Error(_));
-                    self.owner.stats.error_replies += u64::from(failed);
+                    let failed = self.owner.stats.note_reply(&reply);
                     let gate = (position > 0).then_some(Gate { shard: call.shard, position });
                     connection.pending.reply(manner, reply, gate);
                     self.ran(place, call.command.spec.name, failed, call.args.len(), |at| call.args.get(at));
@@ -387,7 +388,6 @@ impl Core {
             let conn = connection.id;
             self.stop_watching(conn);
         }
-        let failed = answer.is_err();
         let (reply, flow) = match answer {
             Err(error) => (Reply::Error(error), Flow::Next),
             Ok(Answer::Reply(reply)) => (reply, Flow::Next),
@@ -400,7 +400,7 @@ impl Core {
                 return Flow::Next;
             }
         };
-        self.owner.stats.error_replies += u64::from(failed);
+        let failed = self.owner.stats.note_reply(&reply);
         self.connections[place].pending.reply(manner, reply, None);
         let word = |at| words::shown(command.spec.name, args, at);
         self.ran(place, command.spec.name, failed, args.len(), word);

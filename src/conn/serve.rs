@@ -566,8 +566,7 @@ impl Core {
 
     pub fn answer(&mut self, answer: Answer, gate: Option<super::pending::Gate>) {
         let Some(place) = self.place_of(answer.conn) else { return };
-        let failed = matches!(answer.reply, Reply::Error(_));
-        self.owner.stats.error_replies += u64::from(failed);
+        let failed = self.owner.stats.note_reply(&answer.reply);
         let begun = self.connections[place].pending.answer(answer.seq, answer.reply, gate);
         self.ended(place, begun, failed);
         let connection = &mut self.connections[place];

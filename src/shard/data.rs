@@ -167,7 +167,7 @@ impl Data {
                 return Ok(());
             }
             self.fill_batch(position);
-            self.put_slots();
+            self.put_slots(self.whole_up_to(position));
         }
         self.write_batch()
     }
@@ -225,16 +225,18 @@ impl Data {
     pub fn write_slots(&mut self, position: u64, whole_floor: Option<u64>) -> Result<bool, Fault> {
         assert!(!self.stalled && self.hot.is_clean(), "the turn is applied before the slot table is written");
         self.batch.clear();
-        self.put_slots();
-        self.batch.put_whole_floor(whole_floor.unwrap_or(0));
         let whole_up_to = self.whole_up_to(position);
+        self.put_slots(whole_up_to);
+        self.batch.put_whole_floor(whole_floor.unwrap_or(0));
         self.batch.set_persisted(whole_up_to);
         self.write_batch()?;
         Ok(!self.stalled)
     }
 
-    fn put_slots(&mut self) {
+    /// `lsn`: the last record that is in it whole.
+    fn put_slots(&mut self, lsn: u64) {
         let batch = &mut self.batch;
+        batch.put_slots_lsn(lsn);
         self.slots.take_changed(|table, slot, state| {
             batch.put_slot_entry(&SlotEntry {
                 table,

@@ -12,7 +12,7 @@ use super::shard::Shard;
 use super::slots::SlotTable;
 use super::upkeep::Upkeep;
 use super::wholes::Wholes;
-use crate::binlog::{self, Cut, Disk, LogError, LogOptions, Lsn, Participant, Record, Txn};
+use crate::binlog::{self, Cut, Disk, LogError, LogOptions, Lsn, Participant, Record, Resume, Txn};
 use crate::clock::Clock;
 use crate::config::{Config, Fsync};
 use crate::error::Fault;
@@ -44,7 +44,7 @@ pub struct ShardPlan {
     store: Store,
     disk: Arc<dyn Disk>,
     log: LogOptions,
-    persisted: Lsn,
+    resume: Resume,
     cut_before: Option<Lsn>,
     slots: u16,
     range: Option<(Slot, Slot)>,
@@ -110,6 +110,7 @@ fn open_store(opening: &Opening<'_>, shard: ShardId, dir: PathBuf) -> Result<Sha
     };
     let store = Store::open(&dir.join("db"), &options, opening.memory).map_err(|error| fault(&error))?;
     let persisted = store.persisted_lsn().map_err(|error| fault(&error))?.unwrap_or(0);
+    let complete = store.complete_lsn().map_err(|error| fault(&error))?.unwrap_or(0);
     let mut parts_applied = Vec::new();
     for home in (0..opening.ranges.len() as u16).map(ShardId) {
         match store.part_applied(home).map_err(|error| fault(&error))? {
@@ -131,7 +132,7 @@ fn open_store(opening: &Opening<'_>, shard: ShardId, dir: PathBuf) -> Result<Sha
         store,
         disk: opening.disk.clone(),
         log,
-        persisted: Lsn(persisted),
+        resume: Resume { after: Lsn(complete), persisted: Lsn(persisted) },
         cut_before: None,
         slots: opening.slots,
         range: opening.ranges[usize::from(shard.0)],
@@ -179,15 +180,15 @@ fn look(plan: &ShardPlan) -> Result<Seen, Fault> {
         Fault::new(format!("reading the log of shard {}", plan.shard.0), error)
     };
     let floor = plan.store.whole_floor().map_err(|error| fault(&error))?;
-    look_at(&*plan.disk, &plan.log, plan.persisted, floor).map_err(|error| fault(&error))
+    look_at(&*plan.disk, &plan.log, plan.resume, floor).map_err(|error| fault(&error))
 }
 
 /// Reads a log as a start does, for what it says of transactions. Changes nothing. `floor`: the oldest whole
 /// that a participant may lack; 0: none.
-pub fn look_at(disk: &dyn Disk, log: &LogOptions, persisted: Lsn, floor: u64) -> Result<Seen, LogError> {
-    let from = match floor {
-        0 => persisted,
-        floor => persisted.min(Lsn(floor).before()),
+pub fn look_at(disk: &dyn Disk, log: &LogOptions, resume: Resume, floor: u64) -> Result<Seen, LogError> {
+    let after = match floor {
+        0 => resume.after,
+        floor => resume.after.min(Lsn(floor).before()),
     };
     let mut seen = Seen::default();
     let mut note = |record: &Record<'_>| {
@@ -210,8 +211,8 @@ pub fn look_at(disk: &dyn Disk, log: &LogOptions, persisted: Lsn, floor: u64) ->
         }
         Ok(())
     };
-    let found = binlog::examine(disk, log, from, None, &mut note)?;
-    seen.end = found.last.0.max(persisted.0) + 1;
+    let found = binlog::examine(disk, log, Resume { after, ..resume }, None, &mut note)?;
+    seen.end = found.last.0.max(resume.persisted.0) + 1;
     seen.cut = found.cut;
     Ok(seen)
 }
@@ -335,7 +336,7 @@ pub fn replay(
         }
         Ok(())
     };
-    let opened = binlog::open(plan.disk, plan.log, plan.persisted, plan.cut_before, &mut show);
+    let opened = binlog::open(plan.disk, plan.log, plan.resume, plan.cut_before, &mut show);
     let opened = opened.map_err(|error| fault(&error))?;
     settle(&mut data, opened.last.0).map_err(|error| fault(&error))?;
     data.slots.set_term(opened.term);
@@ -353,7 +354,7 @@ pub fn replay(
         tracing::info!(
             shard = id.0,
             records,
-            from = plan.persisted.0 + 1,
+            from = plan.resume.after.0 + 1,
             to = opened.last.0,
             "log replayed"
         );
@@ -361,7 +362,7 @@ pub fn replay(
     note_garbage(&mut data).map_err(|error| fault(&error))?;
     clock.tick();
     let now_ms = clock.now_ms();
-    let mut upkeep = Upkeep::new(plan.wholes, seal_bytes(ledger), plan.persisted.0, now_ms);
+    let mut upkeep = Upkeep::new(plan.wholes, seal_bytes(ledger), plan.resume.after.0, now_ms);
     if !data.parts_applied.is_empty() {
         upkeep.noted_part(now_ms);
     }

@@ -355,7 +355,7 @@ impl Owner {
         let persisted = shard
             .data
             .store
-            .persisted_lsn()
+            .complete_lsn()
             .map_err(|error| Fault::new("reading the persisted LSN", error))?;
         let persisted = persisted.unwrap_or(0);
         assert!(persisted <= shard.settled.upto(), "RocksDB never holds what the log may lose");

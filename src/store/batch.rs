@@ -118,6 +118,12 @@ impl Batch {
         self.put(Family::Row, &key, &next.0.to_be_bytes());
     }
 
+    /// Says that the slot table, with what is put beside it, stands as of `lsn`: in the batch that puts it.
+    pub fn put_slots_lsn(&mut self, lsn: u64) {
+        let key = row_key(Incarnation::SYSTEM, &system::SLOTS_LSN);
+        self.put(Family::Row, &key, &lsn.to_be_bytes());
+    }
+
     /// The last transaction part of this home shard that is applied here.
     pub fn put_part_applied(&mut self, home: ShardId, number: u64) {
         let key = row_key(Incarnation::SYSTEM, &system::part_name(home));

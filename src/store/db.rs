@@ -216,11 +216,22 @@ impl Store {
     /// The LSN up to which everything is in files, whatever is written meanwhile; `None` before the first
     /// seal.
     pub fn persisted_lsn(&self) -> Result<Option<u64>, StoreError> {
-        let key = row_key(Incarnation::SYSTEM, &system::PERSISTED_LSN);
+        self.persisted_number(&system::PERSISTED_LSN)
+    }
+
+    /// The LSN up to which the files hold the rows and the slot table that names them: a start replays what is
+    /// behind it. Lower than `persisted_lsn` where RocksDB has written memtables out by itself.
+    pub fn complete_lsn(&self) -> Result<Option<u64>, StoreError> {
+        let (rows, slots) = (self.persisted_lsn()?, self.persisted_number(&system::SLOTS_LSN)?);
+        Ok(rows.map(|rows| slots.map_or(rows, |slots| slots.min(rows))))
+    }
+
+    fn persisted_number(&self, name: &[u8]) -> Result<Option<u64>, StoreError> {
+        let key = row_key(Incarnation::SYSTEM, name);
         let found = self.open.db.get_pinned_opt(&key, &self.persisted).map_err(StoreError::of("reading"))?;
         let Some(found) = found else { return Ok(None) };
         let bytes: &[u8] = &found;
-        let bytes = bytes.try_into().map_err(|_| StoreError::damaged("the persisted LSN", "length", &key))?;
+        let bytes = bytes.try_into().map_err(|_| StoreError::damaged("a persisted LSN", "length", &key))?;
         Ok(Some(u64::from_be_bytes(bytes)))
     }
 
@@ -327,6 +338,7 @@ impl Store {
     fn put_format(&mut self) -> Result<(), StoreError> {
         let mut batch = self.batch();
         batch.put_format(DIRECTORY_FORMAT);
+        batch.put_slots_lsn(0);
         let making = "making the store";
         let batch = WriteBatch::from_data(batch.encoded());
         self.open.db.write_opt(batch, &self.write).map_err(StoreError::of(making))?;

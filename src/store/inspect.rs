@@ -33,6 +33,8 @@ pub struct StoreHead {
     pub format: u32,
     /// 0: nothing was sealed yet.
     pub persisted_lsn: u64,
+    /// As `Store::complete_lsn`.
+    pub complete_lsn: u64,
     /// 0: no whole that a participant may lack.
     pub whole_floor: u64,
     pub slots: Vec<SlotEntry>,
@@ -59,30 +61,30 @@ impl Inspected {
     }
 
     pub fn head(&self, shards: u16) -> Result<StoreHead, StoreError> {
-        let number = |name: &[u8]| -> Result<u64, StoreError> {
+        let number = |name: &[u8]| -> Result<Option<u64>, StoreError> {
             let key = row_key(Incarnation::SYSTEM, name);
             let found = self.db.get(&key).map_err(StoreError::of("reading the store's own rows"))?;
-            let Some(found) = found else { return Ok(0) };
+            let Some(found) = found else { return Ok(None) };
             match found.len() {
-                4 | 8 => Ok(found.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))),
+                4 | 8 => Ok(Some(found.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))),
                 _ => Err(StoreError::damaged("one of the store's own rows", "length", &key)),
             }
         };
-        let format = number(&system::FORMAT)? as u32;
+        let format = number(&system::FORMAT)?.unwrap_or(0) as u32;
         if format > DIRECTORY_FORMAT {
             return Err(StoreError::Newer { dir: self.db.path().display().to_string(), found: format });
         }
+        let persisted_lsn = number(&system::PERSISTED_LSN)?.unwrap_or(0);
+        let slots_lsn = number(&system::SLOTS_LSN)?.unwrap_or(persisted_lsn);
         let mut parts_applied = Vec::new();
         for home in (0..shards).map(ShardId) {
-            match number(&system::part_name(home))? {
-                0 => {}
-                number => parts_applied.push((home, number)),
-            }
+            parts_applied.extend(number(&system::part_name(home))?.map(|number| (home, number)));
         }
         Ok(StoreHead {
             format,
-            persisted_lsn: number(&system::PERSISTED_LSN)?,
-            whole_floor: number(&system::WHOLE_FLOOR)?,
+            persisted_lsn,
+            complete_lsn: slots_lsn.min(persisted_lsn),
+            whole_floor: number(&system::WHOLE_FLOOR)?.unwrap_or(0),
             slots: super::db::slot_entries(&self.db)?,
             parts_applied,
         })

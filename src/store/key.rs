@@ -144,6 +144,7 @@ pub(super) mod system {
     pub const NEXT_INCARNATION: [u8; 1] = [4];
     pub const PART: [u8; 1] = [5];
     pub const WHOLE_FLOOR: [u8; 1] = [6];
+    pub const SLOTS_LSN: [u8; 1] = [8];
 
     pub fn part_name(home: ShardId) -> [u8; 3] {
         let [h0, h1] = home.0.to_be_bytes();

@@ -561,6 +561,27 @@ fn a_full_disk_refuses_writes_and_heals() {
     assert_eq!(store.persisted_lsn().unwrap(), Some(lsn));
 }
 
+/// As RocksDB does by itself when it recovers from a full disk.
+#[test]
+fn rows_in_files_do_not_count_before_their_slot_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    assert_eq!(store.complete_lsn().unwrap(), None);
+    put(&mut store, 5, b"row", b"v");
+    seal_and_wait(&store);
+    assert_eq!((store.persisted_lsn().unwrap(), store.complete_lsn().unwrap()), (Some(5), Some(0)));
+    commit(&mut store, 10, |batch| batch.put_slots_lsn(10));
+    seal_and_wait(&store);
+    assert_eq!(store.complete_lsn().unwrap(), Some(10));
+    put(&mut store, 20, b"row", b"v");
+    seal_and_wait(&store);
+    assert_eq!((store.persisted_lsn().unwrap(), store.complete_lsn().unwrap()), (Some(20), Some(10)));
+    commit(&mut store, 21, |batch| batch.put_slots_lsn(21));
+    assert_eq!(store.complete_lsn().unwrap(), Some(10));
+    seal_and_wait(&store);
+    assert_eq!(store.complete_lsn().unwrap(), Some(21));
+}
+
 #[test]
 fn strange_directories_are_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -37,6 +37,8 @@ pub struct Key {
 #[derive(Default)]
 struct Write {
     places: Vec<(usize, usize)>,
+    /// On whole tables: every shard takes part, whether it holds a key or not.
+    wide: bool,
     /// It ran at this moment at the latest.
     ran_ms: Option<u64>,
     /// Its shard, the lowest of several, let the answer go at this moment.
@@ -73,6 +75,10 @@ impl History {
         self.writes.entry(op).or_default().places.push((key, states.len() - 1));
     }
 
+    pub fn wide(&mut self, op: u64) {
+        self.writes.entry(op).or_default().wide = true;
+    }
+
     pub fn ran(&mut self, op: u64, now_ms: u64) {
         if let Some(write) = self.writes.get_mut(&op) {
             write.ran_ms.get_or_insert(now_ms);
@@ -80,8 +86,8 @@ impl History {
     }
 
     pub fn released(&mut self, op: u64, shard: Option<ShardId>, now_ms: u64) {
+        let home = self.writes.get(&op).and_then(|write| self.home(write));
         let Some(write) = self.writes.get_mut(&op) else { return };
-        let home = write.places.iter().map(|(key, _)| self.keys[*key].shard).min();
         if shard.is_none() || shard == home {
             write.released_ms.get_or_insert(now_ms);
         }
@@ -122,10 +128,25 @@ impl History {
         self.writes.clear();
     }
 
+    /// Whether a write made a difference to a key.
+    fn changes(&self, (key, state): &(usize, usize)) -> bool {
+        let states = &self.keys[*key].states;
+        states[*state].value != states[*state - 1].value
+    }
+
+    /// A command on several shards stands and falls with the lowest of those it writes on.
+    fn home(&self, write: &Write) -> Option<ShardId> {
+        let shard = |(key, _): &(usize, usize)| self.keys[*key].shard;
+        let writes = write.places.iter().filter(|place| write.wide || self.changes(place)).map(shard);
+        writes.min().or_else(|| write.places.iter().map(shard).min())
+    }
+
     fn check_wholes(&self, spans: &[(usize, usize)]) {
         for (op, write) in &self.writes {
-            let is_there = write.places.iter().find(|(key, state)| spans[*key].0 >= *state);
-            let is_gone = write.places.iter().find(|(key, state)| spans[*key].1 < *state);
+            // A DEL of a key that is not there leaves no trace: whether it is in the logs cannot be seen from it.
+            let mut changes = write.places.iter().filter(|place| self.changes(place));
+            let is_there = changes.clone().find(|(key, state)| spans[*key].0 >= *state);
+            let is_gone = changes.find(|(key, state)| spans[*key].1 < *state);
             if let (Some(there), Some(gone)) = (is_there, is_gone) {
                 for (key, state) in &write.places {
                     eprintln!(
@@ -187,8 +208,7 @@ impl History {
     /// Replies that told of writes now missing all left within a second of the first of these writes.
     fn check_last_second(&self, spans: &[(usize, usize)]) {
         let is_gone = |write: &Write| write.places.iter().any(|(key, state)| spans[*key].1 < *state);
-        // A command on several shards stands and falls with the lowest.
-        let home = |write: &Write| write.places.iter().map(|(key, _)| self.keys[*key].shard).min();
+        let home = |write: &Write| self.home(write);
         let mut first: BTreeMap<Option<ShardId>, (u64, u64)> = BTreeMap::new();
         for (op, write) in self.writes.iter().filter(|(_, write)| is_gone(write)) {
             if let Some(ran_ms) = write.ran_ms {
@@ -197,11 +217,7 @@ impl History {
             }
         }
         // A write that changed nothing tells what a read would tell.
-        let changes = |(key, state): &(usize, usize)| {
-            let states = &self.keys[*key].states;
-            states[*state].value != states[state - 1].value
-        };
-        let answered = |write: &Write| write.replied && write.places.iter().any(changes);
+        let answered = |write: &Write| write.replied && write.places.iter().any(|place| self.changes(place));
         for (op, write) in self.writes.iter().filter(|(_, write)| answered(write) && is_gone(write)) {
             let (shard, released_ms) = (home(write), write.released_ms.expect("set before the reply"));
             let (first_ms, first) = first[&shard];

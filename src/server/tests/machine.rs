@@ -164,6 +164,20 @@ impl Plant<'_> {
 }
 
 impl Machine {
+    /// RocksDB writes all memtables out by itself, as after a full disk: without the slot table, and at a moment
+    /// when the log is durable.
+    pub fn write_out_unasked(&mut self, at: usize) {
+        for shard in &self.cores[at].owner.shards {
+            let data = &shard.data;
+            if shard.is_settled() && data.hot.is_clean() {
+                data.store.seal_job().run().expect("the disk works");
+                while !data.store.flushed().expect("RocksDB answers") {
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+
     /// One turn of one core, with what its clients ask now.
     pub fn turn(
         &mut self,

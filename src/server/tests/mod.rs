@@ -127,6 +127,9 @@ impl<'a> Run<'a> {
         if self.random.random_bool(0.01) {
             self.machine.seal(core);
         }
+        if self.random.random_bool(0.01) {
+            self.machine.write_out_unasked(core);
+        }
         if self.random.random_bool(0.004) {
             let ms = self.random.random_range(100..4000);
             self.machine.stall_flushes(core, ms);
@@ -170,6 +173,7 @@ impl<'a> Run<'a> {
                 history.write(op, from, None, None);
             }
             Some(Shared::Flush) => {
+                history.wide(op);
                 (CLIENTS * OWN_KEYS..history.keys.len()).for_each(|key| history.write(op, key, None, None));
             }
         }

@@ -246,7 +246,7 @@ fn stats(figures: &Figures<'_>, lines: &mut Lines) {
     lines.field("slow_logs_count", total.slow_logged);
     lines.field("keyspace_hits", total.keyspace_hits);
     lines.field("keyspace_misses", total.keyspace_misses);
-    lines.field("total_error_replies", total.error_replies);
+    lines.field("total_error_replies", total.errors.total());
 }
 
 /// Records that no memtable's file holds yet: what a start would replay.
@@ -311,9 +311,11 @@ fn latencystats(figures: &Figures<'_>, lines: &mut Lines) {
     }
 }
 
-/// Errors are counted, but not by their kinds: see total_error_replies.
-fn errorstats(_: &Figures<'_>, lines: &mut Lines) {
+fn errorstats(figures: &Figures<'_>, lines: &mut Lines) {
     lines.title("Errorstats");
+    for (kind, count) in figures.total.errors.kinds() {
+        lines.field(&format!("errorstat_{kind}"), format!("count={count}"));
+    }
 }
 
 fn cluster(figures: &Figures<'_>, lines: &mut Lines) {
