@@ -277,3 +277,16 @@ fn tune_says_what_the_kernel_says() {
         assert!(after.trim_start().starts_with("should be "), "{bad}: {after}");
     }
 }
+
+#[test]
+fn help_names_every_subcommand_and_each_has_its_own() {
+    let (code, text) = run(&["--help"]);
+    assert_eq!(code, 0, "{text}");
+    for name in ["server", "top", "bench", "check", "binlog", "tune"] {
+        assert!(text.contains(&format!("  {name} ")), "{name}: {text}");
+        let (code, text) = run(&[name, "--help"]);
+        assert!(code == 0 && text.contains("Usage: "), "{name}: {text}");
+    }
+    let (code, text) = run(&["serve"]);
+    assert!(code == 2 && text.contains("there is no subcommand"), "{text}");
+}
