@@ -106,9 +106,9 @@ fn the_pages_tell_what_the_server_does() {
     }
 }
 
-/// A core that does not answer is named; half a request and many of them hurt nobody.
+/// More connections than it takes, each with half a request, and threads that can be told apart by name.
 #[test]
-fn a_core_that_stands_still_is_unhealthy() {
+fn half_requests_hurt_nobody() {
     let server = Server::start(Options::shards(1));
     let idle: Vec<TcpStream> =
         (0..64).filter_map(|_| TcpStream::connect(server.admin_address()).ok()).collect();

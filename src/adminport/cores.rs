@@ -66,3 +66,36 @@ impl Cores {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::lanes::Mesh;
+
+    /// Two cores of which the first answers each question once and the second never does.
+    #[test]
+    fn a_core_that_stands_still_is_named() {
+        let mut mesh = Mesh::new(3, 4);
+        let behind = mesh.pop().expect("made a line above");
+        let _silent = mesh.pop();
+        let mut answering = mesh.pop().expect("made above");
+        let sleeper = Sleeper::new().expect("an eventfd");
+        let (bell, bells) = (sleeper.doorbell(), vec![sleeper.doorbell(); 2]);
+        let mut cores = Cores::new(behind, bells, sleeper, 2);
+        let core = std::thread::spawn(move || {
+            let mut questions = Vec::new();
+            while questions.is_empty() {
+                answering.receive(4, |_, parcel| questions.push(parcel));
+                std::thread::yield_now();
+            }
+            let Some(Parcel::Message(Message::Ask { ticket, .. })) = questions.pop() else {
+                panic!("a question comes");
+            };
+            answering.send(2, Parcel::Message(Message::Tell { ticket, core: CoreId(0), tell: Tell::Done }));
+            answering.flush(|_| bell.ring());
+        });
+        let silent = cores.ask(&Ask::Stats).map(|tells| tells.len());
+        assert_eq!(silent, Err("core 1 does not answer\n".to_owned()));
+        core.join().expect("it has answered");
+    }
+}

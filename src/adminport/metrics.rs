@@ -3,6 +3,7 @@
 use super::page::{Kind, Page};
 use super::process;
 use crate::limits::Ledger;
+use crate::metrics::commands::CommandStat;
 use crate::metrics::shard::ShardStats;
 use crate::metrics::{CoreReport, CoreStats, TurnStage};
 use crate::store::SharedMemory;
@@ -212,15 +213,18 @@ fn commands(page: &mut Page, reports: &[CoreReport]) {
             page.histogram(name, &[("core", &core), ("command", &command)], &stat.times);
         }
     }
-    for (name, help, figure) in [
-        ("haypile_command_failed_total", "Commands answered with an error when they ran.", true),
-        ("haypile_command_rejected_total", "Commands refused before they ran.", false),
-    ] {
+    type Count = (&'static str, &'static str, fn(&CommandStat) -> u64);
+    let counts: [Count; 2] = [
+        ("haypile_command_failed_total", "Commands answered with an error when they ran.", |stat| {
+            stat.failed
+        }),
+        ("haypile_command_rejected_total", "Commands refused before they ran.", |stat| stat.rejected),
+    ];
+    for (name, help, count) in counts {
         page.family(name, Kind::Counter, help);
         for (core, report) in reports.iter().enumerate() {
             for (command, stat) in report.commands.sorted() {
-                let value = if figure { stat.failed } else { stat.rejected };
-                page.sample(name, &[("core", &core), ("command", &command)], value);
+                page.sample(name, &[("core", &core), ("command", &command)], count(stat));
             }
         }
     }

@@ -44,13 +44,7 @@ const EXIT_CODES: &str = "Exit code: 0 nothing is wrong (a torn tail is not: a s
 /// Runs `haypile check` with these arguments.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let options = Options::parse_from(args);
-    let dir = match DataDir::existing(&options.dir) {
-        Ok(dir) => dir,
-        Err(fault) => {
-            eprintln!("haypile: {fault}");
-            return ExitCode::from(2);
-        }
-    };
+    let Some(dir) = open_dir(&options.dir) else { return ExitCode::from(2) };
     let checked = Checked::new(&dir);
     let mut out = io::stdout().lock();
     let mut written = report::write(&mut out, &dir, &checked, options.slots);
@@ -70,6 +64,11 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         _ if damaged => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// A directory to look at. None: it cannot be, and that has been said.
+fn open_dir(path: &Path) -> Option<DataDir> {
+    DataDir::existing(path).inspect_err(|fault| eprintln!("haypile: {fault}")).ok()
 }
 
 /// All that was found.

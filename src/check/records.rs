@@ -1,6 +1,6 @@
 //! `haypile binlog`: the records of the logs as JSON lines, oldest first, shard by shard.
 
-use super::log;
+use super::{log, open_dir};
 use crate::binlog::{self, Lsn, RealDisk, Record, Txn};
 use crate::server::datadir::DataDir;
 use crate::slot::{ShardId, Slot, TableId};
@@ -59,13 +59,7 @@ fn moment(text: &str) -> Result<u64, String> {
 /// Runs `haypile binlog` with these arguments.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let options = Options::parse_from(args);
-    let dir = match DataDir::existing(&options.dir) {
-        Ok(dir) => dir,
-        Err(fault) => {
-            eprintln!("haypile: {fault}");
-            return ExitCode::from(2);
-        }
-    };
+    let Some(dir) = open_dir(&options.dir) else { return ExitCode::from(2) };
     let mut out = BufWriter::new(io::stdout().lock());
     let shards = (0..dir.identity.shards).filter(|shard| options.shard.is_none_or(|only| only == *shard));
     let mut code = ExitCode::SUCCESS;

@@ -15,7 +15,7 @@ use crate::metrics::{CoreReport, CoreStats};
 use crate::resp::encode::Protocol;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{
-    Answer, Ask, Computed, GatherId, Message, OwnedCall, Planned, Step, StepDone, Tell,
+    Answer, Ask, Computed, GatherId, LineId, Message, OwnedCall, Planned, Step, StepDone, Tell,
 };
 use crate::shard::work::Done;
 use crate::slot::{CoreId, ShardId, TableId};
@@ -27,12 +27,6 @@ use std::sync::atomic::Ordering;
 pub struct Owed {
     conn: u64,
     seq: u64,
-}
-
-impl Owed {
-    pub fn connection(&self) -> u64 {
-        self.conn
-    }
 }
 
 /// What happens when all answers to a question are there.
@@ -190,12 +184,12 @@ impl Core {
             }
             Ok(front::Answer::AtTime { until_ms, reply }) => self.delayed.push((until_ms, owed, reply)),
             Ok(front::Answer::Monitor) => {
-                let watcher = self.line_of(&owed);
-                let fold = |ctx: &mut Ctx<'_>, _: Vec<Tell>| {
-                    ctx.session.monitoring = true;
-                    Reply::Ok
-                };
-                self.ask_all(Ask::Watch(watcher), End::Then(owed, folded(Box::new(fold))));
+                // At once, not when all cores have answered: it may end before, and they must then be told.
+                if let Some(place) = self.place_of(owed.conn) {
+                    self.connections[place].session.monitoring = true;
+                }
+                let watcher = LineId { core: self.node.core, conn: owed.conn };
+                self.ask_all(Ask::Watch(watcher), End::Then(owed, folded(Box::new(|_, _| Reply::Ok))));
             }
             Ok(front::Answer::Shutdown { hurry }) => {
                 self.shared.hurry.store(hurry, Ordering::Release);

@@ -3,7 +3,6 @@
 //! Costs a look at an empty list while nobody does. A watcher that is too slow loses lines and is told how
 //! many: no core waits for it.
 
-use super::coordinate::Owed;
 use super::pending::Manner;
 use super::serve::Core;
 use crate::command::flag;
@@ -34,15 +33,11 @@ impl Core {
         self.watchers.retain(|watcher| watcher.connection != connection);
     }
 
-    /// The connection that asked to watch.
-    pub fn line_of(&self, owed: &Owed) -> LineId {
-        LineId { core: self.node.core, conn: owed.connection() }
-    }
-
     /// Its connection ends, or wants to see no more: every core is told.
     pub fn stop_watching(&mut self, conn: u64) {
         let watcher = LineId { core: self.node.core, conn };
         self.remove_watcher(watcher);
+        // To this core as well: its own question may still be on its way.
         for core in 0..self.node.cores {
             self.outbox.push((CoreId(core), Message::Unwatch(watcher)));
         }

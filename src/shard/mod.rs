@@ -4,6 +4,7 @@
 //! `steps` (commands on several shards), `upkeep` (what time brings). Knows no socket and no session.
 
 pub mod data;
+mod figures;
 pub mod hot;
 pub mod keyset;
 pub mod large;

@@ -15,8 +15,6 @@ use crate::command::flag;
 use crate::error::{ClientError, Fault, Stop};
 use crate::limits;
 use crate::metrics::latency::{Event, Events};
-use crate::metrics::micros::Micros;
-use crate::metrics::shard::{FileStats, LogCounters, ShardStats};
 use crate::metrics::{CoreStats, CoreTimes};
 use crate::resp::reply::Reply;
 use crate::runtime::pool::PoolHandle;
@@ -93,7 +91,7 @@ pub struct Owner {
     /// Tasks that have what they waited for.
     ready: VecDeque<usize>,
     /// Tasks that wait for a shard's write gate, in order; by local shard.
-    gated: Vec<VecDeque<usize>>,
+    pub(super) gated: Vec<VecDeque<usize>>,
     /// Jobs for the pool, sent when the turn is committed.
     pub(super) jobs: VecDeque<(Needs, Job)>,
     /// Syncs and memtable switches: a pool of their own, so that nothing stands before them.
@@ -541,49 +539,6 @@ impl Owner {
             && let Some(job) = self.flush_jobs.pop_front()
         {
             self.flusher.submit(job).expect("the flusher has said that it has room");
-        }
-    }
-
-    /// What its shards are and do now. Some microseconds for each, and RocksDB's own mutex.
-    pub fn shard_stats(&self) -> Vec<ShardStats> {
-        (0..self.shards.len()).map(|at| self.one_shard_stats(at)).collect()
-    }
-
-    fn one_shard_stats(&self, at: usize) -> ShardStats {
-        let (shard, upkeep) = (&self.shards[at], &self.upkeep[at]);
-        let files = shard.data.store.stats().unwrap_or_else(|error| {
-            tracing::error!(shard = shard.id.0, %error, "asking RocksDB for its figures failed");
-            FileStats::default()
-        });
-        ShardStats {
-            shard: shard.id.0,
-            log: shard.counters,
-            written_lsn: shard.log.written().0,
-            durable_lsn: shard.log.durable().0,
-            persisted_lsn: upkeep.persisted(),
-            paced_at: upkeep.paced_at(),
-            gated: self.gated[at].len() as u64,
-            full: shard.is_full(),
-            keys: shard.data.slots.all_keys(),
-            log_file_bytes: shard.log.file_bytes(),
-            hot_cache_bytes: shard.data.hot.cache_bytes(),
-            files,
-        }
-    }
-
-    /// Times since the start or the last reset.
-    pub fn times(&self) -> CoreTimes {
-        let syncs = self.shards.iter().map(|shard| (shard.id.0, shard.sync_times.clone())).collect();
-        CoreTimes { syncs, ..self.times.clone() }
-    }
-
-    /// CONFIG RESETSTAT.
-    pub fn reset_stats(&mut self) {
-        self.stats.reset();
-        self.times = CoreTimes::default();
-        for shard in &mut self.shards {
-            shard.counters = LogCounters::default();
-            shard.sync_times = Micros::default();
         }
     }
 
