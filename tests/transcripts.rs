@@ -13,10 +13,20 @@ enum Step {
     /// A command with the lines redis-cli would print for its reply.
     Command {
         line_number: usize,
+        order: Order,
         command: String,
         expected: Vec<String>,
     },
     Wait(Duration),
+}
+
+/// Which order of a reply's entries is right.
+#[derive(Clone, Copy)]
+enum Order {
+    /// `> `: the one that is written.
+    Written,
+    /// `>~ `, `>% `: any, of groups of that many entries of the outermost array.
+    AnyOfGroups(usize),
 }
 
 /// Steps that run one after another, the first of them on an empty server.
@@ -39,9 +49,10 @@ fn parse(text: &str) -> Result<Vec<Case>, String> {
         } else if let Some(wait) = line.strip_prefix("! ") {
             open = false;
             case.push(Step::Wait(parse_wait(wait).ok_or_else(|| format!("line {line_number}: {line}"))?));
-        } else if let Some(command) = line.strip_prefix("> ") {
+        } else if let Some((order, command)) = parse_command(line) {
             open = true;
-            case.push(Step::Command { line_number, command: command.to_string(), expected: Vec::new() });
+            let command = command.to_string();
+            case.push(Step::Command { line_number, order, command, expected: Vec::new() });
         } else {
             match case.last_mut() {
                 Some(Step::Command { expected, .. }) if open => expected.push(line.trim_end().to_string()),
@@ -59,6 +70,17 @@ fn parse(text: &str) -> Result<Vec<Case>, String> {
     Ok(cases)
 }
 
+fn parse_command(line: &str) -> Option<(Order, &str)> {
+    let (mark, command) = line.split_once(' ')?;
+    let order = match mark {
+        ">" => Order::Written,
+        ">~" => Order::AnyOfGroups(1),
+        ">%" => Order::AnyOfGroups(2),
+        _ => return None,
+    };
+    Some((order, command))
+}
+
 fn parse_wait(text: &str) -> Option<Duration> {
     let ms = text.strip_prefix("wait ")?.strip_suffix(" ms")?;
     ms.parse().ok().map(Duration::from_millis)
@@ -70,8 +92,10 @@ fn run_case(client: &mut Client, case: &Case) -> Vec<String> {
     assert_eq!(client.ask("FLUSHALL"), Value::ok());
     let mut failures = Vec::new();
     for step in case {
-        let (line_number, command, expected) = match step {
-            Step::Command { line_number, command, expected } => (line_number, command, expected),
+        let (line_number, order, command, expected) = match step {
+            Step::Command { line_number, order, command, expected } => {
+                (line_number, order, command, expected)
+            }
             Step::Wait(wait) => {
                 std::thread::sleep(*wait);
                 continue;
@@ -82,7 +106,7 @@ fn run_case(client: &mut Client, case: &Case) -> Vec<String> {
             continue;
         };
         let reply = render(&client.must(&args));
-        if !agrees(&reply, expected) {
+        if !agrees(&reply, expected, *order) {
             let expected = expected.join("\n");
             failures.push(format!(
                 "line {line_number}: {}\nexpected: {}\n   reply: {}",
@@ -96,23 +120,60 @@ fn run_case(client: &mut Client, case: &Case) -> Vec<String> {
 }
 
 /// Line by line; trailing blanks do not count, since an editor may remove them.
-fn agrees(reply: &str, expected: &[String]) -> bool {
-    reply.lines().count() == expected.len()
-        && reply.lines().zip(expected).all(|(reply, expected)| line_agrees(reply.trim_end(), expected))
+fn agrees(reply: &str, expected: &[String], order: Order) -> bool {
+    let reply: Vec<&str> = reply.lines().map(str::trim_end).collect();
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    match order {
+        Order::Written => lines_agree(&reply, &expected),
+        Order::AnyOfGroups(len) => groups_agree(groups(&reply, len), groups(&expected, len)),
+    }
+}
+
+fn lines_agree(reply: &[&str], expected: &[&str]) -> bool {
+    reply.len() == expected.len() && reply.iter().zip(expected).all(|(reply, line)| line_agrees(reply, line))
+}
+
+/// Every expected group takes the first one left that agrees: patterns of one reply must not overlap.
+fn groups_agree(mut replies: Vec<Vec<&str>>, expected: Vec<Vec<&str>>) -> bool {
+    replies.len() == expected.len()
+        && expected.iter().all(|group| {
+            let at = replies.iter().position(|reply| lines_agree(reply, group));
+            at.map(|at| replies.swap_remove(at)).is_some()
+        })
+}
+
+/// The lines of an array's entries without their numbers, so many entries together. What is no array is
+/// one group.
+fn groups<'a>(lines: &[&'a str], len: usize) -> Vec<Vec<&'a str>> {
+    let column = match lines.first().map(|line| line.trim_start()) {
+        Some(first) if first.starts_with("1) ") => lines[0].len() - first.len() + "1) ".len(),
+        _ => return vec![lines.to_vec()],
+    };
+    let mut entries: Vec<Vec<&str>> = Vec::new();
+    for line in lines {
+        let (number, text) = line.split_at_checked(column).unwrap_or((line, ""));
+        match entries.last_mut().filter(|_| number.trim().is_empty()) {
+            Some(entry) => entry.push(text),
+            None => entries.push(vec![text]),
+        }
+    }
+    entries.chunks(len).map(<[_]>::concat).collect()
 }
 
 fn line_agrees(reply: &str, expected: &str) -> bool {
     if reply == expected {
         return true;
     }
-    let pattern = expected.rfind("(integer) ").or_else(|| expected.rfind("(string of "));
+    let pattern = ["(integer) ", "(string of ", "(any string)"].iter().find_map(|mark| expected.rfind(mark));
     let Some(at) =
         pattern.filter(|at| reply.is_char_boundary(*at) && reply.get(..*at) == expected.get(..*at))
     else {
         return false;
     };
     let (reply, pattern) = (&reply[at..], &expected[at..]);
-    integer_in_range(reply, pattern).or_else(|| string_of_length(reply, pattern)).unwrap_or(false)
+    integer_in_range(reply, pattern)
+        .or_else(|| string_of_length(reply, pattern))
+        .unwrap_or(pattern == "(any string)" && reply.starts_with('"'))
 }
 
 fn integer_in_range(reply: &str, pattern: &str) -> Option<bool> {
@@ -195,20 +256,26 @@ fn cases_are_split_at_blank_lines() {
     let cases = cases.expect("well-formed");
     assert_eq!(cases.len(), 2);
     assert!(matches!(cases[0][1], Step::Wait(wait) if wait.as_millis() == 60));
-    let Step::Command { line_number, command, expected } = &cases[1][0] else { panic!("it is a command") };
+    let Step::Command { line_number, command, expected, .. } = &cases[1][0] else { panic!("a command") };
     assert_eq!((*line_number, command.as_str(), expected.len()), (8, "MGET k l", 2));
-    for wrong in
-        ["> GET k\n\n> GET k\n(nil)\n", "(nil)\n", "> GET k\n(nil)\n# remark\n(nil)\n", "! wait long\n"]
-    {
+    for wrong in [
+        "> GET k\n\n> GET k\n(nil)\n",
+        "(nil)\n",
+        "> GET k\n(nil)\n# remark\n(nil)\n",
+        "! wait long\n",
+        ">! GET k\n(nil)\n",
+    ] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
 }
 
+fn owned(lines: &[&str]) -> Vec<String> {
+    lines.iter().map(|line| line.to_string()).collect()
+}
+
 #[test]
 fn a_wrong_reply_is_seen() {
-    let agrees = |reply: &str, expected: &[&str]| {
-        agrees(reply, &expected.iter().map(|line| line.to_string()).collect::<Vec<_>>())
-    };
+    let agrees = |reply: &str, expected: &[&str]| agrees(reply, &owned(expected), Order::Written);
     assert!(agrees("1) \"a\"\n2) (nil)", &["1) \"a\"", "2) (nil)"]));
     assert!(!agrees("1) \"a\"", &["1) \"a\"", "2) (nil)"]));
     assert!(!agrees("(integer) 1", &["(integer) 2"]));
@@ -220,4 +287,35 @@ fn a_wrong_reply_is_seen() {
     assert!(agrees("\"a b\\x00\"", &["(string of 4 bytes)"]));
     assert!(!agrees("\"abc\"", &["(string of 4 bytes)"]));
     assert!(!agrees("(nil)", &["(string of 5 bytes)"]));
+    assert!(agrees("1) \"a b\"", &["1) (any string)"]));
+    assert!(!agrees("1) (nil)", &["1) (any string)"]));
+}
+
+#[test]
+fn entries_and_pairs_may_come_in_any_order() {
+    let agrees = |mark: &str, reply: &str, expected: &[&str]| {
+        let line = format!("{mark} X");
+        let (order, _) = parse_command(&line).expect("a mark of the format");
+        agrees(reply, &owned(expected), order)
+    };
+    let reply = "1) \"b\"\n2) \"1\"\n3) \"a\"\n4) \"2\"";
+    assert!(!agrees(">", reply, &["1) \"a\"", "2) \"2\"", "3) \"b\"", "4) \"1\""]));
+    assert!(agrees(">%", reply, &["1) \"a\"", "2) \"2\"", "3) \"b\"", "4) \"1\""]));
+    assert!(!agrees(">%", reply, &["1) \"a\"", "2) \"1\"", "3) \"b\"", "4) \"2\""]));
+    assert!(agrees(">~", reply, &["1) \"1\"", "2) \"2\"", "3) \"a\"", "4) \"b\""]));
+    assert!(!agrees(">~", reply, &["1) \"1\"", "2) \"1\"", "3) \"a\"", "4) \"b\""]));
+    assert!(!agrees(">~", reply, &["1) \"1\"", "2) \"2\"", "3) \"a\""]));
+    let nested = "1) 1) \"b\"\n   2) \"c\"\n2) \"a\"";
+    assert!(agrees(">~", nested, &["1) \"a\"", "2) 1) \"b\"", "   2) \"c\""]));
+    assert!(!agrees(">~", nested, &["1) \"a\"", "2) 1) \"c\"", "   2) \"b\""]));
+    let eleven = |first: &str, last: &str| {
+        let between = (2..11).map(|n| format!("{n:>2}) \"{n}\"\n")).collect::<String>();
+        format!(" 1) {first}\n{between}11) {last}")
+    };
+    let (reply, expected) = (eleven("\"x\"", "(nil)"), eleven("(nil)", "\"x\""));
+    assert!(agrees(">~", &reply, &expected.lines().collect::<Vec<_>>()));
+    assert!(!agrees(">~", &eleven("(nil)", "(nil)"), &expected.lines().collect::<Vec<_>>()));
+    assert!(agrees(">~", "(empty array)", &["(empty array)"]));
+    assert!(!agrees(">~", "(nil)", &["(empty array)"]));
+    assert!(!agrees(">%", "(error) ERR x", &["(error) ERR y"]));
 }

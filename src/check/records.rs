@@ -234,6 +234,10 @@ fn row_json(json: &mut Map<String, Value>, row: &Row, value_bytes: usize) {
             json.insert("version".into(), json!(version.0));
             json.insert("length".into(), json!(len));
         }
+        Body::Elements { version, count, .. } => {
+            json.insert("version".into(), json!(version.0));
+            json.insert("count".into(), json!(count));
+        }
     }
 }
 

@@ -49,6 +49,7 @@ fn value_bytes(row: &Row) -> i64 {
     match &row.body {
         Body::Inline(value) => value.len() as i64,
         Body::Pieces { len, .. } => *len as i64,
+        Body::Elements { .. } => 0,
     }
 }
 

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 pub mod bitmap;
 pub mod dump;
 pub mod expire;
+pub mod hyperloglog;
 pub mod keyspace;
 pub mod lcs;
 pub mod memory;
@@ -36,6 +37,8 @@ pub mod flag {
     pub const BLOCKING: u32 = 1 << 9;
     /// Needs the values of its keys, not only their rows, when they lie on several shards.
     pub const WHOLE_VALUES: u32 = 1 << 10;
+    /// As `WHOLE_VALUES`, of keys that may hold collections.
+    pub const ANY_VALUES: u32 = 1 << 16;
     pub const PUBSUB: u32 = 1 << 11;
     pub const DANGEROUS: u32 = 1 << 12;
     pub const ALLOW_BUSY: u32 = 1 << 13;
@@ -88,6 +91,13 @@ impl Keys {
 pub enum Group {
     String,
     Bitmap,
+    HyperLogLog,
+    Hash,
+    List,
+    Set,
+    SortedSet,
+    Geo,
+    Stream,
     Generic,
     Connection,
     Server,
@@ -139,6 +149,7 @@ pub fn all() -> impl Iterator<Item = &'static KeyCommand> {
     [
         string::COMMANDS,
         bitmap::COMMANDS,
+        hyperloglog::COMMANDS,
         dump::COMMANDS,
         lcs::COMMANDS,
         keyspace::COMMANDS,
@@ -163,7 +174,12 @@ impl KeyCommand {
     /// What its records in the log are marked with.
     pub fn origin(&self) -> Origin {
         match self.spec.group {
-            Group::String | Group::Bitmap => Origin::STRING,
+            Group::String | Group::Bitmap | Group::HyperLogLog => Origin::STRING,
+            Group::Hash => Origin::HASH,
+            Group::List => Origin::LIST,
+            Group::Set => Origin::SET,
+            Group::SortedSet | Group::Geo => Origin::SORTED_SET,
+            Group::Stream => Origin::STREAM,
             _ => Origin::GENERIC,
         }
     }

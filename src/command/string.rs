@@ -437,7 +437,7 @@ fn short_value(row: Option<&Row>) -> Option<&[u8]> {
     match row.map(|row| &row.body) {
         None => Some(b"0"),
         Some(Body::Inline(value)) => Some(value),
-        Some(Body::Pieces { .. }) => None,
+        Some(Body::Pieces { .. } | Body::Elements { .. }) => None,
     }
 }
 

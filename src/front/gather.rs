@@ -20,7 +20,7 @@ use crate::shard::mesh::{
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::effects::{Operation, Origin, SlotRange, SlotWide};
 use crate::store::row::{Row, Version};
-use crate::store::tx::{Effect, KeyRef, Scope, Source, Tx};
+use crate::store::tx::{Effect, KeyRef, Scope, Source, Subs, Tx, Visit};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -113,7 +113,11 @@ impl Gather {
         }
         let spec = &call.command.spec;
         let exclusive = spec.has(flag::WRITE);
-        let fetch = if spec.has(flag::WHOLE_VALUES) { Fetch::Values } else { Fetch::Rows };
+        let fetch = match () {
+            () if spec.has(flag::ANY_VALUES) => Fetch::Reader,
+            () if spec.has(flag::WHOLE_VALUES) => Fetch::Values,
+            () => Fetch::Rows,
+        };
         let shares = by_shard.into_iter().map(|(shard, keys)| (shard, Names::Keys(keys)));
         Gather { protocol, ..Gather::new(id, shares, exclusive, fetch, Plan::Command(call)) }
     }
@@ -394,6 +398,10 @@ impl Source for FetchedSource {
     fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
         let name = Bytes::copy_from_slice(key.name);
         Ok(self.elements.get(&(key.table, name, version, Bytes::copy_from_slice(sub))).cloned())
+    }
+
+    fn scan(&mut self, _: KeyRef<'_>, _: Version, _: &Subs, _: &mut Visit<'_>) -> Result<(), Stop> {
+        Err(Stop::Fault("elements are read where a shard was lent, and none was".into()))
     }
 
     fn next_index(&mut self, table: TableId, slot: Slot) -> u64 {

@@ -18,7 +18,7 @@ use crate::shard::work::{Lent, SnapshotSource};
 use crate::slot::{ShardId, Slot, SlotHash, TableId};
 use crate::store::View;
 use crate::store::row::{Row, Version};
-use crate::store::tx::{Effect, KeyRef, Scope, Source};
+use crate::store::tx::{Effect, KeyRef, Scope, Source, Subs, Visit};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -147,6 +147,16 @@ impl Source for ShardsSource<'_, '_, '_> {
 
     fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
         self.of(key.slot)?.element(key, version, sub)
+    }
+
+    fn scan(
+        &mut self,
+        key: KeyRef<'_>,
+        version: Version,
+        subs: &Subs,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Stop> {
+        self.of(key.slot)?.scan(key, version, subs, visit)
     }
 
     fn next_index(&mut self, table: TableId, slot: Slot) -> u64 {

@@ -19,6 +19,9 @@ pub fn route(map: &SlotMap, hash: SlotHash, spec: &Spec, args: &Args<'_>) -> Res
     {
         return Ok(Route::One(shard_of(map, hash, args.get(first))));
     }
+    if let Keys::None = spec.keys {
+        return Ok(Route::One(ShardId(0)));
+    }
     let keys = spec.keys.of(args)?;
     let mut shards = keys.iter().map(|key| shard_of(map, hash, args.get(key.arg)));
     // A command whose keys nobody can find would have no place to run.

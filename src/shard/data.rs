@@ -2,7 +2,7 @@
 //!
 //! The same code serves a turn and recovery. Knows no log: it is told which position it stands for.
 
-use super::hot::{ElementName, Hot, Known, RowName, RowNameRef};
+use super::hot::{Hot, Known, RowName, RowNameRef};
 use super::slots::{NONE, SlotTable};
 use super::view::Undurable;
 use crate::binlog::Touch;
@@ -10,7 +10,7 @@ use crate::error::Fault;
 use crate::slot::ShardId;
 use crate::store::effects::{Operation, SlotWide};
 use crate::store::tx::{Change, Effect};
-use crate::store::{Batch, Cached, Incarnation, Row, SlotEntry, Store, WriteError};
+use crate::store::{Batch, Cached, ElementKey, Incarnation, Row, SlotEntry, Store, WriteError};
 use bytes::Bytes;
 
 pub struct Data {
@@ -134,8 +134,8 @@ impl Data {
                 }
             }
             Change::Element { version, sub, value } => {
-                let name = ElementName { row, version: *version, sub: sub.clone() };
-                self.hot.write_element(name, value.clone());
+                let key = ElementKey::new(incarnation, &effect.name, *version, sub);
+                self.hot.write_element(key, value.clone());
             }
         }
     }
@@ -183,13 +183,10 @@ impl Data {
                 None => self.batch.delete_row(name.incarnation, &name.name),
             }
         }
-        for (name, value) in self.hot.written_elements() {
-            let row = &name.row;
+        for (key, value) in self.hot.written_elements() {
             match value {
-                Some(value) => {
-                    self.batch.put_element(row.incarnation, &row.name, name.version, &name.sub, value);
-                }
-                None => self.batch.delete_element(row.incarnation, &row.name, name.version, &name.sub),
+                Some(value) => self.batch.put_element(key, value),
+                None => self.batch.delete_element(key),
             }
         }
         for (expire_ms, incarnation, name) in self.due_done.drain(..) {

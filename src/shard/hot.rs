@@ -3,14 +3,15 @@
 //! Both are written only by the owning core, together with the log, so neither is ever stale. The
 //! cache may forget anything; the turn's own writes stay until RocksDB has them.
 
-use crate::store::Incarnation;
-use crate::store::row::{Row, Version};
+use crate::store::row::Row;
+use crate::store::{ElementKey, ElementRange, Incarnation};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::{Equivalent, HashMap};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use smallvec::SmallVec;
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 /// A key's name where tables are looked up by it: a short one stands in the entry itself, so that comparing
@@ -56,14 +57,6 @@ impl Equivalent<RowName> for RowNameRef<'_> {
     }
 }
 
-/// An element's physical name within the turn.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ElementName {
-    pub row: RowName,
-    pub version: Version,
-    pub sub: SmallVec<[u8; 16]>,
-}
-
 struct CachedRow {
     row: Row,
     /// Seconds since the epoch.
@@ -93,7 +86,8 @@ pub struct Hot {
     cache: Cache<RowName, CachedRow, Weigh, RandomState>,
     cache_max_bytes: u64,
     rows: HashMap<RowName, Option<Row>, RandomState>,
-    elements: HashMap<ElementName, Option<Bytes>, RandomState>,
+    /// In the order RocksDB keeps them.
+    elements: BTreeMap<ElementKey, Option<Bytes>>,
     written_bytes: usize,
 }
 
@@ -106,13 +100,7 @@ impl Hot {
         // Room for the smallest entries: a table that grew while serving would move all of them in one turn.
         // It takes addresses; memory only as it fills.
         cache.reserve((cache_max_bytes / ENTRY_OVERHEAD_BYTES) as usize + items);
-        Hot {
-            cache,
-            cache_max_bytes,
-            rows: HashMap::default(),
-            elements: HashMap::default(),
-            written_bytes: 0,
-        }
+        Hot { cache, cache_max_bytes, rows: HashMap::default(), elements: BTreeMap::new(), written_bytes: 0 }
     }
 
     pub fn row(&mut self, name: RowNameRef<'_>, now_s: u32) -> Known {
@@ -143,8 +131,20 @@ impl Hot {
     }
 
     /// An element the turn has written: `Some(None)` if it has deleted it.
-    pub fn element(&self, name: &ElementName) -> Option<&Option<Bytes>> {
-        if self.elements.is_empty() { None } else { self.elements.get(name) }
+    pub fn element(&self, key: &ElementKey) -> Option<&Option<Bytes>> {
+        if self.elements.is_empty() { None } else { self.elements.get(key) }
+    }
+
+    /// Elements the turn has written, ascending: None where one is deleted.
+    pub fn elements<'h>(
+        &'h self,
+        range: &ElementRange,
+    ) -> impl DoubleEndedIterator<Item = (&'h [u8], Option<&'h [u8]>)> + use<'h> {
+        let head_bytes = range.head_bytes;
+        // RocksDB answers an empty range with nothing; a tree would panic.
+        let to = range.to.clone().max(range.from.clone());
+        let inside = self.elements.range(range.from.clone()..to);
+        inside.map(move |(key, value)| (key.sub(head_bytes), value.as_deref()))
     }
 
     pub fn used_s(&self, name: RowNameRef<'_>) -> Option<u32> {
@@ -185,9 +185,9 @@ impl Hot {
         matches!(self.rows.insert(name, row), Some(Some(_)))
     }
 
-    pub fn write_element(&mut self, name: ElementName, value: Option<Bytes>) {
-        self.written_bytes += name.row.name.len() + value.as_ref().map_or(0, Bytes::len) + 64;
-        self.elements.insert(name, value);
+    pub fn write_element(&mut self, key: ElementKey, value: Option<Bytes>) {
+        self.written_bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + 64;
+        self.elements.insert(key, value);
     }
 
     /// Nothing is written that RocksDB does not have.
@@ -208,7 +208,7 @@ impl Hot {
         self.rows.iter()
     }
 
-    pub fn written_elements(&self) -> impl Iterator<Item = (&ElementName, &Option<Bytes>)> {
+    pub fn written_elements(&self) -> impl Iterator<Item = (&ElementKey, &Option<Bytes>)> {
         self.elements.iter()
     }
 

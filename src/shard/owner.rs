@@ -23,6 +23,7 @@ use crate::store::Wanted;
 use crate::store::tx::Scope;
 use bytes::Bytes;
 use slab::Slab;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -124,6 +125,8 @@ pub struct Owner {
     pub events: Events,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: bool,
+    /// Of the next command's own chances.
+    seed: Cell<u64>,
 }
 
 impl Owner {
@@ -169,6 +172,7 @@ impl Owner {
             times: CoreTimes::default(),
             events: Events::default(),
             active_expire: true,
+            seed: Cell::new(fastrand::u64(..)),
             shards,
         }
     }
@@ -184,7 +188,9 @@ impl Owner {
 
     pub fn scope(&self, table: TableId, steps_max: u32) -> Scope {
         let Setting { hash, tables, value_max_bytes, .. } = self.setting;
-        Scope { table, hash, tables, now_ms: self.clock.now_ms(), value_max_bytes, steps_max }
+        let (now_ms, seed) = (self.clock.now_ms(), self.seed.get());
+        self.seed.set(seed.wrapping_add(1));
+        Scope { table, hash, tables, now_ms, value_max_bytes, steps_max, seed }
     }
 
     /// Too much waits here: connections of this core should stop reading.

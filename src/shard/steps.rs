@@ -16,7 +16,7 @@ use crate::error::ClientError;
 use crate::resp::reply::Reply;
 use crate::slot::{CoreId, ShardId, Slot, TableId};
 use crate::store::row::{Body, Row, STRING_PIECE_BYTES};
-use crate::store::{Cached, Reader, StoreError};
+use crate::store::{Cached, ElementKey, Reader, StoreError};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -304,7 +304,8 @@ fn fetch_all(
             let count = len.div_ceil(STRING_PIECE_BYTES as u64) as u32;
             for piece in 0..count {
                 let sub = piece.to_be_bytes();
-                if let Some(value) = found(view.element(incarnation, &name, *version, &sub)?) {
+                let key = ElementKey::new(incarnation, &name, *version, &sub);
+                if let Some(value) = found(view.element(&key)?) {
                     let sub = Bytes::copy_from_slice(&sub);
                     fetched.elements.push((table, name.clone(), *version, sub, value));
                 }

@@ -1,14 +1,13 @@
 //! What a handler sees of its shard: memory first, then RocksDB's own memory, never the disk.
 
-use super::hot::{ElementName, Hot, Known, RowName, RowNameRef};
+use super::hot::{Hot, Known, RowName, RowNameRef};
 use super::slots::{NONE, SlotTable};
 use crate::error::Stop;
 use crate::slot::{Slot, TableId};
 use crate::store::row::{Row, Version};
-use crate::store::tx::{KeyRef, Source};
-use crate::store::{Cached, Incarnation, Store, Wanted};
+use crate::store::tx::{KeyRef, Source, Sub, Subs, Visit, overlaid};
+use crate::store::{Cached, ElementKey, ElementRange, Incarnation, Step, Store, Wanted};
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 /// A shard as the handlers of one turn read it.
 pub struct View<'s> {
@@ -67,20 +66,56 @@ impl Source for View<'_> {
 
     fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
         let Some(incarnation) = self.incarnation(key.table, key.slot) else { return Ok(None) };
-        let row = RowName::new(incarnation, key.name);
-        let name = ElementName { row, version, sub: SmallVec::from_slice(sub) };
-        if let Some(written) = self.hot.element(&name) {
+        let element = ElementKey::new(incarnation, key.name, version, sub);
+        if let Some(written) = self.hot.element(&element) {
             return Ok(written.clone());
         }
-        match self.store.element_cached(incarnation, key.name, version, sub) {
+        match self.store.element_cached(&element) {
             Ok(Cached::Found(value)) => Ok(Some(value)),
             Ok(Cached::Absent) => Ok(None),
             Ok(Cached::Miss) => {
-                self.wanted = Some(Wanted::element(incarnation, key.name, version, sub));
+                self.wanted = Some(Wanted::element(&element));
                 Err(Stop::Cold)
             }
             Err(error) => Err(Stop::Fault(error.to_string())),
         }
+    }
+
+    fn scan(
+        &mut self,
+        key: KeyRef<'_>,
+        version: Version,
+        subs: &Subs,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Stop> {
+        let Some(incarnation) = self.incarnation(key.table, key.slot) else { return Ok(()) };
+        let mut range = ElementRange::new(incarnation, key.name, version, subs);
+        // Where to load from, should memory end.
+        let mut reached: Option<Sub> = None;
+        let mut missed = false;
+        let store = self.store.view_cached();
+        let below = |visit: &mut Visit<'_>| {
+            let mut noting = |sub: &[u8], value: &[u8]| {
+                let more = visit(sub, value)?;
+                reached = Some(Sub::from_slice(sub));
+                Ok(more)
+            };
+            missed = store.elements(&range, &mut noting)? == Step::Miss;
+            if missed { Err(Stop::Cold) } else { Ok(()) }
+        };
+        let own = self.hot.elements(&range);
+        let result = match subs.backward {
+            true => overlaid(own.rev(), true, below, visit),
+            false => overlaid(own, false, below, visit),
+        };
+        if missed {
+            if let Some(sub) = reached {
+                let end = ElementKey::new(incarnation, key.name, version, &sub);
+                *(if subs.backward { &mut range.to } else { &mut range.from }) = end;
+            }
+            self.wanted = Some(Wanted::elements(&range));
+        }
+        result
     }
 
     fn next_index(&mut self, table: TableId, slot: Slot) -> u64 {

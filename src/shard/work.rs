@@ -10,8 +10,8 @@ use crate::error::Stop;
 use crate::resp::reply::Reply;
 use crate::slot::{CoreId, ShardId, Slot, TableId};
 use crate::store::row::{Row, Version};
-use crate::store::tx::{Effect, KeyRef, Scope, Source, Tx};
-use crate::store::{Cached, Incarnation, Reader, StoreError, View};
+use crate::store::tx::{Effect, KeyRef, Scope, Source, Subs, Tx, Visit};
+use crate::store::{Cached, ElementKey, ElementRange, Incarnation, Reader, Step, StoreError, View};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -178,8 +178,12 @@ fn read<T>(found: Result<Cached<T>, StoreError>) -> Result<Option<T>, Stop> {
     match found? {
         Cached::Found(value) => Ok(Some(value)),
         Cached::Absent => Ok(None),
-        Cached::Miss => Err(Stop::Fault("a read of every tier ended in memory".into())),
+        Cached::Miss => Err(ended_in_memory()),
     }
+}
+
+fn ended_in_memory() -> Stop {
+    Stop::Fault("a read of every tier ended in memory".into())
 }
 
 impl Source for SnapshotSource<'_, '_> {
@@ -193,7 +197,26 @@ impl Source for SnapshotSource<'_, '_> {
     fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
         match self.places.get(key.table, key.slot).0 {
             NONE => Ok(None),
-            incarnation => read(self.view.element(incarnation, key.name, version, sub)),
+            incarnation => read(self.view.element(&ElementKey::new(incarnation, key.name, version, sub))),
+        }
+    }
+
+    fn scan(
+        &mut self,
+        key: KeyRef<'_>,
+        version: Version,
+        subs: &Subs,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Stop> {
+        match self.places.get(key.table, key.slot).0 {
+            NONE => Ok(()),
+            incarnation => {
+                let range = ElementRange::new(incarnation, key.name, version, subs);
+                match self.view.elements(&range, visit)? {
+                    Step::Miss => Err(ended_in_memory()),
+                    Step::Item(()) | Step::End => Ok(()),
+                }
+            }
         }
     }
 

@@ -5,8 +5,8 @@
 //! `WriteBatch`, consumed by `write`, cannot. Knows no database handle, only the numbers of the column
 //! families.
 
-use super::key::{Family, Incarnation, Key, element_key, row_key, system, time_key};
-use super::row::{Row, Version};
+use super::key::{ElementKey, Family, Incarnation, Key, row_key, system, time_key};
+use super::row::Row;
 use super::slots::SlotEntry;
 use crate::slot::{ShardId, Slot, TableId};
 
@@ -60,14 +60,14 @@ impl Batch {
         self.data.len()
     }
 
-    /// Stores a row and, when it expires, its entry in the time index.
+    /// Stores a row and, for each moment at which something of it ends, an entry in the time index.
     pub fn put_row(&mut self, incarnation: Incarnation, name: &[u8], row: &Row) {
         let mut value = std::mem::take(&mut self.value);
         value.clear();
         row.encode_into(&mut value);
         self.put(Family::Row, &row_key(incarnation, name), &value);
         self.value = value;
-        if let Some(expire_ms) = row.expire_ms {
+        for expire_ms in row.expire_ms.into_iter().chain(row.field_expire_ms) {
             self.put(Family::Time, &time_key(expire_ms, incarnation, name), &[]);
         }
     }
@@ -77,19 +77,12 @@ impl Batch {
         self.delete(Family::Row, &row_key(incarnation, name));
     }
 
-    pub fn put_element(
-        &mut self,
-        incarnation: Incarnation,
-        name: &[u8],
-        version: Version,
-        sub: &[u8],
-        value: &[u8],
-    ) {
-        self.put(Family::Element, &element_key(incarnation, name, version, sub), value);
+    pub fn put_element(&mut self, key: &ElementKey, value: &[u8]) {
+        self.put(Family::Element, &key.0, value);
     }
 
-    pub fn delete_element(&mut self, incarnation: Incarnation, name: &[u8], version: Version, sub: &[u8]) {
-        self.delete(Family::Element, &element_key(incarnation, name, version, sub));
+    pub fn delete_element(&mut self, key: &ElementKey) {
+        self.delete(Family::Element, &key.0);
     }
 
     /// Takes an entry out of the time index, once it has fallen due and been dealt with.

@@ -5,9 +5,9 @@
 use super::batch::{Batch, FamilyNumbers};
 use super::erase::EraseJob;
 use super::filter::Gate;
-use super::key::{Family, Incarnation, Key, Wanted, element_key, prefix, row_key, system};
+use super::key::{ElementKey, Family, Incarnation, Key, Want, Wanted, prefix, row_key, system};
 use super::options::{self, IMMUTABLE_MEMTABLES_STOP, L0_SLOWDOWN_FILES, PENDING_SLOWDOWN_BYTES};
-use super::row::{Row, Version};
+use super::row::Row;
 use super::scan::View;
 use super::slots::SlotEntry;
 use super::{DIRECTORY_FORMAT, SharedMemory, StoreError, StoreOptions};
@@ -177,14 +177,8 @@ impl Store {
     }
 
     /// One element of a key, from memory only.
-    pub fn element_cached(
-        &self,
-        incarnation: Incarnation,
-        name: &[u8],
-        version: Version,
-        sub: &[u8],
-    ) -> Result<Cached<Bytes>, StoreError> {
-        get_element(&self.open.db, &self.cache_only, &element_key(incarnation, name, version, sub))
+    pub fn element_cached(&self, key: &ElementKey) -> Result<Cached<Bytes>, StoreError> {
+        get_element(&self.open.db, &self.cache_only, key)
     }
 
     /// Scans over what is in memory; they say when memory is not enough.
@@ -399,11 +393,16 @@ impl Reader {
     /// Loads keys into the block cache, those that are not there yet.
     pub fn warm(&self, wanted: &[Wanted]) -> Result<(), StoreError> {
         let read = ReadOptions::default();
-        for Wanted { family, key } in wanted {
-            self.open
-                .db
-                .get_pinned_cf_opt(self.open.family(*family), key, &read)
-                .map_err(StoreError::of("loading into memory"))?;
+        for Wanted(want) in wanted {
+            match want {
+                Want::Key(family, key) => drop(
+                    self.open
+                        .db
+                        .get_pinned_cf_opt(self.open.family(*family), key, &read)
+                        .map_err(StoreError::of("loading into memory"))?,
+                ),
+                Want::Elements { from, to, backward } => self.view().warm(from, to, *backward)?,
+            }
         }
         Ok(())
     }
@@ -491,8 +490,12 @@ pub(super) fn get_row(db: &DB, read: &ReadOptions, key: &Key) -> Result<Cached<R
     }
 }
 
-pub(super) fn get_element(db: &DB, read: &ReadOptions, key: &Key) -> Result<Cached<Bytes>, StoreError> {
-    match db.get_pinned_cf_opt(family_of(db, Family::Element), key, read) {
+pub(super) fn get_element(
+    db: &DB,
+    read: &ReadOptions,
+    key: &ElementKey,
+) -> Result<Cached<Bytes>, StoreError> {
+    match db.get_pinned_cf_opt(family_of(db, Family::Element), &key.0, read) {
         Ok(None) => Ok(Cached::Absent),
         Ok(Some(found)) => Ok(Cached::Found(Bytes::copy_from_slice(&found))),
         Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Cached::Miss),

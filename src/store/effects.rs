@@ -323,10 +323,9 @@ mod tests {
         ];
         let form = prop_oneof![Just(Form::Plain), Just(Form::Text), Just(Form::Raw)];
         (form, option::of(any::<u64>()), body).prop_map(|(form, expire_ms, body)| Row {
-            kind: Kind::String,
             form,
             expire_ms,
-            body,
+            ..Row::new(Kind::String, body)
         })
     }
 

@@ -5,7 +5,7 @@
 //! that to be right: an element enters a file together with the row that names its version, or under a pin.
 
 use super::key::{Family, Incarnation, Key, row_key, split_element_key, split_row_key, split_time_key};
-use super::row::{Body, Row, Version};
+use super::row::{Row, Version};
 use bytes::Bytes;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
@@ -67,8 +67,7 @@ impl Gate {
         let Ok(found) = db.get_pinned_opt(row, &read) else { return Persisted::Unknown };
         let Some(found) = found else { return Persisted::None };
         match Row::decode(&Bytes::copy_from_slice(&found)) {
-            Ok(Row { body: Body::Pieces { version, .. }, .. }) => Persisted::Names(version),
-            Ok(Row { body: Body::Inline(_), .. }) => Persisted::None,
+            Ok(row) => row.version().map_or(Persisted::None, Persisted::Names),
             Err(_) => Persisted::Unknown,
         }
     }

@@ -3,6 +3,7 @@
 //! Pure bytes. Must not know RocksDB, rows' contents or which slot an incarnation belongs to.
 
 use super::row::Version;
+use super::tx::Subs;
 use crate::slot::{ShardId, Slot, TableId};
 use smallvec::SmallVec;
 
@@ -54,20 +55,73 @@ impl Family {
     }
 }
 
-/// A key together with its family: what a failed look-up in memory asks the pool to load.
+/// What a failed look-up in memory asks the pool to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    pub(super) family: Family,
-    pub(super) key: Key,
+pub struct Wanted(pub(super) Want);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    Key(Family, Key),
+    /// Some elements from one end of this range on.
+    Elements {
+        from: Key,
+        to: Key,
+        backward: bool,
+    },
 }
 
 impl Wanted {
     pub fn row(incarnation: Incarnation, name: &[u8]) -> Wanted {
-        Wanted { family: Family::Row, key: row_key(incarnation, name) }
+        Wanted(Want::Key(Family::Row, row_key(incarnation, name)))
     }
 
-    pub fn element(incarnation: Incarnation, name: &[u8], version: Version, sub: &[u8]) -> Wanted {
-        Wanted { family: Family::Element, key: element_key(incarnation, name, version, sub) }
+    pub fn element(key: &ElementKey) -> Wanted {
+        Wanted(Want::Key(Family::Element, key.0.clone()))
+    }
+
+    pub fn elements(range: &ElementRange) -> Wanted {
+        let ElementRange { from, to, backward, .. } = range;
+        Wanted(Want::Elements { from: from.0.clone(), to: to.0.clone(), backward: *backward })
+    }
+}
+
+/// An element's physical key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ElementKey(pub(super) Key);
+
+impl ElementKey {
+    pub fn new(incarnation: Incarnation, name: &[u8], version: Version, sub: &[u8]) -> ElementKey {
+        ElementKey(element_key(incarnation, name, version, sub))
+    }
+
+    /// Its part behind the version, if what stands before has this length.
+    pub fn sub(&self, head_bytes: usize) -> &[u8] {
+        &self.0[head_bytes..]
+    }
+
+    #[expect(clippy::len_without_is_empty, reason = "a key has at least its prefix")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Elements of one version of one key, between two of them.
+#[derive(Clone, Debug)]
+pub struct ElementRange {
+    pub from: ElementKey,
+    /// Not included.
+    pub to: ElementKey,
+    pub backward: bool,
+    /// Bytes of each key before its sub.
+    pub head_bytes: usize,
+}
+
+impl ElementRange {
+    pub fn new(incarnation: Incarnation, name: &[u8], version: Version, subs: &Subs) -> ElementRange {
+        let key = |sub: &[u8]| ElementKey::new(incarnation, name, version, sub);
+        let (from, to) = (key(&subs.from), key(&subs.to));
+        let head_bytes = from.len() - subs.from.len();
+        ElementRange { from, to, backward: subs.backward, head_bytes }
     }
 }
 

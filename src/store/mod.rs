@@ -22,7 +22,7 @@ pub use batch::Batch;
 pub use db::{Cached, Pin, Pressure, Reader, SealJob, Sealed, Store, WriteError};
 pub use erase::{EraseJob, Erased};
 pub use inspect::{Content, Inspected, StoreHead};
-pub use key::{Incarnation, NAME_MAX_BYTES, Wanted};
+pub use key::{ElementKey, ElementRange, Incarnation, NAME_MAX_BYTES, Wanted};
 pub use options::{SharedMemory, StoreOptions};
 pub use row::Row;
 pub use scan::{Counted, Due, DueScan, RowHead, RowItem, RowScan, Step, View};

@@ -62,15 +62,59 @@ pub enum Body {
     Inline(Bytes),
     /// A string of `len` bytes in pieces under `version`.
     Pieces { version: Version, len: u64 },
+    /// A collection of `count` elements under `version`.
+    Elements { version: Version, count: u64, extra: Extra },
 }
 
-/// What a short string's last command has made of its encoding, as far as its bytes do not tell.
+/// What the row of a collection says beside its count, by type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extra {
+    /// Sets and sorted sets.
+    None,
+    /// Number that the next value in pieces gets.
+    Hash {
+        next_piece: u64,
+    },
+    List(ListEnds),
+    Stream(Box<StreamHead>),
+}
+
+/// The two open chunks of a list: their items are counted here, those of all others in the buckets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListEnds {
+    pub next_piece: u64,
+    /// Where the first and the last chunk stand; the same for a list of one.
+    pub first: u64,
+    pub last: u64,
+    /// Items in the first chunk, and in the last one if that is another.
+    pub first_items: u64,
+    pub last_items: u64,
+}
+
+/// A stream entry's id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId {
+    pub ms: u64,
+    pub seq: u64,
+}
+
+/// What is known of a stream without its entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamHead {
+    pub next_piece: u64,
+    pub last_id: StreamId,
+    pub max_deleted_id: StreamId,
+    pub entries_added: u64,
+    pub groups: u64,
+}
+
+/// What a value's history has made of its encoding in Redis, as far as its bytes do not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Plain,
-    /// Never `int`, whatever the bytes look like.
+    /// Strings: never `int`, whatever the bytes look like.
     Text,
-    /// Always `raw`.
+    /// Strings: always `raw`. Collections: no longer in Redis's compact form.
     Raw,
 }
 
@@ -81,31 +125,57 @@ pub struct Row {
     pub form: Form,
     /// Milliseconds since the epoch; the key is gone from that moment on.
     pub expire_ms: Option<u64>,
+    /// The soonest end of a field, of a hash that has fields with an end.
+    pub field_expire_ms: Option<u64>,
     pub body: Body,
 }
 
 const FLAG_EXPIRES: u8 = 1;
 const FLAG_RAW: u8 = 2;
-/// Value 4 is taken by hashes.
+const FLAG_FIELDS_EXPIRE: u8 = 4;
 const FLAG_TEXT: u8 = 8;
 const ENCODING_INLINE: u8 = 0;
 const ENCODING_PIECES: u8 = 1;
+const ENCODING_ELEMENTS: u8 = 2;
+
+/// What can be told of a row without its body.
+struct Head {
+    kind: Kind,
+    form: Form,
+    expire_ms: Option<u64>,
+    field_expire_ms: Option<u64>,
+    encoding: u8,
+}
 
 impl Row {
+    /// A value without expiry.
+    pub fn new(kind: Kind, body: Body) -> Row {
+        Row { kind, form: Form::Plain, expire_ms: None, field_expire_ms: None, body }
+    }
+
     /// A string without expiry that stands in its row.
     pub fn string(value: Bytes) -> Row {
-        Row { kind: Kind::String, form: Form::Plain, expire_ms: None, body: Body::Inline(value) }
+        Row::new(Kind::String, Body::Inline(value))
     }
 
     pub fn expired(&self, now_ms: u64) -> bool {
         self.expire_ms.is_some_and(|at| at <= now_ms)
     }
 
+    /// The version its elements have, if it has any.
+    pub fn version(&self) -> Option<Version> {
+        match self.body {
+            Body::Inline(_) => None,
+            Body::Pieces { version, .. } | Body::Elements { version, .. } => Some(version),
+        }
+    }
+
     /// Bytes this row holds in memory, for caches that weigh it.
     pub fn weight(&self) -> usize {
         match &self.body {
             Body::Inline(value) => value.len(),
-            Body::Pieces { .. } => 0,
+            Body::Elements { extra: Extra::Stream(_), .. } => size_of::<StreamHead>(),
+            Body::Pieces { .. } | Body::Elements { .. } => 0,
         }
     }
 
@@ -113,10 +183,14 @@ impl Row {
         let encoding = match self.body {
             Body::Inline(_) => ENCODING_INLINE,
             Body::Pieces { .. } => ENCODING_PIECES,
+            Body::Elements { .. } => ENCODING_ELEMENTS,
         };
         let mut flags = 0;
         if self.expire_ms.is_some() {
             flags |= FLAG_EXPIRES;
+        }
+        if self.field_expire_ms.is_some() {
+            flags |= FLAG_FIELDS_EXPIRE;
         }
         flags |= match self.form {
             Form::Plain => 0,
@@ -124,46 +198,110 @@ impl Row {
             Form::Raw => FLAG_RAW,
         };
         out.extend_from_slice(&[ROW_FORMAT, self.kind as u8, encoding, flags]);
-        if let Some(at) = self.expire_ms {
-            out.extend_from_slice(&at.to_be_bytes());
-        }
+        let mut number = |number: u64| out.extend_from_slice(&number.to_be_bytes());
+        self.expire_ms.into_iter().chain(self.field_expire_ms).for_each(&mut number);
         match &self.body {
             Body::Inline(value) => out.extend_from_slice(value),
-            Body::Pieces { version, len } => {
-                out.extend_from_slice(&version.0.to_be_bytes());
-                out.extend_from_slice(&len.to_be_bytes());
+            Body::Pieces { version, len } => [version.0, *len].into_iter().for_each(number),
+            Body::Elements { version, count, extra } => {
+                [version.0, *count].into_iter().for_each(&mut number);
+                extra.each(number);
             }
         }
     }
 
     /// Fails on a layout this program does not know: such a row must stop whoever meets it.
     pub fn decode(bytes: &Bytes) -> Result<Row, RowError> {
-        let [format, kind, encoding, flags, rest @ ..] = bytes.as_ref() else {
+        let (head, mut rest) = Head::decode(bytes)?;
+        let Head { kind, form, expire_ms, field_expire_ms, encoding } = head;
+        let body = match encoding {
+            ENCODING_INLINE if kind != Kind::Stream => Body::Inline(bytes.slice(bytes.len() - rest.len()..)),
+            ENCODING_PIECES if kind == Kind::String => {
+                Body::Pieces { version: Version(take_u64(&mut rest)?), len: take_u64(&mut rest)? }
+            }
+            ENCODING_ELEMENTS if kind != Kind::String => Body::Elements {
+                version: Version(take_u64(&mut rest)?),
+                count: take_u64(&mut rest)?,
+                extra: Extra::decode(kind, &mut rest)?,
+            },
+            _ => return Err(RowError("unknown encoding")),
+        };
+        Ok(Row { kind, form, expire_ms, field_expire_ms, body })
+    }
+
+    /// Type and expiry of a row of which only the beginning is given.
+    pub fn decode_head(bytes: &[u8]) -> Result<(Kind, Option<u64>), RowError> {
+        Head::decode(bytes).map(|(head, _)| (head.kind, head.expire_ms))
+    }
+}
+
+impl Head {
+    fn decode(bytes: &[u8]) -> Result<(Head, &[u8]), RowError> {
+        let [format, kind, encoding, flags, rest @ ..] = bytes else {
             return Err(RowError("shorter than its head"));
         };
         if *format != ROW_FORMAT {
             return Err(RowError("unknown format"));
         }
         let kind = Kind::from_byte(*kind).ok_or(RowError("unknown type"))?;
-        let form = match flags & !FLAG_EXPIRES {
+        let string = kind == Kind::String;
+        let form = match flags & !(FLAG_EXPIRES | FLAG_FIELDS_EXPIRE) {
             0 => Form::Plain,
-            FLAG_TEXT => Form::Text,
+            FLAG_TEXT if string => Form::Text,
             FLAG_RAW => Form::Raw,
             _ => return Err(RowError("unknown flag")),
         };
         let mut rest = rest;
-        let expire_ms = match flags & FLAG_EXPIRES {
-            0 => None,
-            _ => Some(take_u64(&mut rest)?),
-        };
-        let body = match *encoding {
-            ENCODING_INLINE => Body::Inline(bytes.slice(bytes.len() - rest.len()..)),
-            ENCODING_PIECES => {
-                Body::Pieces { version: Version(take_u64(&mut rest)?), len: take_u64(&mut rest)? }
+        let mut number = |flag| if flags & flag == 0 { Ok(None) } else { take_u64(&mut rest).map(Some) };
+        let expire_ms = number(FLAG_EXPIRES)?;
+        let field_expire_ms = number(FLAG_FIELDS_EXPIRE)?;
+        if field_expire_ms.is_some() && kind != Kind::Hash {
+            return Err(RowError("unknown flag"));
+        }
+        Ok((Head { kind, form, expire_ms, field_expire_ms, encoding: *encoding }, rest))
+    }
+}
+
+impl Extra {
+    /// Its numbers, in their order.
+    fn each(&self, mut number: impl FnMut(u64)) {
+        match self {
+            Extra::None => {}
+            Extra::Hash { next_piece } => number(*next_piece),
+            Extra::List(ListEnds { next_piece, first, last, first_items, last_items }) => {
+                [*next_piece, *first, *last, *first_items, *last_items].into_iter().for_each(number);
             }
-            _ => return Err(RowError("unknown encoding")),
-        };
-        Ok(Row { kind, form, expire_ms, body })
+            Extra::Stream(head) => {
+                let StreamHead { next_piece, last_id, max_deleted_id, entries_added, groups } = **head;
+                let ids = [last_id.ms, last_id.seq, max_deleted_id.ms, max_deleted_id.seq];
+                number(next_piece);
+                ids.into_iter().for_each(&mut number);
+                [entries_added, groups].into_iter().for_each(number);
+            }
+        }
+    }
+
+    fn decode(kind: Kind, rest: &mut &[u8]) -> Result<Extra, RowError> {
+        let mut number = || take_u64(rest);
+        Ok(match kind {
+            Kind::Set | Kind::SortedSet => Extra::None,
+            Kind::Hash => Extra::Hash { next_piece: number()? },
+            Kind::List => Extra::List(ListEnds {
+                next_piece: number()?,
+                first: number()?,
+                last: number()?,
+                first_items: number()?,
+                last_items: number()?,
+            }),
+            Kind::Stream => Extra::Stream(Box::new(StreamHead {
+                next_piece: number()?,
+                last_id: StreamId { ms: number()?, seq: number()? },
+                max_deleted_id: StreamId { ms: number()?, seq: number()? },
+                entries_added: number()?,
+                groups: number()?,
+            })),
+            Kind::String => return Err(RowError("unknown encoding")),
+        })
     }
 }
 
@@ -182,16 +320,39 @@ pub struct RowError(pub &'static str);
 mod tests {
     use super::*;
 
+    fn elements(kind: Kind, extra: Extra) -> Row {
+        Row::new(kind, Body::Elements { version: Version(1 << 16), count: 10, extra })
+    }
+
     #[test]
     fn rows_survive_encoding() {
         for row in [
             Row::string(Bytes::from_static(b"")),
             Row { form: Form::Raw, expire_ms: Some(u64::MAX), ..Row::string(Bytes::from_static(b"value")) },
             Row { form: Form::Text, ..Row::string(Bytes::from_static(b"3")) },
+            Row::new(Kind::String, Body::Pieces { version: Version(7 << 16), len: 1 << 29 }),
             Row {
-                body: Body::Pieces { version: Version(7 << 16), len: 1 << 29 },
-                ..Row::string(Bytes::new())
+                form: Form::Raw,
+                expire_ms: Some(5),
+                field_expire_ms: Some(6),
+                ..elements(Kind::Hash, Extra::Hash { next_piece: 9 })
             },
+            elements(Kind::Set, Extra::None),
+            elements(Kind::SortedSet, Extra::None),
+            elements(
+                Kind::List,
+                Extra::List(ListEnds { next_piece: 1, first: 2, last: 3, first_items: 4, last_items: 5 }),
+            ),
+            elements(
+                Kind::Stream,
+                Extra::Stream(Box::new(StreamHead {
+                    next_piece: 1,
+                    last_id: StreamId { ms: 2, seq: 3 },
+                    max_deleted_id: StreamId { ms: 4, seq: 5 },
+                    entries_added: 6,
+                    groups: 7,
+                })),
+            ),
         ] {
             let mut bytes = Vec::new();
             row.encode_into(&mut bytes);
@@ -210,6 +371,9 @@ mod tests {
             &[1, 1, 0, 4],
             &[1, 1, 0, 10],
             &[1, 1, 1, 0, 1],
+            &[1, 1, 2, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+            &[1, 6, 0, 0],
+            &[1, 3, 0, 8],
         ] {
             assert!(Row::decode(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }

@@ -5,10 +5,18 @@
 
 use super::StoreError;
 use super::db::{Cached, family_of, get_element, get_row};
-use super::key::{Family, Incarnation, element_key, prefix, row_key, split_row_key, split_time_key, system};
-use super::row::{Kind, Row, Version};
+use super::key::{
+    ElementKey, ElementRange, Family, Incarnation, Key, prefix, row_key, split_row_key, split_time_key,
+    system,
+};
+use super::row::{Kind, Row};
+use super::tx::Visit;
+use crate::error::Stop;
 use bytes::Bytes;
 use rocksdb::{DB, DBRawIterator, ErrorKind, ReadOptions, ReadTier, Snapshot};
+
+/// Elements loaded for a scan that memory was not enough for: what most commands want of one place.
+const WARM_ELEMENTS: usize = 256;
 
 /// What comes next in a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +55,50 @@ impl<'d> View<'d> {
         get_row(self.db, &self.point, &row_key(incarnation, name))
     }
 
-    pub fn element(
-        &self,
-        incarnation: Incarnation,
-        name: &[u8],
-        version: Version,
-        sub: &[u8],
-    ) -> Result<Cached<Bytes>, StoreError> {
-        get_element(self.db, &self.point, &element_key(incarnation, name, version, sub))
+    pub fn element(&self, key: &ElementKey) -> Result<Cached<Bytes>, StoreError> {
+        get_element(self.db, &self.point, key)
+    }
+
+    /// Elements of a range, each by its sub and its value, until `visit` answers false. `Item` then; `Miss`
+    /// where memory ends: what was visited before stands in memory.
+    pub fn elements(&self, range: &ElementRange, visit: &mut Visit<'_>) -> Result<Step<()>, Stop> {
+        let mut iter = self.open(Family::Element, &range.from.0, &range.to.0, range.backward);
+        while let Some((key, value)) = iter.item() {
+            if !visit(&key[range.head_bytes..], value)? {
+                return Ok(Step::Item(()));
+            }
+            if range.backward { iter.prev() } else { iter.next() }
+        }
+        match iter.status() {
+            Ok(()) => Ok(Step::End),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Step::Miss),
+            Err(error) => Err(StoreError::of("scanning elements")(error).into()),
+        }
+    }
+
+    /// Loads the first elements of a range into the block cache.
+    pub(super) fn warm(&self, from: &Key, to: &Key, backward: bool) -> Result<(), StoreError> {
+        let mut iter = self.open(Family::Element, from, to, backward);
+        for _ in 0..WARM_ELEMENTS {
+            if !iter.valid() {
+                break;
+            }
+            if backward { iter.prev() } else { iter.next() }
+        }
+        iter.status().map_err(StoreError::of("loading into memory"))
+    }
+
+    fn open(&self, family: Family, from: &Key, to: &Key, backward: bool) -> DBRawIterator<'d> {
+        let mut read = self.options();
+        read.set_iterate_lower_bound(from.to_vec());
+        read.set_iterate_upper_bound(to.to_vec());
+        let mut iter = self.db.raw_iterator_cf_opt(family_of(self.db, family), read);
+        if backward {
+            iter.seek_to_last()
+        } else {
+            iter.seek(from)
+        }
+        iter
     }
 
     /// The LSN of the last batch this view has in it; 0 before the first.
@@ -205,20 +249,15 @@ pub struct RowHead {
 impl RowItem<'_> {
     /// Copies the value.
     pub fn row(&self) -> Result<Row, StoreError> {
-        self.decode(self.bytes)
+        Row::decode(&Bytes::copy_from_slice(self.bytes))
+            .map_err(|why| StoreError::damaged("a row", why, self.name))
     }
 
     /// Copies no value.
     pub fn head(&self) -> Result<RowHead, StoreError> {
-        // The head, an expiry and a version with its length; of an inline value only a few bytes.
-        const HEAD_BYTES: usize = 4 + 8 + 16;
-        let row = self.decode(&self.bytes[..self.bytes.len().min(HEAD_BYTES)])?;
-        Ok(RowHead { kind: row.kind, expire_ms: row.expire_ms })
-    }
-
-    fn decode(&self, bytes: &[u8]) -> Result<Row, StoreError> {
-        Row::decode(&Bytes::copy_from_slice(bytes))
-            .map_err(|why| StoreError::damaged("a row", why, self.name))
+        let (kind, expire_ms) =
+            Row::decode_head(self.bytes).map_err(|why| StoreError::damaged("a row", why, self.name))?;
+        Ok(RowHead { kind, expire_ms })
     }
 }
 

@@ -11,6 +11,10 @@ const ONE: Incarnation = Incarnation(1);
 const TWO: Incarnation = Incarnation(2);
 const MIB: usize = 1 << 20;
 
+fn element(incarnation: Incarnation, name: &[u8], version: Version, sub: &[u8]) -> ElementKey {
+    ElementKey::new(incarnation, name, version, sub)
+}
+
 fn shared() -> SharedMemory {
     SharedMemory::new(64 * MIB, 64 * MIB, 1).unwrap()
 }
@@ -86,17 +90,17 @@ fn rows_and_elements_are_read_back() {
     commit(&mut store, 1, |batch| {
         batch.put_row(ONE, b"a", &string(b"1"));
         batch.put_row(ONE, b"b", &pieces(7, 1));
-        batch.put_element(ONE, b"b", Version(7), &[0, 0, 0, 0], b"piece");
+        batch.put_element(&element(ONE, b"b", Version(7), &[0, 0, 0, 0]), b"piece");
         batch.put_row(TWO, b"a", &string(b"other slot"));
         batch.put_row(ONE, b"gone", &string(b"x"));
         batch.delete_row(ONE, b"gone");
-        batch.put_element(ONE, b"b", Version(7), &[1], b"x");
-        batch.delete_element(ONE, b"b", Version(7), &[1]);
+        batch.put_element(&element(ONE, b"b", Version(7), &[1]), b"x");
+        batch.delete_element(&element(ONE, b"b", Version(7), &[1]));
     });
     assert_eq!(store.row_cached(ONE, b"a").unwrap(), Cached::Found(string(b"1")));
     assert_eq!(store.row_cached(TWO, b"a").unwrap(), Cached::Found(string(b"other slot")));
     assert_eq!(store.row_cached(ONE, b"gone").unwrap(), Cached::Absent);
-    let element = |sub: &[u8]| store.element_cached(ONE, b"b", Version(7), sub).unwrap();
+    let element = |sub: &[u8]| store.element_cached(&element(ONE, b"b", Version(7), sub)).unwrap();
     assert_eq!(element(&[0, 0, 0, 0]), Cached::Found(Bytes::from_static(b"piece")));
     assert_eq!(element(&[1]), Cached::Absent);
     assert_eq!(store.view_cached().applied_lsn().unwrap(), Cached::Found(1));
@@ -113,7 +117,7 @@ fn nothing_is_in_files_before_our_own_seal() {
                 let name = (lsn * 100 + at).to_be_bytes();
                 let value = noise(lsn * 100 + at, 48 << 10);
                 batch.put_row(ONE, &name, &Row { expire_ms: Some(lsn), ..string(&value) });
-                batch.put_element(ONE, &name, Version(1), &[0; 4], &value[..8 << 10]);
+                batch.put_element(&element(ONE, &name, Version(1), &[0; 4]), &value[..8 << 10]);
             }
         });
     }
@@ -156,7 +160,7 @@ fn closing_loses_exactly_what_was_not_sealed() {
         commit(&mut store, 2, |batch| {
             batch.put_row(ONE, b"lost", &Row { expire_ms: Some(5), ..string(b"2") });
             batch.put_row(ONE, b"kept", &string(b"newer"));
-            batch.put_element(ONE, b"lost", Version(1), b"", b"lost too");
+            batch.put_element(&element(ONE, b"lost", Version(1), b""), b"lost too");
             batch.put_slot_entry(&SlotEntry { next_index: 6, ..entry });
         });
     }
@@ -166,7 +170,7 @@ fn closing_loses_exactly_what_was_not_sealed() {
     let view = reader.view();
     assert_eq!(view.row(ONE, b"kept").unwrap(), Cached::Found(string(b"1")));
     assert_eq!(view.row(ONE, b"lost").unwrap(), Cached::Absent);
-    assert_eq!(view.element(ONE, b"lost", Version(1), b"").unwrap(), Cached::Absent);
+    assert_eq!(view.element(&element(ONE, b"lost", Version(1), b"")).unwrap(), Cached::Absent);
     assert_eq!(view.due(100).next().unwrap(), Step::End);
     assert_eq!(store.slot_entries().unwrap(), vec![entry]);
     assert_eq!(store.next_incarnation().unwrap(), TWO);
@@ -188,7 +192,7 @@ fn a_seal_is_one_point_for_all_families() {
             lsn += 1;
             commit(&mut store, lsn, |batch| {
                 batch.put_row(ONE, &lsn.to_be_bytes(), &pieces(lsn, 1));
-                batch.put_element(ONE, &lsn.to_be_bytes(), Version(lsn), b"", b"v");
+                batch.put_element(&element(ONE, &lsn.to_be_bytes(), Version(lsn), b""), b"v");
             });
         }
         assert_eq!(pool.join().unwrap().unwrap(), Sealed::Done);
@@ -201,8 +205,8 @@ fn a_seal_is_one_point_for_all_families() {
         let reader = store.reader();
         for at in persisted.saturating_sub(50).max(1)..=lsn {
             let row = reader.view().row(ONE, &at.to_be_bytes()).unwrap() != Cached::Absent;
-            let element =
-                reader.view().element(ONE, &at.to_be_bytes(), Version(at), b"").unwrap() != Cached::Absent;
+            let element = reader.view().element(&element(ONE, &at.to_be_bytes(), Version(at), b"")).unwrap()
+                != Cached::Absent;
             if at <= persisted || row || element {
                 assert_eq!(
                     (row, element),
@@ -226,7 +230,7 @@ fn after_reopening_a_read_misses_is_warmed_and_hits() {
             batch.put_row(ONE, b"long", &pieces(3, 2));
             for piece in 0..2u32 {
                 let value = noise(piece.into(), STRING_PIECE_BYTES);
-                batch.put_element(ONE, b"long", Version(3), &piece.to_be_bytes(), &value);
+                batch.put_element(&element(ONE, b"long", Version(3), &piece.to_be_bytes()), &value);
             }
         });
         seal_and_wait(&store);
@@ -234,16 +238,20 @@ fn after_reopening_a_read_misses_is_warmed_and_hits() {
     let store = open(dir.path());
     let name = 777u32.to_be_bytes();
     assert_eq!(store.row_cached(ONE, &name).unwrap(), Cached::Miss);
-    assert_eq!(store.element_cached(ONE, b"long", Version(3), &[0, 0, 0, 1]).unwrap(), Cached::Miss);
+    assert_eq!(
+        store.element_cached(&element(ONE, b"long", Version(3), &[0, 0, 0, 1])).unwrap(),
+        Cached::Miss
+    );
     let (seen, end) = names(store.view_cached().rows(ONE, None));
     assert_eq!(end, Step::Miss, "after {} rows", seen.len());
     assert_eq!(store.view_cached().count_rows(ONE, 0).unwrap(), Step::Miss);
 
-    let wanted = [Wanted::row(ONE, &name), Wanted::element(ONE, b"long", Version(3), &[0, 0, 0, 1])];
+    let wanted =
+        [Wanted::row(ONE, &name), Wanted::element(&element(ONE, b"long", Version(3), &[0, 0, 0, 1]))];
     let reader = store.reader();
     std::thread::spawn(move || reader.warm(&wanted)).join().unwrap().unwrap();
     assert_eq!(store.row_cached(ONE, &name).unwrap(), Cached::Found(string(&noise(777, 100))));
-    let piece = store.element_cached(ONE, b"long", Version(3), &[0, 0, 0, 1]).unwrap();
+    let piece = store.element_cached(&element(ONE, b"long", Version(3), &[0, 0, 0, 1])).unwrap();
     assert_eq!(piece, Cached::Found(Bytes::from(noise(1, STRING_PIECE_BYTES))));
     let (seen, end) = names(store.view_cached().rows(ONE, Some(&name)));
     assert!(
@@ -384,7 +392,7 @@ fn element_count(store: &Store, name: &[u8], version: u64, count: usize) -> usiz
     let view = reader.view();
     let found = |piece: &usize| {
         let sub = (*piece as u32).to_be_bytes();
-        matches!(view.element(ONE, name, Version(version), &sub).unwrap(), Cached::Found(_))
+        matches!(view.element(&element(ONE, name, Version(version), &sub)).unwrap(), Cached::Found(_))
     };
     (0..count).filter(found).count()
 }
@@ -392,7 +400,8 @@ fn element_count(store: &Store, name: &[u8], version: u64, count: usize) -> usiz
 fn put_long(store: &mut Store, lsn: u64, name: &[u8], version: u64, count: usize) {
     commit(store, lsn, |batch| {
         for piece in 0..count {
-            batch.put_element(ONE, name, Version(version), &(piece as u32).to_be_bytes(), &[7; 100]);
+            batch
+                .put_element(&element(ONE, name, Version(version), &(piece as u32).to_be_bytes()), &[7; 100]);
         }
         batch.put_row(ONE, name, &pieces(version, count));
     });
@@ -448,7 +457,7 @@ fn erasing_takes_one_incarnation_and_seals_nothing() {
                 let row = Row { expire_ms: Some(9), ..string(&noise(at.into(), 200)) };
                 batch.put_row(incarnation, &at.to_be_bytes(), &row);
                 batch.put_row(incarnation, b"long", &pieces(1, 1));
-                batch.put_element(incarnation, b"long", Version(1), &at.to_be_bytes(), &[1; 100]);
+                batch.put_element(&element(incarnation, b"long", Version(1), &at.to_be_bytes()), &[1; 100]);
             }
             batch.put_row(incarnation, b"", &string(b"empty name"));
         }
@@ -489,7 +498,7 @@ fn a_refused_batch_leaves_nothing_and_goes_in_later() {
         lsn += 1;
         let mut batch = store.batch();
         batch.put_row(ONE, &lsn.to_be_bytes(), &string(b"v"));
-        batch.put_element(ONE, &lsn.to_be_bytes(), Version(1), b"", b"v");
+        batch.put_element(&element(ONE, &lsn.to_be_bytes(), Version(1), b""), b"v");
         batch.set_persisted(lsn);
         match store.write(&mut batch) {
             Ok(()) => seal_and_wait(&store),
@@ -611,9 +620,9 @@ fn batches_are_what_rocksdb_itself_would_write() {
     let row = Row { expire_ms: Some(77), ..string(&long) };
     let mut ours = store.batch();
     ours.put_row(ONE, name, &row);
-    ours.put_element(ONE, name, Version(2), &[9], &long);
+    ours.put_element(&element(ONE, name, Version(2), &[9]), &long);
     ours.delete_row(ONE, name);
-    ours.delete_element(ONE, name, Version(2), &[9]);
+    ours.delete_element(&element(ONE, name, Version(2), &[9]));
     ours.delete_time(77, ONE, name);
 
     let db = &store.reader().open.db;

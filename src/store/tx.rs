@@ -9,6 +9,7 @@ use crate::slot::{Slot, SlotHash, TableId};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use std::collections::BTreeMap;
 
 /// A key with its place in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,38 @@ pub struct KeyRef<'k> {
     pub name: &'k [u8],
 }
 
+/// The part of an element's key behind the version; its first byte says what kind of element it is.
+pub type Sub = SmallVec<[u8; 32]>;
+
+/// The elements of one version from a sub up to another, which is not included.
+#[derive(Clone, Debug)]
+pub struct Subs {
+    pub from: Sub,
+    pub to: Sub,
+    pub backward: bool,
+}
+
+impl Subs {
+    pub fn new(from: &[u8], to: &[u8]) -> Subs {
+        Subs { from: Sub::from_slice(from), to: Sub::from_slice(to), backward: false }
+    }
+
+    /// All that begin so; the last byte of `prefix` is not 255.
+    pub fn of(prefix: &[u8]) -> Subs {
+        let mut subs = Subs::new(prefix, prefix);
+        let last = subs.to.last_mut().expect("a prefix has a tag");
+        *last = last.checked_add(1).expect("tags lie below 255");
+        subs
+    }
+
+    pub fn backward(self) -> Subs {
+        Subs { backward: true, ..self }
+    }
+}
+
+/// Is shown elements, sub and value, until it answers false.
+pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> Result<bool, Stop> + 'v;
+
 /// Where a handler's reads come from.
 pub trait Source {
     /// The row under a name, expired or not. `Stop::Cold` when it is not in memory.
@@ -25,6 +58,15 @@ pub trait Source {
 
     /// One element of a key's value: for a long string, `sub` is the piece's number, big-endian u32.
     fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop>;
+
+    /// Elements of a version in the order of their subs.
+    fn scan(
+        &mut self,
+        key: KeyRef<'_>,
+        version: Version,
+        subs: &Subs,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Stop>;
 
     /// The index the slot's next record will have: the upper part of a new `Version`.
     fn next_index(&mut self, table: TableId, slot: Slot) -> u64;
@@ -41,7 +83,7 @@ pub enum Change {
     /// The name is gone; its elements, if any, become garbage of their version.
     Delete,
     /// One element becomes this, or is gone.
-    Element { version: Version, sub: SmallVec<[u8; 16]>, value: Option<Bytes> },
+    Element { version: Version, sub: Sub, value: Option<Bytes> },
 }
 
 /// One change with the key it falls on.
@@ -69,17 +111,31 @@ pub struct Scope {
     pub value_max_bytes: u64,
     /// Reads a handler may make before it must leave the core's turn; none on the pool.
     pub steps_max: u32,
+    /// Where a command's chances come from.
+    pub seed: u64,
 }
 
 /// A command in progress.
 pub struct Tx<'s> {
     pub scope: Scope,
     source: &'s mut dyn Source,
+    /// What happens to rows, in order.
     effects: SmallVec<[Effect; 1]>,
     /// Last row effect by name, kept only once there are many effects.
     latest: FxHashMap<(TableId, Bytes), usize>,
+    /// What happens to elements, the last of each. A version is given once in a slot, so it stands for the key.
+    elements: BTreeMap<(TableId, Slot, Version, Sub), Written>,
     versions: u16,
+    /// Versions this command has begun: nothing of them is anywhere else.
+    fresh: SmallVec<[(TableId, Slot, Version); 1]>,
     steps: u32,
+    random: fastrand::Rng,
+}
+
+/// An element's new value, None if it is gone, and the key it belongs to.
+struct Written {
+    name: Bytes,
+    value: Option<Bytes>,
 }
 
 /// Below this many effects a command's own writes are found by looking through them.
@@ -87,7 +143,17 @@ const SCAN_EFFECTS_MAX: usize = 8;
 
 impl<'s> Tx<'s> {
     pub fn new(scope: Scope, source: &'s mut dyn Source) -> Tx<'s> {
-        Tx { scope, source, effects: SmallVec::new(), latest: FxHashMap::default(), versions: 0, steps: 0 }
+        Tx {
+            scope,
+            source,
+            effects: SmallVec::new(),
+            latest: FxHashMap::default(),
+            elements: BTreeMap::new(),
+            versions: 0,
+            fresh: SmallVec::new(),
+            steps: 0,
+            random: fastrand::Rng::with_seed(scope.seed),
+        }
     }
 
     pub fn now_ms(&self) -> u64 {
@@ -123,10 +189,48 @@ impl<'s> Tx<'s> {
         Ok(row.filter(|row| !row.expired(now_ms)))
     }
 
-    /// An element of a version this command has not itself made or changed.
+    /// An element, with this command's own writes in it.
     pub fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
         self.spend(1)?;
-        self.source.element(key, version, sub)
+        if !self.elements.is_empty()
+            && let Some(own) = self.elements.get(&(key.table, key.slot, version, Sub::from_slice(sub)))
+        {
+            return Ok(own.value.clone());
+        }
+        if self.is_fresh(key, version) { Ok(None) } else { self.source.element(key, version, sub) }
+    }
+
+    /// Elements of a version in the order of their subs, with this command's own writes among them. Each
+    /// counts as a step.
+    pub fn scan(
+        &mut self,
+        key: KeyRef<'_>,
+        version: Version,
+        subs: &Subs,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Stop> {
+        let fresh = self.is_fresh(key, version);
+        let (steps, steps_max) = (&mut self.steps, self.scope.steps_max);
+        let mut counted = |sub: &[u8], value: &[u8]| {
+            *steps = steps.saturating_add(1);
+            if *steps > steps_max { Err(Stop::Long) } else { visit(sub, value) }
+        };
+        if self.elements.is_empty() || subs.from >= subs.to {
+            return if fresh { Ok(()) } else { self.source.scan(key, version, subs, &mut counted) };
+        }
+        let at = |sub: &Sub| (key.table, key.slot, version, sub.clone());
+        let own = self.elements.range(at(&subs.from)..at(&subs.to));
+        let own = own.map(|((.., sub), written)| (&sub[..], written.value.as_deref()));
+        let source = &mut self.source;
+        let below = |visit: &mut Visit<'_>| match fresh {
+            true => Ok(()),
+            false => source.scan(key, version, subs, visit),
+        };
+        if subs.backward {
+            overlaid(own.rev(), true, below, &mut counted)
+        } else {
+            overlaid(own, false, below, &mut counted)
+        }
     }
 
     pub fn idle_seconds(&mut self, key: KeyRef<'_>) -> u64 {
@@ -144,7 +248,12 @@ impl<'s> Tx<'s> {
     }
 
     pub fn put_element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8], value: Option<Bytes>) {
-        self.push(key, Change::Element { version, sub: SmallVec::from_slice(sub), value }, None);
+        let name = match self.elements.last_key_value() {
+            Some((_, last)) if last.name == key.name => last.name.clone(),
+            _ => Bytes::copy_from_slice(key.name),
+        };
+        let at = (key.table, key.slot, version, Sub::from_slice(sub));
+        self.elements.insert(at, Written { name, value });
     }
 
     /// A version no other life of any key has, on this node or another.
@@ -153,20 +262,34 @@ impl<'s> Tx<'s> {
         self.versions = counter
             .checked_add(1)
             .ok_or_else(|| ClientError::fixed("ERR too many new large values in one command"))?;
-        Ok(Version(self.source.next_index(key.table, key.slot) << 16 | u64::from(counter)))
+        let version = Version(self.source.next_index(key.table, key.slot) << 16 | u64::from(counter));
+        self.fresh.push((key.table, key.slot, version));
+        Ok(version)
     }
 
-    /// What the command does, in order; empty for one that only reads.
+    fn is_fresh(&self, key: KeyRef<'_>, version: Version) -> bool {
+        self.fresh.contains(&(key.table, key.slot, version))
+    }
+
+    /// Chances of this command.
+    pub fn random(&mut self) -> &mut fastrand::Rng {
+        &mut self.random
+    }
+
+    /// What the command does; empty for one that only reads. Elements come before the rows that name them.
     pub fn into_effects(self) -> SmallVec<[Effect; 1]> {
-        self.effects
+        if self.elements.is_empty() {
+            return self.effects;
+        }
+        let element = |((table, slot, version, sub), Written { name, value })| {
+            let change = Change::Element { version, sub, value };
+            Effect { table, slot, name, change, existed: None }
+        };
+        self.elements.into_iter().map(element).chain(self.effects).collect()
     }
 
     fn own(&self, key: KeyRef<'_>) -> Option<&Change> {
-        let of_key = |effect: &&Effect| {
-            effect.name == key.name
-                && effect.table == key.table
-                && !matches!(effect.change, Change::Element { .. })
-        };
+        let of_key = |effect: &&Effect| effect.name == key.name && effect.table == key.table;
         if self.effects.len() <= SCAN_EFFECTS_MAX {
             return self.effects.iter().rev().find(of_key).map(|effect| &effect.change);
         }
@@ -184,10 +307,42 @@ impl<'s> Tx<'s> {
         if count > SCAN_EFFECTS_MAX {
             let from = if self.latest.is_empty() { 0 } else { count - 1 };
             for (at, effect) in self.effects.iter().enumerate().skip(from) {
-                if !matches!(effect.change, Change::Element { .. }) {
-                    self.latest.insert((effect.table, effect.name.clone()), at);
-                }
+                self.latest.insert((effect.table, effect.name.clone()), at);
             }
         }
     }
+}
+
+/// Visits elements with newer ones laid over them: `own` in the order of the visit, None where one is gone.
+pub fn overlaid<'o>(
+    own: impl Iterator<Item = (&'o [u8], Option<&'o [u8]>)>,
+    backward: bool,
+    below: impl FnOnce(&mut Visit<'_>) -> Result<(), Stop>,
+    visit: &mut Visit<'_>,
+) -> Result<(), Stop> {
+    let mut own = own.peekable();
+    let mut more = true;
+    let before = |a: &[u8], b: &[u8]| if backward { a > b } else { a < b };
+    below(&mut |sub, value| {
+        while let Some((own_sub, own_value)) = own.next_if(|(own_sub, _)| before(own_sub, sub)) {
+            if let Some(own_value) = own_value
+                && !visit(own_sub, own_value)?
+            {
+                more = false;
+                return Ok(false);
+            }
+        }
+        more = match own.next_if(|(own_sub, _)| *own_sub == sub) {
+            Some((_, None)) => true,
+            Some((_, Some(value))) => visit(sub, value)?,
+            None => visit(sub, value)?,
+        };
+        Ok(more)
+    })?;
+    while more && let Some((sub, value)) = own.next() {
+        if let Some(value) = value {
+            more = visit(sub, value)?;
+        }
+    }
+    Ok(())
 }

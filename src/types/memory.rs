@@ -3,7 +3,7 @@
 use crate::error::Stop;
 use crate::slot::{Slot, SlotHash, TableId};
 use crate::store::row::{Row, Version};
-use crate::store::tx::{Change, Effect, KeyRef, Scope, Source, Tx};
+use crate::store::tx::{Change, Effect, KeyRef, Scope, Source, Subs, Tx, Visit};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -26,6 +26,30 @@ impl Source for Memory {
         self.element_reads += 1;
         let name = (key.table, Bytes::copy_from_slice(key.name), version, Bytes::copy_from_slice(sub));
         Ok(self.elements.get(&name).cloned())
+    }
+
+    fn scan(
+        &mut self,
+        key: KeyRef<'_>,
+        version: Version,
+        subs: &Subs,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Stop> {
+        if subs.from >= subs.to {
+            return Ok(());
+        }
+        let name = Bytes::copy_from_slice(key.name);
+        let at = |sub: &[u8]| (key.table, name.clone(), version, Bytes::copy_from_slice(sub));
+        let inside = self.elements.range(at(&subs.from)..at(&subs.to));
+        let inside: Box<dyn Iterator<Item = _>> =
+            if subs.backward { Box::new(inside.rev()) } else { Box::new(inside) };
+        for ((.., sub), value) in inside {
+            self.element_reads += 1;
+            if !visit(sub, value)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn next_index(&mut self, _: TableId, _: Slot) -> u64 {
@@ -83,5 +107,6 @@ pub(crate) fn scope() -> Scope {
         now_ms: 1_700_000_000_000,
         value_max_bytes: 512 << 20,
         steps_max: u32::MAX,
+        seed: 7,
     }
 }

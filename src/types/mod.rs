@@ -3,9 +3,14 @@
 //! Knows no arguments, no replies and no command's name; what a client is told is decided in `command`.
 
 pub mod bits;
+pub mod counted;
 pub mod dump;
+pub mod hyperloglog;
 pub mod lcs;
+pub mod names;
+pub mod packed;
 pub mod string;
+pub mod value;
 
 #[cfg(test)]
 pub(crate) mod memory;

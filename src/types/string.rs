@@ -16,6 +16,9 @@ const PIECE: u64 = STRING_PIECE_BYTES as u64;
 /// What a piece costs beside a row in memory: with it, values above a MiB leave a turn of 2,000 steps.
 const STEPS_PER_PIECE: u32 = 32;
 
+/// A row of a string that has elements is refused where it is decoded.
+const NO_ELEMENTS: &str = "strings have no elements";
+
 /// Redis keeps strings up to this length in one allocation with their object, and calls them `embstr`.
 const EMBEDDED_MAX_BYTES: usize = 44;
 
@@ -57,6 +60,7 @@ pub fn len(row: &Row) -> u64 {
     match &row.body {
         Body::Inline(value) => value.len() as u64,
         Body::Pieces { len, .. } => *len,
+        Body::Elements { .. } => unreachable!("{NO_ELEMENTS}"),
     }
 }
 
@@ -71,6 +75,7 @@ pub fn read_range(tx: &mut Tx<'_>, key: KeyRef<'_>, row: &Row, range: Range<u64>
     let version = match &row.body {
         Body::Inline(value) => return Ok(value.slice(range.start as usize..range.end as usize)),
         Body::Pieces { version, .. } => *version,
+        Body::Elements { .. } => unreachable!("{NO_ELEMENTS}"),
     };
     spend(tx, &range)?;
     let mut value = Vec::with_capacity((range.end - range.start) as usize);
@@ -170,6 +175,7 @@ fn write_patches(
             }
             Body::Pieces { version, len: new_len }
         }
+        Body::Elements { .. } => unreachable!("{NO_ELEMENTS}"),
     };
     Ok(Row { form: Form::Raw, body, ..row })
 }

@@ -170,6 +170,13 @@ fn group(group: Group) -> &'static str {
     match group {
         Group::String => "string",
         Group::Bitmap => "bitmap",
+        Group::HyperLogLog => "hyperloglog",
+        Group::Hash => "hash",
+        Group::List => "list",
+        Group::Set => "set",
+        Group::SortedSet => "sorted-set",
+        Group::Geo => "geo",
+        Group::Stream => "stream",
         Group::Generic => "generic",
         Group::Connection => "connection",
         Group::Server => "server",
