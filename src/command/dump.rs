@@ -8,7 +8,7 @@ use crate::resp::args::Args;
 use crate::resp::reply::Reply;
 use crate::store::row::Row;
 use crate::store::tx::Tx;
-use crate::types::dump::{self, Refused};
+use crate::types::dump::{self, Refused, Value};
 use crate::types::string;
 
 const ONE_KEY: Spec =
@@ -41,7 +41,7 @@ fn dump(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     let key = tx.key(args.get(1));
     let Some(row) = string_row(tx, key)? else { return Ok(Reply::Nil) };
     let value = string::read(tx, key, &row)?;
-    Ok(Reply::bulk(dump::encode(&value)))
+    Ok(Reply::bulk(dump::encode(&Value::String(value.to_vec()))))
 }
 
 struct Options {
@@ -91,7 +91,6 @@ fn restore(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     let value = dump::decode(args.get(3), tx.scope.value_max_bytes).map_err(|refused| match refused {
         Refused::Footer => ClientError::fixed("ERR DUMP payload version or checksum are wrong"),
         Refused::Content => ClientError::fixed("ERR Bad data format"),
-        Refused::Type => ClientError::fixed("ERR only strings can be restored in this version"),
         Refused::TooLong => ClientError::STRING_TOO_LONG,
     })?;
     let from_ms = if options.absolute { 0 } else { tx.now_ms() };
@@ -102,6 +101,9 @@ fn restore(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
         }
         return Ok(Reply::Ok);
     }
+    let Value::String(value) = value else {
+        return Err(ClientError::fixed("ERR only strings can be restored in this version").into());
+    };
     let row = Row { expire_ms, ..string::create(tx, key, &value)? };
     tx.put(key, row, Some(existed));
     Ok(Reply::Ok)
