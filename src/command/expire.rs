@@ -80,9 +80,9 @@ fn expire(tx: &mut Tx<'_>, args: &Args<'_>, command: &str, form: TimeForm) -> Re
     Ok(Reply::Int(1))
 }
 
-/// When EXPIRE shall act, by the key's present end.
+/// When EXPIRE shall act, by the present end.
 #[derive(Clone, Copy, Default)]
-struct Condition {
+pub(super) struct Condition {
     nx: bool,
     xx: bool,
     gt: bool,
@@ -90,18 +90,27 @@ struct Condition {
 }
 
 impl Condition {
+    /// The one condition that argument `at` may be.
+    pub fn one(args: &Args<'_>, at: usize) -> Option<Condition> {
+        let mut condition = Condition::default();
+        condition.add(args, at).then_some(condition)
+    }
+
+    /// Takes a condition; false if the argument is none.
+    fn add(&mut self, args: &Args<'_>, at: usize) -> bool {
+        let named = [("NX", &mut self.nx), ("XX", &mut self.xx), ("GT", &mut self.gt), ("LT", &mut self.lt)];
+        match named.into_iter().find(|(word, _)| args.is(at, word)) {
+            Some((_, said)) => *said = true,
+            None => return false,
+        }
+        true
+    }
+
     fn parse(args: &Args<'_>) -> Result<Condition, ClientError> {
         let mut condition = Condition::default();
         for index in 3..args.len() {
-            let named = [
-                ("NX", &mut condition.nx),
-                ("XX", &mut condition.xx),
-                ("GT", &mut condition.gt),
-                ("LT", &mut condition.lt),
-            ];
-            match named.into_iter().find(|(word, _)| args.is(index, word)) {
-                Some((_, said)) => *said = true,
-                None => return Err(unsupported(args.get(index))),
+            if !condition.add(args, index) {
+                return Err(unsupported(args.get(index)));
             }
         }
         let Condition { nx, xx, gt, lt } = condition;
@@ -116,8 +125,8 @@ impl Condition {
         Ok(condition)
     }
 
-    /// A key without an end counts as ending never.
-    fn allows(self, moment: i64, now_ends_ms: Option<u64>) -> bool {
+    /// What has no end counts as ending never.
+    pub fn allows(self, moment: i64, now_ends_ms: Option<u64>) -> bool {
         match now_ends_ms.map(|at| i64::try_from(at).unwrap_or(i64::MAX)) {
             Some(end) => !self.nx && (!self.gt || moment > end) && (!self.lt || moment < end),
             None => !self.xx && !self.gt,

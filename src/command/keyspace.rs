@@ -10,7 +10,7 @@ use crate::resp::reply::Reply;
 use crate::slot::TableId;
 use crate::store::row::Row;
 use crate::store::tx::{KeyRef, Tx};
-use crate::types::string;
+use crate::types::any;
 use smallvec::smallvec;
 
 pub const COMMANDS: &[KeyCommand] = &[
@@ -75,9 +75,9 @@ pub const COMMANDS: &[KeyCommand] = &[
         spec: Spec {
             name: "rename",
             arity: 3,
-            flags: flag::WRITE | flag::WHOLE_VALUES,
+            flags: flag::WRITE | flag::ANY_VALUES,
             keys: Keys::Span { first: 1, last: 2, step: 1 },
-            complexity: "O(1), and O(N) in the length of a string above 64 KiB",
+            complexity: "O(1) for what is small, O(N) for a long string or a large collection",
             summary: "Gives a key another name, in place of the key that had it",
             ..ALL_KEYS
         },
@@ -87,9 +87,9 @@ pub const COMMANDS: &[KeyCommand] = &[
         spec: Spec {
             name: "renamenx",
             arity: 3,
-            flags: flag::WRITE | flag::FAST | flag::WHOLE_VALUES,
+            flags: flag::WRITE | flag::FAST | flag::ANY_VALUES,
             keys: Keys::Span { first: 1, last: 2, step: 1 },
-            complexity: "O(1), and O(N) in the length of a string above 64 KiB",
+            complexity: "O(1) for what is small, O(N) for a long string or a large collection",
             summary: "Gives a key another name unless that is taken",
             ..ALL_KEYS
         },
@@ -99,7 +99,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         spec: Spec {
             name: "copy",
             arity: -3,
-            flags: flag::WRITE | flag::DENYOOM | flag::WHOLE_VALUES,
+            flags: flag::WRITE | flag::DENYOOM | flag::ANY_VALUES,
             keys: Keys::Find(copy_keys),
             since: "6.2.0",
             complexity: "O(N) in the length of the value",
@@ -112,9 +112,9 @@ pub const COMMANDS: &[KeyCommand] = &[
         spec: Spec {
             name: "move",
             arity: 3,
-            flags: flag::WRITE | flag::FAST | flag::WHOLE_VALUES,
+            flags: flag::WRITE | flag::FAST | flag::ANY_VALUES,
             keys: Keys::Find(move_keys),
-            complexity: "O(1), and O(N) in the length of a string above 64 KiB",
+            complexity: "O(1) for what is small, O(N) for a long string or a large collection",
             summary: "Moves a key to another database",
             ..ALL_KEYS
         },
@@ -194,7 +194,7 @@ fn put_copy(
     to: KeyRef<'_>,
     existed: Option<bool>,
 ) -> Result<(), Stop> {
-    let copy = string::copy(tx, from, row, to)?;
+    let copy = any::copy(tx, from, row, to)?;
     tx.put(to, copy, existed);
     Ok(())
 }

@@ -5,8 +5,8 @@ use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::number;
 use crate::resp::reply::Reply;
-use crate::store::row::{Body, Row};
 use crate::store::tx::Tx;
+use crate::types::any;
 
 /// The subcommand's row; the other subcommands of MEMORY are about the server (`front/admin/memory.rs`).
 pub const USAGE: Spec = Spec {
@@ -16,7 +16,7 @@ pub const USAGE: Spec = Spec {
     keys: Keys::Span { first: 2, last: 2, step: 1 },
     group: Group::Server,
     since: "4.0.0",
-    complexity: "O(1)",
+    complexity: "O(N) in the elements looked at",
     summary: "Bytes that a key takes",
     subcommands: &[],
 };
@@ -26,31 +26,25 @@ pub const COMMANDS: &[KeyCommand] =
 
 /// What a key costs beside its name and value: its entry in the hot cache, about as much in RocksDB's.
 const KEY_OVERHEAD_BYTES: usize = 160;
+/// Elements of a collection that are looked at; 0 would be all.
+const SAMPLES: u64 = 5;
 
 fn usage(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
-    // SAMPLES is for Redis's nested values; nothing has to be sampled here.
-    match args.len() {
-        3 => {}
+    let samples = match args.len() {
+        3 => SAMPLES,
         5 if args.is(3, "samples") => {
             let samples = number::parse_i64(args.get(4)).ok_or(ClientError::NOT_INTEGER)?;
             if samples < 0 {
                 return Err(ClientError::SYNTAX.into());
             }
+            samples.unsigned_abs()
         }
         _ => return Err(ClientError::SYNTAX.into()),
-    }
+    };
     let key = tx.key(args.get(2));
     let Some(row) = tx.row(key)? else { return Ok(Reply::Nil) };
-    Ok(Reply::Int((KEY_OVERHEAD_BYTES + args.get(2).len()) as i64 + value_bytes(&row)))
-}
-
-/// A long string's pieces count as if none of them were a hole.
-fn value_bytes(row: &Row) -> i64 {
-    match &row.body {
-        Body::Inline(value) => value.len() as i64,
-        Body::Pieces { len, .. } => *len as i64,
-        Body::Elements { .. } => 0,
-    }
+    let value_bytes = any::size_bytes(tx, key, &row, samples)?;
+    Ok(Reply::count((KEY_OVERHEAD_BYTES + args.get(2).len()) as u64 + value_bytes))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
 use crate::slot::TableId;
+use crate::store::NAME_MAX_BYTES;
 use crate::store::effects::Origin;
 use crate::store::tx::Tx;
 use smallvec::SmallVec;
@@ -14,12 +15,15 @@ use smallvec::SmallVec;
 pub mod bitmap;
 pub mod dump;
 pub mod expire;
+pub mod hash;
+pub mod hash_expire;
 pub mod hyperloglog;
 pub mod keyspace;
 pub mod lcs;
 pub mod memory;
 pub mod object;
 pub mod options;
+pub mod set;
 pub mod string;
 
 /// Properties that the gate and the planner read instead of asking a handler.
@@ -144,12 +148,23 @@ impl Spec {
     }
 }
 
+/// A field, member or group as a collection can hold it.
+fn name_fits(name: &[u8]) -> Result<&[u8], ClientError> {
+    if name.len() <= NAME_MAX_BYTES {
+        return Ok(name);
+    }
+    Err(ClientError::fixed("ERR member name is longer than 65535 bytes"))
+}
+
 /// Every command on keys.
 pub fn all() -> impl Iterator<Item = &'static KeyCommand> {
     [
         string::COMMANDS,
         bitmap::COMMANDS,
         hyperloglog::COMMANDS,
+        hash::COMMANDS,
+        hash_expire::COMMANDS,
+        set::COMMANDS,
         dump::COMMANDS,
         lcs::COMMANDS,
         keyspace::COMMANDS,

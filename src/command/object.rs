@@ -6,7 +6,9 @@ use super::{Group, KeyArg, KeyArgs, KeyCommand, Keys, Spec, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
+use crate::store::row::Kind;
 use crate::store::tx::Tx;
+use crate::types::any;
 use crate::types::string::Encoding;
 
 pub const COMMANDS: &[KeyCommand] = &[KeyCommand {
@@ -56,7 +58,7 @@ const SHARED_REFCOUNT: i64 = i32::MAX as i64;
 const HELP: &[&str] = &[
     "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "ENCODING <key>",
-    "    Form in which Redis would hold the value: int, embstr or raw.",
+    "    Form in which Redis would hold the value: int, embstr, listpack, skiplist ...",
     "FREQ <key>",
     "    How often the key is used. Not counted here: always an error.",
     "IDLETIME <key>",
@@ -81,11 +83,12 @@ fn object(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     let idle_seconds = tx.idle_seconds(key);
     let Some(row) = tx.row(key)? else { return Ok(Reply::Nil) };
     if args.is(1, "ENCODING") {
-        Ok(Reply::text(Encoding::of(&row).name()))
+        Ok(Reply::text(any::encoding(&row)))
     } else if args.is(1, "IDLETIME") {
         Ok(Reply::Int(i64::try_from(idle_seconds).unwrap_or(i64::MAX)))
     } else if args.is(1, "REFCOUNT") {
-        let shared = matches!(Encoding::of(&row), Encoding::Int(int) if SHARED_INTS.contains(&int));
+        let shared = row.kind == Kind::String
+            && matches!(Encoding::of(&row), Encoding::Int(int) if SHARED_INTS.contains(&int));
         Ok(Reply::Int(if shared { SHARED_REFCOUNT } else { 1 }))
     } else if args.is(1, "FREQ") {
         Err(ClientError::fixed(

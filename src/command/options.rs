@@ -4,7 +4,7 @@
 
 use crate::error::ClientError;
 use crate::resp::args::Args;
-use crate::resp::number;
+use crate::resp::{glob, number};
 use crate::slot::TableId;
 
 /// An argument as a 64-bit integer, by Redis's strict rules.
@@ -20,6 +20,77 @@ pub fn table(arg: &[u8], tables: u32) -> Result<TableId, ClientError> {
     match u32::try_from(number) {
         Ok(number) if number < tables => Ok(TableId(number)),
         _ => Err(ClientError::fixed("ERR DB index is out of range")),
+    }
+}
+
+/// How many of its elements a collection is asked for by chance; negative: with repeats.
+pub fn random_count(arg: &[u8]) -> Result<i64, ClientError> {
+    match int(arg)? {
+        i64::MIN => Err(ClientError::fixed(
+            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+        )),
+        count => Ok(count),
+    }
+}
+
+/// What follows the cursor of HSCAN, SSCAN and ZSCAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanOptions<'a> {
+    pub pattern: Option<&'a [u8]>,
+    /// Elements looked at, about.
+    pub count: u64,
+    pub no_values: bool,
+}
+
+/// Most elements one call looks at, whatever COUNT says.
+const SCAN_COUNT_MAX: u64 = 10_000;
+const SCAN_COUNT_DEFAULT: u64 = 10;
+
+impl<'a> ScanOptions<'a> {
+    /// As C's strtoul reads it: nothing is 0, and a sign is allowed.
+    pub fn cursor(text: &[u8]) -> Result<u64, ClientError> {
+        const INVALID: ClientError = ClientError::fixed("ERR invalid cursor");
+        let (negative, digits) = match text {
+            [b'-', digits @ ..] => (true, digits),
+            [b'+', digits @ ..] => (false, digits),
+            digits => (false, digits),
+        };
+        if digits.is_empty() {
+            return if text.is_empty() { Ok(0) } else { Err(INVALID) };
+        }
+        let number = digits.iter().try_fold(0u64, |number, digit| {
+            let digit = char::from(*digit).to_digit(10)?;
+            number.checked_mul(10)?.checked_add(u64::from(digit))
+        });
+        let number = number.ok_or(INVALID)?;
+        Ok(if negative { number.wrapping_neg() } else { number })
+    }
+
+    /// Reads what stands from argument `from` on; `values`: NOVALUES is allowed.
+    pub fn parse(args: &Args<'a>, from: usize, values: bool) -> Result<ScanOptions<'a>, ClientError> {
+        let mut options = ScanOptions { pattern: None, count: SCAN_COUNT_DEFAULT, no_values: false };
+        let mut at = from;
+        while at < args.len() {
+            let more = at + 1 < args.len();
+            if args.is(at, "COUNT") && more {
+                let count = u64::try_from(int(args.get(at + 1))?).ok().filter(|count| *count > 0);
+                options.count = count.ok_or(ClientError::SYNTAX)?.min(SCAN_COUNT_MAX);
+                at += 1;
+            } else if args.is(at, "MATCH") && more {
+                options.pattern = Some(args.get(at + 1)).filter(|pattern| *pattern != b"*");
+                at += 1;
+            } else if values && args.is(at, "NOVALUES") {
+                options.no_values = true;
+            } else {
+                return Err(ClientError::SYNTAX);
+            }
+            at += 1;
+        }
+        Ok(options)
+    }
+
+    pub fn wants(&self, name: &[u8]) -> bool {
+        self.pattern.is_none_or(|pattern| glob::matches(pattern, name, false))
     }
 }
 

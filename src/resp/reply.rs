@@ -19,6 +19,8 @@ pub enum Reply {
     Array(Vec<Reply>),
     /// Pairs; flattened to an array in RESP2.
     Map(Vec<(Reply, Reply)>),
+    /// Pairs; flattened to an array in RESP2, an array of arrays in RESP3.
+    Pairs(Vec<(Reply, Reply)>),
     /// An array in RESP2.
     Set(Vec<Reply>),
     /// A bulk string in RESP2.
@@ -38,6 +40,20 @@ pub enum Reply {
 impl Reply {
     pub fn bulk(text: impl Into<Bytes>) -> Reply {
         Reply::Bulk(text.into())
+    }
+
+    /// A number of things.
+    pub fn count(count: u64) -> Reply {
+        Reply::Int(i64::try_from(count).unwrap_or(i64::MAX))
+    }
+
+    pub fn bulks(texts: impl IntoIterator<Item = Bytes>) -> Reply {
+        Reply::Array(texts.into_iter().map(Reply::Bulk).collect())
+    }
+
+    /// What a command of the SCAN family answers.
+    pub fn scanned(cursor: u64, found: Vec<Reply>) -> Reply {
+        Reply::Array(vec![Reply::bulk(cursor.to_string()), Reply::Array(found)])
     }
 
     pub fn text(text: &str) -> Reply {

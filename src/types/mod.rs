@@ -2,13 +2,17 @@
 //!
 //! Knows no arguments, no replies and no command's name; what a client is told is decided in `command`.
 
+pub mod any;
 pub mod bits;
 pub mod counted;
 pub mod dump;
+pub mod hash;
 pub mod hyperloglog;
 pub mod lcs;
+pub mod map;
 pub mod names;
 pub mod packed;
+pub mod set;
 pub mod string;
 pub mod value;
 

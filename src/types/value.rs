@@ -54,6 +54,19 @@ impl<'b> Stored<'b> {
         Ok(Stored { expire_ms, content })
     }
 
+    /// Not past its end.
+    pub fn is_there(&self, now_ms: u64) -> bool {
+        self.expire_ms.is_none_or(|at| at > now_ms)
+    }
+
+    /// The same value with another end, stored.
+    pub fn with_end(&self, expire_ms: Option<u64>, out: &mut Vec<u8>) {
+        match self.content {
+            Content::Here(bytes) => encode_short(bytes, expire_ms, out),
+            Content::Pieces { id, len } => encode_pieces(id, len, expire_ms, out),
+        }
+    }
+
     pub fn len(&self) -> u64 {
         match self.content {
             Content::Here(bytes) => bytes.len() as u64,
@@ -126,10 +139,14 @@ pub fn encode(
         let bytes = Bytes::copy_from_slice(bytes);
         tx.put_element(place.key, place.version, &sub(id, piece), Some(bytes));
     }
+    encode_pieces(id, len, expire_ms, out);
+    Ok(())
+}
+
+fn encode_pieces(id: u64, len: u64, expire_ms: Option<u64>, out: &mut Vec<u8>) {
     head(FLAG_PIECES, expire_ms, out);
     out.extend_from_slice(&id.to_be_bytes());
     out.extend_from_slice(&len.to_be_bytes());
-    Ok(())
 }
 
 fn head(flags: u8, expire_ms: Option<u64>, out: &mut Vec<u8>) {

@@ -4,6 +4,7 @@
 use super::{all_told, ask_about_keys, asks_each_core, ok_or_error, one_told, spec};
 use crate::command::Group::Generic;
 use crate::command::flag::{DANGEROUS, READONLY};
+use crate::command::options::ScanOptions;
 use crate::error::ClientError;
 use crate::front::node::SlotMap;
 use crate::front::{Answer, Ctx, FrontCommand};
@@ -85,25 +86,6 @@ struct Cursor {
 const SLOT_BITS: u32 = 16;
 
 impl Cursor {
-    /// Redis reads a cursor as C's strtoul does: nothing is 0, and a sign is allowed.
-    fn parse(text: &[u8]) -> Result<u64, ClientError> {
-        const INVALID: ClientError = ClientError::fixed("ERR invalid cursor");
-        let (negative, digits) = match text {
-            [b'-', digits @ ..] => (true, digits),
-            [b'+', digits @ ..] => (false, digits),
-            digits => (false, digits),
-        };
-        if digits.is_empty() {
-            return if text.is_empty() { Ok(0) } else { Err(INVALID) };
-        }
-        let number = digits.iter().try_fold(0u64, |number, digit| {
-            let digit = char::from(*digit).to_digit(10)?;
-            number.checked_mul(10)?.checked_add(u64::from(digit))
-        });
-        let number = number.ok_or(INVALID)?;
-        Ok(if negative { number.wrapping_neg() } else { number })
-    }
-
     /// None for a number this server has never given out: such a scan is over, as in Redis.
     fn from_number(number: u64, map: &SlotMap) -> Option<Cursor> {
         let slot = Slot(number as u16);
@@ -117,8 +99,8 @@ impl Cursor {
 }
 
 fn scan(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let number = Cursor::parse(args.get(1))?;
-    let options = ScanOptions::parse(args)?;
+    let number = ScanOptions::cursor(args.get(1))?;
+    let options = KeyScanOptions::parse(args)?;
     let from = Cursor::from_number(number, &ctx.node.map).and_then(|from| first_seen(ctx, from));
     let Some(from) = from else {
         return Ok(scanned(0, Vec::new()).into());
@@ -172,15 +154,15 @@ fn scanned(cursor: u64, keys: Vec<Bytes>) -> Reply {
     Reply::Array(vec![Reply::bulk(cursor.to_string()), bulks(keys)])
 }
 
-struct ScanOptions {
+struct KeyScanOptions {
     pattern: Option<Bytes>,
     kind: Option<Bytes>,
     count: usize,
 }
 
-impl ScanOptions {
-    fn parse(args: &Args<'_>) -> Result<ScanOptions, ClientError> {
-        let mut options = ScanOptions { pattern: None, kind: None, count: SCAN_COUNT_DEFAULT };
+impl KeyScanOptions {
+    fn parse(args: &Args<'_>) -> Result<KeyScanOptions, ClientError> {
+        let mut options = KeyScanOptions { pattern: None, kind: None, count: SCAN_COUNT_DEFAULT };
         for at in (2..args.len()).step_by(2) {
             if at + 1 == args.len() {
                 return Err(ClientError::SYNTAX);
@@ -266,8 +248,8 @@ mod tests {
         ] {
             assert_eq!(bench.run(call), reply, "{call}");
         }
-        assert_eq!(Cursor::parse(b""), Ok(0));
-        assert!(Cursor::parse(b" 0").is_err());
+        assert_eq!(ScanOptions::cursor(b""), Ok(0));
+        assert!(ScanOptions::cursor(b" 0").is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::Refused;
 use super::item::Item;
 use super::rest::Rest;
 
+#[cfg(test)]
 const HEADER_BYTES: usize = 10;
 const END: u8 = 0xff;
 /// In a zipmap and before a ziplist's element: the length is in four bytes that follow.
