@@ -29,6 +29,10 @@ pub struct CoreStats {
     pub keyspace_hits: u64,
     pub keyspace_misses: u64,
     pub expired_keys: u64,
+    /// Of hashes.
+    pub expired_fields: u64,
+    /// Commands that wait for a key; filled in when it is told.
+    pub blocked_clients: u64,
     pub errors: ErrorCounts,
     /// Entries the slow log holds now; filled in when it is told.
     pub slow_logged: u64,
@@ -111,6 +115,8 @@ impl CoreStats {
             keyspace_hits,
             keyspace_misses,
             expired_keys,
+            expired_fields,
+            blocked_clients,
             slow_logged,
             turns,
             cold_reads,

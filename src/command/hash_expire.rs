@@ -47,7 +47,7 @@ pub const COMMANDS: &[KeyCommand] = &[
 ];
 
 /// What the primary runs when a field of a hash is due. No client can name it.
-pub const DROP_EXPIRED: KeyCommand = KeyCommand {
+pub static DROP_EXPIRED: KeyCommand = KeyCommand {
     spec: Spec {
         name: "hash field expiry",
         arity: 2,

@@ -29,6 +29,16 @@ pub struct Owed {
     seq: u64,
 }
 
+impl Owed {
+    pub fn conn(self) -> u64 {
+        self.conn
+    }
+
+    pub fn seq(self) -> u64 {
+        self.seq
+    }
+}
+
 /// What happens when all answers to a question are there.
 enum End {
     Then(Owed, Then),
@@ -134,12 +144,19 @@ impl Core {
         }
     }
 
+    /// As `gather_command`, for a command that waits already.
+    pub fn gather_owed(&mut self, owed: Owed, gather: impl FnOnce(GatherId, &Surroundings<'_>) -> Gather) {
+        let id = self.coordination.gather_id(self.node.core);
+        let gather = gather(id, &self.surroundings());
+        self.begin_gather(id, Gathering { owed, gather, giant: false });
+    }
+
     fn begin_gather(&mut self, id: GatherId, gathering: Gathering) {
         gathering.gather.start(|shard, step| self.send_step(shard, step));
         self.coordination.gathers.insert(id.number, gathering);
     }
 
-    fn wait_for_call(&mut self, place: usize, call: &OwnedCall, stage: Stage) -> Owed {
+    pub fn wait_for_call(&mut self, place: usize, call: &OwnedCall, stage: Stage) -> Owed {
         let args = call.call().args;
         let begun = self.begun(call.command.spec.name, stage, args.len(), |at| args.get(at));
         let manner = self.connections[place].manner();
@@ -200,7 +217,7 @@ impl Core {
         }
     }
 
-    fn settle(&mut self, owed: Owed, reply: Reply) {
+    pub fn settle(&mut self, owed: Owed, reply: Reply) {
         self.answer(Answer { conn: owed.conn, seq: owed.seq, reply }, None);
     }
 
@@ -321,6 +338,11 @@ impl Core {
             Message::StepDone(done) => self.step_done(done),
             Message::Ask { from, ticket, ask } => self.asked(from, ticket, ask),
             Message::Tell { ticket, core, tell } => self.told(ticket, core, tell),
+            Message::WaitFor { line, shard, keys } => self.owner.wait_for(line, shard, keys),
+            Message::WaitOn { line, shard } => self.owner.wait_on(line, shard),
+            Message::WaitNoMore { line, shard } => self.owner.wait_no_more(line, shard),
+            Message::WaitKnown { conn } => self.wait_known(conn),
+            Message::Wake { conn } => self.wake(conn),
             Message::Watched { conn, line } => self.watched(conn, line),
             Message::Unwatch(connection) => self.remove_watcher(connection),
             Message::Planned { number, planned } => self.planned(number, planned),
@@ -351,6 +373,7 @@ impl Core {
                 }
                 Tell::Killed(places.len() as u64)
             }
+            Ask::ClientUnblock { client, error } => Tell::Killed(u64::from(self.unblock(client, error))),
             Ask::ClientPause { until_ms, writes_only } => {
                 if until_ms <= now_ms {
                     self.unpause();
@@ -421,6 +444,7 @@ impl Core {
             stats.query_buffer_bytes += input;
             stats.output_buffer_bytes += output;
         }
+        stats.blocked_clients = self.waits.len() as u64;
         stats.slow_logged = self.timing.slow.len() as u64;
         stats.shards = self.owner.shard_stats();
         stats.ops_per_second = self.node.ops_per_second();

@@ -297,9 +297,19 @@ impl Core {
         {
             return Flow::Blocked;
         }
-        let route = route::route(&self.node.map, self.node.hash, &command.spec, args);
         let connection = &mut self.connections[place];
         let table = connection.session.table;
+        if command.spec.has(flag::BLOCKING) {
+            if !connection.pending.is_empty() {
+                return Flow::Blocked;
+            }
+            let call = Call { command, table, shard: ShardId(0), args: *args }.to_owned();
+            let owed = self.wait_for_call(place, &call, Stage::Wait);
+            self.begin_waiting(place, owed, call);
+            return Flow::Next;
+        }
+        let route = route::route(&self.node.map, self.node.hash, &command.spec, args);
+        let connection = &mut self.connections[place];
         match route {
             Err(error) => {
                 let manner = connection.manner();

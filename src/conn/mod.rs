@@ -11,3 +11,4 @@ pub mod moving;
 pub mod pending;
 pub mod serve;
 mod timing;
+mod waiting;

@@ -7,6 +7,7 @@ use super::coordinate::{Coordination, Owed};
 use super::monitor::Watcher;
 use super::moving::{Allowance, Moving, Parcel};
 use super::timing::{Stages, Timing};
+use super::waiting::Waits;
 use crate::error::Fault;
 use crate::front::node::Node;
 use crate::front::session::{ReplyMode, Session};
@@ -106,6 +107,8 @@ pub struct Core {
     pub watchers: Vec<Watcher>,
     /// Replies that wait for their moment, milliseconds since the epoch.
     pub delayed: Vec<(u64, Owed, Reply)>,
+    /// Commands that wait for a key, by connection.
+    pub waits: Waits,
     pub timing: Timing,
     pub next_serial: u64,
     pub stopping: Option<Stopping>,
@@ -295,6 +298,7 @@ impl Serving {
         if connection.session.monitoring {
             self.core.stop_watching(connection.id);
         }
+        self.core.end_wait(connection.id, None);
         reaper::free_buffer(connection.input);
         self.ring.close(connection.socket)
     }
@@ -343,6 +347,11 @@ impl Serving {
         for place in sendable.drain(..) {
             let Some(connection) = core.connections.get_mut(place) else { continue };
             connection.listed = false;
+            if connection.closing && !core.waits.is_empty() {
+                let conn = connection.id;
+                core.end_wait(conn, None);
+            }
+            let Some(connection) = core.connections.get_mut(place) else { continue };
             if connection.paused && connection.input.len() < limits::INPUT_PAUSE_BYTES / 2 {
                 connection.paused = false;
                 ring.resume_recv(connection.socket)?;
@@ -496,6 +505,7 @@ impl Core {
             pause: None,
             watchers: Vec::new(),
             delayed: Vec::new(),
+            waits: Waits::default(),
             timing: Timing::default(),
             next_serial: 0,
             stopping: None,
@@ -552,6 +562,7 @@ impl Core {
         stopping
             || self.pause.is_some()
             || !self.delayed.is_empty()
+            || !self.waits.is_empty()
             || !self.gated.is_empty()
             || self.owner.waits_for_time()
     }
@@ -565,6 +576,7 @@ impl Core {
     }
 
     pub fn answer(&mut self, answer: Answer, gate: Option<super::pending::Gate>) {
+        let Some(answer) = self.unless_waiting(answer) else { return };
         let Some(place) = self.place_of(answer.conn) else { return };
         let failed = self.owner.stats.note_reply(&answer.reply);
         let begun = self.connections[place].pending.answer(answer.seq, answer.reply, gate);
@@ -601,6 +613,7 @@ impl Core {
             self.unpause();
         }
         self.answer_delayed(self.owner.clock.now_ms());
+        self.end_late_waits(self.owner.clock.now_ms());
         self.node.note_commands(self.owner.clock.now_ms(), self.owner.stats.commands);
     }
 

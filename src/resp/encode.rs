@@ -55,6 +55,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\r\n");
         }
         (Reply::Ready(bytes), _) => out.extend_from_slice(bytes),
+        (Reply::Blocked(blocked), _) => encode(&blocked.otherwise, protocol, out),
         (Reply::Silent, _) => {}
     }
 }

@@ -33,8 +33,24 @@ pub enum Reply {
     Push(Vec<Reply>),
     /// The reply's own bytes, in the protocol of the connection it goes to: made on the pool.
     Ready(Bytes),
+    /// There is nothing to answer yet: the command may wait. One that may not is answered as if its time were
+    /// over.
+    Blocked(Box<Blocked>),
     /// Nothing at all is sent (`CLIENT REPLY OFF`).
     Silent,
+}
+
+/// How a command would wait.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Blocked {
+    /// 0: for ever.
+    pub timeout_ms: u64,
+    /// The reply when that is over.
+    pub otherwise: Reply,
+    /// Which arguments are the keys it waits for.
+    pub keys: Vec<usize>,
+    /// Arguments that mean something else later: what they mean now.
+    pub rewritten: Vec<(usize, Bytes)>,
 }
 
 impl Reply {

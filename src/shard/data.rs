@@ -5,6 +5,7 @@
 use super::hot::{Hot, Known, RowName, RowNameRef};
 use super::slots::{NONE, SlotTable};
 use super::view::Undurable;
+use super::waiters::Waiters;
 use crate::binlog::Touch;
 use crate::error::Fault;
 use crate::slot::ShardId;
@@ -18,6 +19,8 @@ pub struct Data {
     pub slots: SlotTable,
     pub hot: Hot,
     pub undurable: Undurable,
+    /// Connections to wake when their keys are written.
+    pub waiters: Waiters,
     /// Note what is not on disk yet: under `appendfsync always`.
     pub note_undurable: bool,
     batch: Batch,
@@ -43,6 +46,7 @@ impl Data {
             slots,
             hot,
             undurable: Undurable::default(),
+            waiters: Waiters::default(),
             note_undurable: false,
             stalled: false,
             files_full: false,
@@ -121,6 +125,7 @@ impl Data {
         };
         match &effect.change {
             Change::Put(value) => {
+                self.waiters.written(effect.table, &effect.name, value.kind);
                 let known = write_row(&mut self.hot, row, Some(value.clone()));
                 // A blind write of a key that is not in memory counts as new: the count is an estimate.
                 if !effect.existed.unwrap_or(known) {

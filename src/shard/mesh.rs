@@ -53,6 +53,19 @@ pub struct OwnedCall {
 }
 
 impl OwnedCall {
+    /// The same with other arguments in some places.
+    pub fn with(&self, rewritten: &[(usize, Bytes)]) -> OwnedCall {
+        let args = self.call().args;
+        let (mut bytes, mut spans) = (Vec::new(), Vec::with_capacity(args.len()));
+        for at in 0..args.len() {
+            let other = rewritten.iter().find(|(of, _)| *of == at);
+            let arg = other.map_or(args.get(at), |(_, arg)| arg);
+            spans.push(Span { start: bytes.len() as u32, len: arg.len() as u32 });
+            bytes.extend_from_slice(arg);
+        }
+        OwnedCall { bytes: bytes.into(), spans, ..*self }
+    }
+
     /// Moves the bytes out; what stays still says which command and shard it was.
     pub fn take(&mut self) -> OwnedCall {
         let (bytes, spans) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.spans));
@@ -255,6 +268,10 @@ pub enum Ask {
     Keyspace,
     ClientList(Arc<ClientFilter>),
     ClientKill(Arc<ClientFilter>),
+    ClientUnblock {
+        client: u64,
+        error: bool,
+    },
     ClientPause {
         until_ms: u64,
         writes_only: bool,
@@ -348,6 +365,29 @@ pub enum Message {
         ticket: u64,
         core: CoreId,
         tell: Tell,
+    },
+    /// From a waiting command's core to the owner of some of its keys: wake it when they are written. Answered
+    /// by `WaitKnown`.
+    WaitFor {
+        line: LineId,
+        shard: ShardId,
+        keys: Vec<(TableId, Bytes)>,
+    },
+    WaitKnown {
+        conn: u64,
+    },
+    /// From an owner: a key that this connection waits for has been written.
+    Wake {
+        conn: u64,
+    },
+    /// To the owners: it was woken and has found nothing; it waits no more.
+    WaitOn {
+        line: LineId,
+        shard: ShardId,
+    },
+    WaitNoMore {
+        line: LineId,
+        shard: ShardId,
     },
     /// From any core to a watching connection's: a command has come.
     Watched {

@@ -22,5 +22,6 @@ pub mod slots;
 pub mod steps;
 pub mod upkeep;
 pub mod view;
+pub mod waiters;
 pub mod wholes;
 pub mod work;

@@ -393,6 +393,9 @@ impl Owner {
     }
 
     fn deliver(&mut self, line: LineId, seq: u64, shard: ShardId, reply: Reply, position: u64) {
+        if line.conn == super::upkeep::NOBODY {
+            return self.note_dropped(&reply);
+        }
         let answer = Answer { conn: line.conn, seq, reply };
         if line.core == self.setting.core {
             self.finished.push(Finished { answer, shard, position });
@@ -424,6 +427,23 @@ impl Owner {
         let any = !done.is_empty();
         done.into_iter().try_for_each(|result| self.completed(result))?;
         Ok(any)
+    }
+
+    /// A waiting command is to be woken when these keys are written.
+    pub fn wait_for(&mut self, line: LineId, shard: ShardId, keys: Vec<(TableId, Bytes)>) {
+        let at = self.at(shard);
+        self.shards[at].data.waiters.add(line, keys);
+        self.outgoing.push((line.core, Message::WaitKnown { conn: line.conn }));
+    }
+
+    pub fn wait_on(&mut self, line: LineId, shard: ShardId) {
+        let at = self.at(shard);
+        self.shards[at].data.waiters.goes_on(line);
+    }
+
+    pub fn wait_no_more(&mut self, line: LineId, shard: ShardId) {
+        let at = self.at(shard);
+        self.shards[at].data.waiters.remove(line);
     }
 
     /// Something the pool did is finished.
@@ -515,6 +535,9 @@ impl Owner {
                 self.shards[at].commit()?;
             }
             self.after_commit(at)?;
+            for line in self.shards[at].data.waiters.take_woken() {
+                self.outgoing.push((line.core, Message::Wake { conn: line.conn }));
+            }
             let released = self.shards[at].released(now_ms);
             while let Some((position, ..)) = self.held[at].front()
                 && *position <= released

@@ -1,17 +1,20 @@
 //! What a shard needs beside commands: syncs of its log, sealed memtables, prepared and retired
 //! segments, pacing, expired keys, erased incarnations. Small steps on the core; waiting on the pool.
 
-use super::mesh::{Message, Step};
+use super::mesh::{Call, LineId, Message, Step};
 use super::owner::{Needs, Owner};
 use super::pace::Pace;
 use super::wholes::Wholes;
 use super::work::Done;
 use crate::binlog::{LogError, ReserveDone, SyncDone};
+use crate::command::hash_expire::DROP_EXPIRED;
 use crate::config::Fsync;
 use crate::error::Fault;
 use crate::limits;
 use crate::metrics::latency::Event as Watched;
-use crate::slot::ShardId;
+use crate::resp::args::{Args, Span};
+use crate::resp::reply::Reply;
+use crate::slot::{ShardId, TableId};
 use crate::store::effects::Origin;
 use crate::store::tx::{Change, Effect};
 use crate::store::{Erased, Incarnation, Pin, Reader, Sealed, Step as ScanStep, StoreError};
@@ -34,6 +37,9 @@ const EXPIRE_BATCH: usize = 256;
 const GARBAGE_WAIT_MS: u64 = 10_000;
 /// How long another shard's log is held up by a part that is not persisted here.
 const PARTS_WAIT_MS: u64 = 60_000;
+
+/// The connection of commands that no client has sent.
+pub(super) const NOBODY: u64 = u64::MAX;
 
 /// What a job of the upkeep answers.
 pub enum Event {
@@ -445,12 +451,34 @@ impl Owner {
                     shard.join(&[effect], Origin::EXPIRY, now_ms);
                     self.stats.expired_keys += 1;
                 }
+                Some(Some(row)) if row.field_expire_ms == Some(key.expire_ms) => {
+                    // The entry stays: if more fields are due than one round deletes, the next finds it again.
+                    self.drop_expired_fields(at, table, &key.name);
+                    continue;
+                }
                 Some(_) => {}
                 // Not in memory after all: the next round finds it again.
                 None => continue,
             }
             let shard = &mut self.shards[at];
             shard.data.forget_due(key.expire_ms, key.incarnation, key.name);
+        }
+    }
+
+    /// Runs what deletes the fields of a hash that are past their end, as a command of nobody's connection.
+    fn drop_expired_fields(&mut self, at: usize, table: TableId, name: &Bytes) {
+        let (shard, line) = (self.shards[at].id, LineId { core: self.setting.core, conn: NOBODY });
+        let span = |start: usize, len: usize| Span { start: start as u32, len: len as u32 };
+        let spans = [span(0, 0), span(0, name.len())];
+        let call = Call { command: &DROP_EXPIRED, table, shard, args: Args::new(name, &spans) };
+        if let Some((reply, _)) = self.run(line, 0, &call) {
+            self.note_dropped(&reply);
+        }
+    }
+
+    pub(super) fn note_dropped(&mut self, reply: &Reply) {
+        if let Reply::Int(fields) = reply {
+            self.stats.expired_fields += fields.unsigned_abs();
         }
     }
 }

@@ -34,6 +34,7 @@ pub const COMMANDS: &[FrontCommand] = &[FrontCommand {
             spec(Connection, "reply", 3, OWN, "3.2.0", "O(1)", "Says whether replies are sent"),
             spec(Connection, "pause", -3, OTHERS, "2.9.50", "O(1)", "Holds back commands for a time"),
             spec(Connection, "unpause", 2, OTHERS, "6.2.0", PER_CLIENT, "Ends a pause"),
+            spec(Connection, "unblock", -3, OTHERS, "5.0.0", PER_CLIENT, "Ends the waiting of a connection"),
             spec(Connection, "no-evict", 3, OTHERS, "7.0.0", "O(1)", "Protects the connection from eviction"),
             spec(Connection, "no-touch", 3, OWN, "7.2.0", "O(1)", "Reads without changing idle times"),
             spec(Connection, "help", 2, LOADING | STALE, "5.0.0", "O(1)", "Prints this help"),
@@ -54,6 +55,7 @@ pub(super) const SUBS: &[Sub] = &[
     ("reply", reply),
     ("pause", pause),
     ("unpause", unpause),
+    ("unblock", unblock),
     ("no-evict", no_evict),
     ("no-touch", no_touch),
     ("help", print_help),
@@ -186,8 +188,27 @@ fn kill(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     Ok(kill_all(filter, |count| Reply::Int(count as i64)))
 }
 
+fn unblock(_: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+    let error = match args.len() {
+        3 => false,
+        4 if args.is(3, "TIMEOUT") => false,
+        4 if args.is(3, "ERROR") => true,
+        4 => return Err(ClientError::fixed("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        _ => return Err(ClientError::SYNTAX),
+    };
+    let client = number::parse_i64(args.get(2)).ok_or(ClientError::NOT_INTEGER)?;
+    // No connection has a negative number.
+    let client = u64::try_from(client).unwrap_or(0);
+    Ok(count_hit(Ask::ClientUnblock { client, error }, |count| Reply::Int(count as i64)))
+}
+
 /// A connection that kills itself still gets the reply; that is up to the serving loop.
 fn kill_all(filter: ClientFilter, reply: fn(u64) -> Reply) -> Answer {
+    count_hit(Ask::ClientKill(Arc::new(filter)), reply)
+}
+
+/// Asks all cores for something that hits connections; the reply is made of how many.
+fn count_hit(ask: Ask, reply: fn(u64) -> Reply) -> Answer {
     let killed = |tell| match tell {
         Tell::Killed(count) => Some(count),
         _ => None,
@@ -195,7 +216,7 @@ fn kill_all(filter: ClientFilter, reply: fn(u64) -> Reply) -> Answer {
     let fold = move |_: &mut Ctx<'_>, tells| {
         ok_or_error(all_told(tells, killed).map(|counts| reply(counts.into_iter().sum())))
     };
-    Answer::AskAll(Ask::ClientKill(Arc::new(filter)), Box::new(fold))
+    Answer::AskAll(ask, Box::new(fold))
 }
 
 fn kill_filter(args: &Args<'_>, own_id: u64) -> Result<ClientFilter, ClientError> {

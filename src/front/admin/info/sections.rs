@@ -186,7 +186,7 @@ fn clients(figures: &Figures<'_>, lines: &mut Lines) {
     lines.field("connected_clients", figures.total.connections_now);
     lines.field("cluster_connections", 0);
     lines.field("maxclients", figures.node.config.maxclients);
-    lines.field("blocked_clients", 0);
+    lines.field("blocked_clients", figures.total.blocked_clients);
     lines.field("tracking_clients", 0);
 }
 
@@ -238,6 +238,7 @@ fn stats(figures: &Figures<'_>, lines: &mut Lines) {
     lines.field("total_net_output_bytes", total.output_bytes);
     lines.field("rejected_connections", total.connections_rejected);
     lines.field("expired_keys", total.expired_keys);
+    lines.field("expired_subkeys", total.expired_fields);
     lines.field("evicted_keys", 0);
     lines.field("is_bgsaving", "No");
     lines.field("is_scaning_keyspace", if figures.counting { "Yes" } else { "No" });

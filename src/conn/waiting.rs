@@ -1,0 +1,236 @@
+//! Commands that wait for a key to get something, as their connection's core sees them.
+//!
+//! Such a command runs; finds nothing; makes itself known to the shards of its keys; runs again, for something
+//! may have come meanwhile; and from then on runs once more whenever a shard wakes it, until it finds
+//! something or its time is over. What it finds it takes like any other client.
+
+use super::coordinate::Owed;
+use super::pending::Manner;
+use super::serve::Core;
+use crate::error::ClientError;
+use crate::front::gather::Gather;
+use crate::front::route::{self, Route};
+use crate::resp::reply::{Blocked, Reply};
+use crate::shard::mesh::{Answer, Calls, LineId, Message, OwnedCall};
+use crate::slot::{ShardId, TableId};
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// What a waiting command does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It runs for the first time.
+    First,
+    /// So many shards have not said yet that they know it.
+    Announcing(usize),
+    /// It runs again; `woken`: something has come since it began.
+    Again {
+        woken: bool,
+    },
+    Sleeping,
+}
+
+/// A command that waits, or may have to.
+pub struct Wait {
+    owed: Owed,
+    manner: Manner,
+    /// The database in which its keys are.
+    table: TableId,
+    call: OwnedCall,
+    phase: Phase,
+    /// Milliseconds since the epoch; None: for ever.
+    until_ms: Option<u64>,
+    /// What it is answered when its time is over.
+    otherwise: Reply,
+    /// Shards that know it.
+    shards: Vec<ShardId>,
+    /// Its client is gone, or it was told to stop: it ends at the next chance.
+    ending: bool,
+    began: Instant,
+}
+
+/// How many wait, and for how long at most, in a core's books.
+pub type Waits = FxHashMap<u64, Wait>;
+
+impl Core {
+    /// Begins a command that may have to wait.
+    pub fn begin_waiting(&mut self, place: usize, owed: Owed, call: OwnedCall) {
+        let manner = self.connections[place].manner();
+        let wait = Wait {
+            owed,
+            manner,
+            table: call.table,
+            call,
+            phase: Phase::First,
+            until_ms: None,
+            otherwise: Reply::NilArray,
+            shards: Vec::new(),
+            ending: false,
+            began: Instant::now(),
+        };
+        self.waits.insert(owed.conn(), wait);
+        self.attempt_waiting(owed.conn());
+    }
+
+    fn attempt_waiting(&mut self, conn: u64) {
+        let wait = self.waits.get_mut(&conn).expect("it waits until it is answered");
+        wait.began = Instant::now();
+        let (owed, table) = (wait.owed, wait.table);
+        let borrowed = wait.call.call();
+        match route::route(&self.node.map, self.node.hash, &borrowed.command.spec, &borrowed.args) {
+            Err(error) => self.settle(owed, Reply::Error(error)),
+            Ok(Route::One(shard)) => {
+                let call = crate::shard::mesh::Call { shard, table, ..borrowed };
+                let line = LineId { core: self.node.core, conn };
+                let mut calls = Calls::new(line);
+                calls.push(&call, owed.seq());
+                self.outbox.push((self.node.map.owner(shard), Message::Calls(calls)));
+            }
+            Ok(Route::Several(keys)) => {
+                let call = borrowed.to_owned();
+                let protocol = wait.manner.protocol;
+                self.gather_owed(owed, |id, around| Gather::command(id, call, &keys, protocol, around));
+            }
+        }
+    }
+
+    /// The reply to a connection's command, unless the command has to wait on.
+    pub fn unless_waiting(&mut self, answer: Answer) -> Option<Answer> {
+        let Some(wait) = self.waits.get_mut(&answer.conn) else { return Some(answer) };
+        if wait.owed.seq() != answer.seq {
+            return Some(answer);
+        }
+        let Reply::Blocked(blocked) = answer.reply else {
+            self.forget_wait(answer.conn);
+            return Some(answer);
+        };
+        if wait.ending {
+            let (conn, seq, reply) = (answer.conn, answer.seq, wait.otherwise.clone());
+            self.forget_wait(conn);
+            return Some(Answer { conn, seq, reply });
+        }
+        match wait.phase {
+            Phase::First => self.announce(answer.conn, *blocked),
+            Phase::Again { woken: true } => {
+                wait.phase = Phase::Again { woken: false };
+                self.go_on_waiting(answer.conn);
+                self.attempt_waiting(answer.conn);
+            }
+            _ => {
+                wait.phase = Phase::Sleeping;
+                self.go_on_waiting(answer.conn);
+            }
+        }
+        None
+    }
+
+    /// Makes a command known to the shards of the keys it waits for.
+    fn announce(&mut self, conn: u64, blocked: Blocked) {
+        let now_ms = self.owner.clock.now_ms();
+        let line = LineId { core: self.node.core, conn };
+        let wait = self.waits.get_mut(&conn).expect("it is being answered");
+        wait.until_ms = (blocked.timeout_ms > 0).then(|| now_ms.saturating_add(blocked.timeout_ms));
+        wait.otherwise = blocked.otherwise;
+        if !blocked.rewritten.is_empty() {
+            wait.call = wait.call.with(&blocked.rewritten);
+        }
+        let args = wait.call.call().args;
+        let mut by_shard: BTreeMap<ShardId, Vec<(TableId, Bytes)>> = BTreeMap::new();
+        for &key in &blocked.keys {
+            let name = args.get(key);
+            let shard = route::shard_of(&self.node.map, self.node.hash, name);
+            by_shard.entry(shard).or_default().push((wait.table, Bytes::copy_from_slice(name)));
+        }
+        wait.shards = by_shard.keys().copied().collect();
+        wait.phase = Phase::Announcing(wait.shards.len());
+        for (shard, keys) in by_shard {
+            self.outbox.push((self.node.map.owner(shard), Message::WaitFor { line, shard, keys }));
+        }
+    }
+
+    /// A shard knows it now.
+    pub fn wait_known(&mut self, conn: u64) {
+        let Some(wait) = self.waits.get_mut(&conn) else { return };
+        let Phase::Announcing(outstanding) = &mut wait.phase else { return };
+        *outstanding -= 1;
+        if *outstanding == 0 {
+            wait.phase = Phase::Again { woken: false };
+            self.attempt_waiting(conn);
+        }
+    }
+
+    /// One of its keys has been written.
+    pub fn wake(&mut self, conn: u64) {
+        let Some(wait) = self.waits.get_mut(&conn) else { return };
+        match &mut wait.phase {
+            Phase::Sleeping => {
+                wait.phase = Phase::Again { woken: false };
+                self.attempt_waiting(conn);
+            }
+            Phase::Again { woken } => *woken = true,
+            // It runs again anyway.
+            Phase::First | Phase::Announcing(_) => {}
+        }
+    }
+
+    fn go_on_waiting(&mut self, conn: u64) {
+        self.tell_shards(conn, |line, shard| Message::WaitOn { line, shard });
+    }
+
+    /// Takes a command off the books here and at the shards.
+    fn forget_wait(&mut self, conn: u64) -> Option<Wait> {
+        self.tell_shards(conn, |line, shard| Message::WaitNoMore { line, shard });
+        self.waits.remove(&conn)
+    }
+
+    fn tell_shards(&mut self, conn: u64, message: impl Fn(LineId, ShardId) -> Message) {
+        let line = LineId { core: self.node.core, conn };
+        let shards = self.waits.get(&conn).map_or(&[][..], |wait| &wait.shards);
+        for shard in shards {
+            self.outbox.push((self.node.map.owner(*shard), message(line, *shard)));
+        }
+    }
+
+    /// Ends a command that waits, if one does: with this reply, or as if its time were over. One that runs at
+    /// this moment ends when it comes back with nothing. True if there was one.
+    pub fn end_wait(&mut self, conn: u64, reply: Option<Reply>) -> bool {
+        let Some(wait) = self.waits.get_mut(&conn) else { return false };
+        if let Some(reply) = reply {
+            wait.otherwise = reply;
+        }
+        if matches!(wait.phase, Phase::First | Phase::Again { .. }) {
+            wait.ending = true;
+            return true;
+        }
+        let wait = self.forget_wait(conn).expect("looked above");
+        self.settle(wait.owed, wait.otherwise);
+        true
+    }
+
+    /// Ends those whose time is over.
+    pub fn end_late_waits(&mut self, now_ms: u64) {
+        if self.waits.is_empty() {
+            return;
+        }
+        let late = |wait: &Wait| wait.until_ms.is_some_and(|until_ms| until_ms <= now_ms);
+        let late: Vec<u64> =
+            self.waits.iter().filter(|(_, wait)| late(wait)).map(|(conn, _)| *conn).collect();
+        for conn in late {
+            self.end_wait(conn, None);
+        }
+    }
+
+    /// CLIENT UNBLOCK, for a client of this core; true if it waited.
+    pub fn unblock(&mut self, client: u64, error: bool) -> bool {
+        let unblocked = || ClientError::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+        let conn = self.connections.iter().find(|(_, connection)| connection.session.id == client);
+        let conn = conn.map(|(_, connection)| connection.id);
+        conn.is_some_and(|conn| {
+            let sleeps = |wait: &Wait| wait.phase == Phase::Sleeping;
+            self.waits.get(&conn).is_some_and(sleeps)
+                && self.end_wait(conn, error.then(|| Reply::Error(unblocked())))
+        })
+    }
+}
