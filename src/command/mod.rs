@@ -20,6 +20,8 @@ pub mod hash_expire;
 pub mod hyperloglog;
 pub mod keyspace;
 pub mod lcs;
+pub mod list;
+pub mod list_move;
 pub mod memory;
 pub mod object;
 pub mod options;
@@ -167,6 +169,8 @@ pub fn all() -> impl Iterator<Item = &'static KeyCommand> {
         set::COMMANDS,
         dump::COMMANDS,
         lcs::COMMANDS,
+        list::COMMANDS,
+        list_move::COMMANDS,
         keyspace::COMMANDS,
         expire::COMMANDS,
         object::COMMANDS,

@@ -94,6 +94,18 @@ impl<'a> ScanOptions<'a> {
     }
 }
 
+/// How long a command is to wait, given in seconds: in milliseconds, 0 for ever. What is too much for 64 bits
+/// has become negative in redis-server 7.0.
+pub fn timeout_ms(arg: &[u8]) -> Result<u64, ClientError> {
+    let seconds = number::parse_long_double(arg)
+        .ok_or(ClientError::fixed("ERR timeout is not a float or out of range"))?;
+    let ms = (seconds * 1000.0).ceil();
+    if ms < 0.0 || ms >= i64::MAX as f64 {
+        return Err(ClientError::fixed("ERR timeout is negative"));
+    }
+    Ok(ms as u64)
+}
+
 /// How a time argument counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeForm {
@@ -238,6 +250,24 @@ mod tests {
             ["EX 1 PX 1", "KEEPTTL EX 1", "PXAT 1 KEEPTTL", "EX", "NX XX", "XX NX", "PERSIST", "EX 1 2"]
         {
             assert_eq!(set(words), Err(ClientError::SYNTAX), "{words}");
+        }
+    }
+
+    #[test]
+    fn timeouts_as_redis_server_takes_them() {
+        let ms = |arg: &str| timeout_ms(arg.as_bytes());
+        for (arg, expected) in
+            [("0", 0), ("-0", 0), ("-0.0001", 0), ("0.0001", 1), ("0x1p1", 2000), ("1.5", 1500), ("0.01", 10)]
+        {
+            assert_eq!(ms(arg), Ok(expected), "{arg}");
+        }
+        assert!(ms("9223372036854775").is_ok());
+        for arg in ["-1", "inf", "-inf", "1e400", "9223372036854776", "1e4932"] {
+            assert_eq!(ms(arg), Err(ClientError::fixed("ERR timeout is negative")), "{arg}");
+        }
+        for arg in ["x", "nan", "", " 1", "1e-5000"] {
+            let wrong = ClientError::fixed("ERR timeout is not a float or out of range");
+            assert_eq!(ms(arg), Err(wrong), "{arg}");
         }
     }
 

@@ -46,6 +46,12 @@ pub fn add_float(a: &[u8], b: &[u8]) -> Result<Bytes, ClientError> {
     }
 }
 
+/// About the number that a text means by the rules of C's `long double`; any infinity, and what is as good as
+/// one, is the positive one.
+pub fn parse_long_double(text: &[u8]) -> Option<f64> {
+    LongDouble::parse(text).map(LongDouble::to_f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,8 @@ pub struct Counted<'k> {
     tag: u8,
     /// What an element weighs, by its value.
     weigh: fn(&[u8]) -> Result<u64, Stop>,
+    /// Where the elements lie that are counted.
+    elements: Subs,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +57,14 @@ impl<'k> Counted<'k> {
         tag: u8,
         weigh: fn(&[u8]) -> Result<u64, Stop>,
     ) -> Counted<'k> {
-        Counted { key, version, tag, weigh }
+        Counted { key, version, tag, weigh, elements: Subs::of(&[tag]) }
+    }
+
+    /// Counts only what lies between two places: the elements at them, and beyond, are not in the buckets.
+    pub fn between(mut self, first: &[u8], last: &[u8]) -> Counted<'k> {
+        let at = |place: &[u8], behind: &[u8]| Sub::from_slice(&[&[self.tag][..], place, behind].concat());
+        self.elements = Subs::new(&at(first, &[0]), &at(last, &[]));
+        self
     }
 
     /// Makes the buckets of a collection that has none: `elements` are all, in order, each with its weight.
@@ -172,7 +181,7 @@ impl<'k> Counted<'k> {
     fn tag_subs(&self, from: &[u8]) -> Subs {
         let mut first = Sub::from_slice(&[self.tag]);
         first.extend_from_slice(from);
-        Subs::new(&first, &[self.tag + 1])
+        Subs { from: first.max(self.elements.from.clone()), ..self.elements.clone() }
     }
 
     fn floor(&self, tx: &mut Tx<'_>, level: u8, place: &[u8]) -> Result<Option<Bucket>, Stop> {

@@ -9,6 +9,7 @@ pub mod dump;
 pub mod hash;
 pub mod hyperloglog;
 pub mod lcs;
+pub mod list;
 pub mod map;
 pub mod names;
 pub mod packed;

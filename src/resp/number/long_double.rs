@@ -58,6 +58,17 @@ impl LongDouble {
             _ => LongDouble::Beyond,
         }
     }
+
+    /// About the same number.
+    pub fn to_f64(self) -> f64 {
+        match self {
+            LongDouble::Finite(Finite { negative, mantissa, exponent }) => {
+                let size = mantissa as f64 * 2f64.powi(exponent);
+                if negative { -size } else { size }
+            }
+            LongDouble::Beyond => f64::INFINITY,
+        }
+    }
 }
 
 /// A number as written: `digits` * 10^`scale`, or in hexadecimal `digits` * 2^`scale`.
