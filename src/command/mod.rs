@@ -63,6 +63,8 @@ pub struct KeyArg {
 
 pub type KeyArgs = SmallVec<[KeyArg; 2]>;
 
+pub type FindKeys = fn(&Args<'_>) -> Result<KeyArgs, ClientError>;
+
 /// How a command's keys are found among its arguments.
 #[derive(Clone, Copy)]
 pub enum Keys {
@@ -74,7 +76,12 @@ pub enum Keys {
         step: usize,
     },
     /// For commands that name a second table, or whose keys stand elsewhere.
-    Find(fn(&Args<'_>) -> Result<KeyArgs, ClientError>),
+    Find(FindKeys),
+    /// As `Find`; where `beyond` says so, the command also reads keys that only the data names.
+    Beyond {
+        find: FindKeys,
+        beyond: fn(&Args<'_>) -> bool,
+    },
 }
 
 impl Keys {
@@ -87,7 +94,7 @@ impl Keys {
                     if last < 0 { (args.len() as i64 + i64::from(last)) as usize } else { last as usize };
                 Ok((first..=last).step_by(step).map(|arg| KeyArg { arg, table: None }).collect())
             }
-            Keys::Find(find) => find(args),
+            Keys::Find(find) | Keys::Beyond { find, .. } => find(args),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::pending::{Gate, Manner};
 use super::serve::Core;
 use crate::command::{KeyCommand, flag};
+use crate::front::gather::Gather;
 use crate::front::giant::is_giant;
 use crate::front::route::{self, Route};
 use crate::front::session::ReplyMode;
@@ -320,6 +321,16 @@ impl Core {
             }
             Ok(Route::One(shard)) => {
                 self.one_shard(place, line, &Call { command, table, shard, args: *args })
+            }
+            Ok(Route::Table) => {
+                if !connection.pending.is_empty() {
+                    return Flow::Blocked;
+                }
+                let call = Call { command, table, shard: ShardId(0), args: *args }.to_owned();
+                let owed = self.wait_for_call(place, &call, Stage::Gather);
+                let protocol = self.connections[place].manner().protocol;
+                self.gather_owed(owed, |id, around| Gather::over_table(id, call, protocol, around));
+                Flow::Next
             }
             Ok(Route::Several(keys)) => {
                 if !connection.pending.is_empty() {

@@ -88,6 +88,7 @@ impl Core {
                 calls.push(&call, owed.seq());
                 self.outbox.push((self.node.map.owner(shard), Message::Calls(calls)));
             }
+            Ok(Route::Table) => unreachable!("no command that waits reads keys it does not name"),
             Ok(Route::Several(keys)) => {
                 let call = borrowed.to_owned();
                 let protocol = wait.manner.protocol;

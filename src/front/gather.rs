@@ -122,6 +122,19 @@ impl Gather {
         Gather { protocol, ..Gather::new(id, shares, exclusive, fetch, Plan::Command(call)) }
     }
 
+    /// A command that may read any key of its table, and write those that it names.
+    pub fn over_table(
+        id: GatherId,
+        call: OwnedCall,
+        protocol: Protocol,
+        around: &Surroundings<'_>,
+    ) -> Gather {
+        let exclusive = call.command.spec.has(flag::WRITE);
+        let table = call.table;
+        let shares = around.map.shards().map(|shard| (shard, Names::Table(table)));
+        Gather { protocol, ..Gather::new(id, shares, exclusive, Fetch::Reader, Plan::Command(call)) }
+    }
+
     /// A giant command, whose keys were found on the pool.
     pub fn giant(id: GatherId, planned: Planned, protocol: Protocol) -> Gather {
         let Planned { call, shares } = planned;

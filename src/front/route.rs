@@ -10,6 +10,8 @@ use crate::slot::{ShardId, SlotHash};
 pub enum Route {
     One(ShardId),
     Several(KeyArgs),
+    /// It may read any key of its table.
+    Table,
 }
 
 /// The plan for a command whose arity has been checked.
@@ -19,13 +21,16 @@ pub fn route(map: &SlotMap, hash: SlotHash, spec: &Spec, args: &Args<'_>) -> Res
     {
         return Ok(Route::One(shard_of(map, hash, args.get(first))));
     }
-    if let Keys::None = spec.keys {
-        return Ok(Route::One(ShardId(0)));
+    if let Keys::Beyond { beyond, .. } = spec.keys
+        && !map.is_single()
+        && beyond(args)
+    {
+        return Ok(Route::Table);
     }
     let keys = spec.keys.of(args)?;
     let mut shards = keys.iter().map(|key| shard_of(map, hash, args.get(key.arg)));
-    // A command whose keys nobody can find would have no place to run.
-    let first = shards.next().ok_or(ClientError::SYNTAX)?;
+    // Without a key any shard will do: the command says what is wrong, or needs none.
+    let Some(first) = shards.next() else { return Ok(Route::One(ShardId(0))) };
     if map.is_single() || shards.all(|shard| shard == first) {
         return Ok(Route::One(first));
     }

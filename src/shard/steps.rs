@@ -218,7 +218,8 @@ impl Owner {
                     Places::of(slots, placed.into_iter())
                 }
                 Names::Set(set) => Places::of_table(slots, set.table()),
-                Names::Table(_) | Names::Shard => unreachable!("whole tables are not read"),
+                Names::Table(table) => Places::of_table(slots, *table),
+                Names::Shard => unreachable!("no command reads all tables"),
             };
             let (reader, reading) = (self.shards[at].data.store.reader(), Reading::begin(&self.reading));
             let lent = Some(Lent { shard, reader, places, reading });

@@ -190,7 +190,7 @@ fn entry(named: &Named) -> Reply {
     let spec = named.spec;
     let (first, last, step) = match spec.keys {
         Keys::Span { first, last, step } => (first as i64, i64::from(last), step as i64),
-        Keys::None | Keys::Find(_) => (0, 0, 0),
+        Keys::None | Keys::Find(_) | Keys::Beyond { .. } => (0, 0, 0),
     };
     Reply::Array(vec![
         Reply::text(&named.name),
@@ -228,7 +228,7 @@ fn flags(spec: &Spec) -> Vec<&'static str> {
         (ALLOW_BUSY, "allow_busy"),
     ];
     let mut flags: Vec<_> = NAMES.iter().filter(|(flag, _)| spec.has(*flag)).map(|(_, name)| *name).collect();
-    if matches!(spec.keys, Keys::Find(_)) {
+    if matches!(spec.keys, Keys::Find(_) | Keys::Beyond { .. }) {
         flags.push("movablekeys");
     }
     flags
