@@ -349,3 +349,160 @@ fn lpos(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
         None => found.next().unwrap_or(Reply::Nil),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::tests::{Server, Words};
+
+    #[track_caller]
+    fn list(server: &mut Server, line: &str, expected: &str) {
+        let expected = expected.split_terminator(' ').map(Reply::text).collect();
+        assert_eq!(server.run(line), Reply::Array(expected), "{line}");
+    }
+
+    #[track_caller]
+    fn error(server: &mut Server, line: &str, expected: &'static str) {
+        assert_eq!(server.run(line), Reply::Error(ClientError::fixed(expected)), "{line}");
+    }
+
+    const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
+    const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+    const NOT_POSITIVE: &str = "ERR value is out of range, must be positive";
+
+    #[test]
+    fn items_come_and_go_at_both_ends() {
+        let mut server = Server::default();
+        server.int("LPUSHX l a", 0);
+        server.int("RPUSH l a b c", 3);
+        server.int("LPUSH l 1 2", 5);
+        server.int("RPUSHX l d", 6);
+        list(&mut server, "LRANGE l 0 -1", "2 1 a b c d");
+        list(&mut server, "LRANGE l -100 2", "2 1 a");
+        list(&mut server, "LRANGE l -2 100", "c d");
+        for empty in ["LRANGE l 3 2", "LRANGE l 6 9", "LRANGE l 0 -7", "LRANGE no 0 1", "LPOP l 0"] {
+            list(&mut server, empty, "");
+        }
+        list(&mut server, "LPOP l 2", "2 1");
+        list(&mut server, "RPOP l 2", "d c");
+        assert_eq!(server.run("RPOP l"), Reply::text("b"));
+        list(&mut server, "LPOP l 7", "a");
+        assert_eq!(server.run("LPOP l"), Reply::Nil);
+        assert_eq!(server.run("LPOP l 0"), Reply::NilArray);
+        server.int("EXISTS l", 0);
+        server.int("LLEN l", 0);
+    }
+
+    #[test]
+    fn items_by_number() {
+        let mut server = Server::default();
+        server.int("RPUSH l a b c", 3);
+        for (index, expected) in [("0", "a"), ("-1", "c"), ("-3", "a"), ("2", "c")] {
+            assert_eq!(server.run(&format!("LINDEX l {index}")), Reply::text(expected));
+        }
+        for index in ["3", "-4", "9223372036854775807", "-9223372036854775808"] {
+            assert_eq!(server.run(&format!("LINDEX l {index}")), Reply::Nil);
+            error(&mut server, &format!("LSET l {index} x"), "ERR index out of range");
+        }
+        server.ok("LSET l -2 x");
+        server.int("LINSERT l before x w", 4);
+        server.int("LINSERT l AFTER x y", 5);
+        server.int("LINSERT l AFTER z y", -1);
+        server.int("LINSERT no AFTER z y", 0);
+        list(&mut server, "LRANGE l 0 -1", "a w x y c");
+        server.ok("LTRIM l 1 -2");
+        list(&mut server, "LRANGE l 0 -1", "w x y");
+        server.ok("LTRIM l -5 5");
+        server.int("LLEN l", 3);
+        server.ok("LTRIM l 3 5");
+        server.ok("LTRIM l 3 5");
+        server.int("EXISTS l", 0);
+    }
+
+    #[test]
+    fn items_by_value() {
+        let mut server = Server::default();
+        server.int("RPUSH l a b c a b c", 6);
+        for (options, expected) in [
+            ("", Some(0)),
+            (" RANK 2", Some(3)),
+            (" RANK 3", None),
+            (" RANK -1", Some(3)),
+            (" RANK -9223372036854775807", None),
+            (" RANK 1 RANK 2", Some(3)),
+            (" MAXLEN 1 RANK -1", None),
+        ] {
+            let expected = expected.map_or(Reply::Nil, Reply::Int);
+            assert_eq!(server.run(&format!("LPOS l a{options}")), expected, "{options}");
+        }
+        for (options, expected) in [
+            ("c COUNT 0", &[2, 5][..]),
+            ("c COUNT 0 RANK -1", &[5, 2]),
+            ("c COUNT 0 MAXLEN 5", &[2]),
+            ("c COUNT 1", &[2]),
+            ("c RANK 2 COUNT 5", &[5]),
+            ("z COUNT 1", &[]),
+        ] {
+            let expected = expected.iter().map(|index| Reply::Int(*index)).collect();
+            assert_eq!(server.run(&format!("LPOS l {options}")), Reply::Array(expected), "{options}");
+        }
+        assert_eq!(server.run("LPOS no a"), Reply::Nil);
+        list(&mut server, "LPOS no a COUNT 0", "");
+        server.int("LREM l -1 a", 1);
+        list(&mut server, "LRANGE l 0 -1", "a b c b c");
+        server.int("LREM l 1 b", 1);
+        list(&mut server, "LRANGE l 0 -1", "a c b c");
+        server.int("LREM l 0 c", 2);
+        server.int("LREM l 0 c", 0);
+        server.int("LREM no 0 c", 0);
+        list(&mut server, "LRANGE l 0 -1", "a b");
+    }
+
+    #[test]
+    fn mistakes_are_told_in_the_order_of_redis_server() {
+        let mut server = Server::default();
+        server.ok("SET s x");
+        server.int("RPUSH l a", 1);
+        for line in ["LPUSH s a", "LPUSHX s a", "LLEN s", "LPOP s", "LPOP s 0", "LINDEX s x", "LSET s x y"] {
+            error(&mut server, line, WRONG_TYPE);
+        }
+        for line in ["LRANGE s 0 1", "LTRIM s 0 1", "LREM s 1 a", "LINSERT s before a b", "LPOS s a"] {
+            error(&mut server, line, WRONG_TYPE);
+        }
+        for line in ["LPOP no x", "LPOP s -1", "RPOP l x"] {
+            error(&mut server, line, NOT_POSITIVE);
+        }
+        for line in
+            ["LINDEX l x", "LSET l x y", "LRANGE s 0 y", "LTRIM no x 1", "LREM s x a", "LPOS s a rank x"]
+        {
+            error(&mut server, line, NOT_INTEGER);
+        }
+        assert_eq!(server.run("LINDEX no x"), Reply::Nil);
+        error(&mut server, "LSET no x y", "ERR no such key");
+        error(&mut server, "LPOP no 1 2", "ERR wrong number of arguments for 'lpop' command");
+        error(&mut server, "LINSERT no foo a b", "ERR syntax error");
+        error(&mut server, "LPOS s a COUNT", "ERR syntax error");
+        error(&mut server, "LPOS s a WHAT 1", "ERR syntax error");
+        error(&mut server, "LPOS s a COUNT x", "ERR COUNT can't be negative");
+        error(&mut server, "LPOS s a MAXLEN -1", "ERR MAXLEN can't be negative");
+        let zero = "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use \
+                    negative to start from the end of the list";
+        error(&mut server, "LPOS s a RANK 0", zero);
+    }
+
+    #[test]
+    fn long_items_and_empty_ones() {
+        let mut server = Server::default();
+        let long = vec![b'x'; 200_000];
+        for command in [&b"RPUSH"[..], b"LPUSH"] {
+            server.run_words(&Words::of(&[command, b"l", &long, b"", b"a"]));
+        }
+        assert_eq!(server.run_words(&Words::of(&[b"LPOS", b"l", &long, b"RANK", b"-1"])), Reply::Int(3));
+        assert_eq!(server.run("LINDEX l 2"), Reply::bulk(long.clone()));
+        assert_eq!(server.run("LINDEX l 1"), Reply::text(""));
+        assert_eq!(server.run_words(&Words::of(&[b"LREM", b"l", b"-1", &long])), Reply::Int(1));
+        server.ok("LSET l 2 short");
+        assert!(server.memory.elements.keys().all(|(.., sub)| sub[0] != 127));
+        list(&mut server, "LRANGE l 0 -1", "a  short  a");
+    }
+}

@@ -234,3 +234,119 @@ fn pop_several(tx: &mut Tx<'_>, args: &Args<'_>, at: usize) -> Result<Reply, Sto
         None => Reply::NilArray,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::tests::{Server, Words, find};
+
+    fn texts(items: &[&str]) -> Reply {
+        Reply::Array(items.iter().map(|item| Reply::text(item)).collect())
+    }
+
+    #[test]
+    fn items_move_between_lists_and_within_one() {
+        let mut server = Server::default();
+        server.int("RPUSH a 1 2 3", 3);
+        assert_eq!(server.run("LMOVE a b LEFT RIGHT"), Reply::text("1"));
+        assert_eq!(server.run("BLMOVE a b RIGHT left 0"), Reply::text("3"));
+        assert_eq!(server.run("RPOPLPUSH a a"), Reply::text("2"));
+        assert_eq!(server.run("BRPOPLPUSH a b 1"), Reply::text("2"));
+        server.int("EXISTS a", 0);
+        assert_eq!(server.run("LRANGE b 0 -1"), texts(&["2", "3", "1"]));
+        assert_eq!(server.run("RPOPLPUSH b b"), Reply::text("1"));
+        assert_eq!(server.run("LMOVE b b RIGHT RIGHT"), Reply::text("3"));
+        assert_eq!(server.run("LRANGE b 0 -1"), texts(&["1", "2", "3"]));
+        assert_eq!(server.run("LMOVE a b LEFT LEFT"), Reply::Nil);
+        assert_eq!(server.run("BLMOVE a b LEFT LEFT 0.01"), Reply::NilArray);
+        assert_eq!(server.run("BRPOPLPUSH a b 0.01"), Reply::NilArray);
+    }
+
+    #[test]
+    fn a_long_list_turns_round() {
+        let mut server = Server::default();
+        for number in 0..1000 {
+            server.int(&format!("RPUSH l {number}"), number + 1);
+        }
+        for number in (0..1000).rev() {
+            assert_eq!(server.run("RPOPLPUSH l l"), Reply::text(&number.to_string()));
+        }
+        for number in 0..999 {
+            assert_eq!(server.run("LMOVE l m LEFT RIGHT"), Reply::text(&number.to_string()));
+        }
+        assert_eq!(server.run("RPOPLPUSH l l"), Reply::text("999"));
+        assert_eq!(server.run("LRANGE l 0 -1"), texts(&["999"]));
+        assert_eq!(server.run("LINDEX m 500"), Reply::text("500"));
+    }
+
+    #[test]
+    fn the_first_list_with_something_serves() {
+        let mut server = Server::default();
+        server.int("RPUSH b 1 2 3 4 5 6", 6);
+        assert_eq!(server.run("BLPOP a b 0"), texts(&["b", "1"]));
+        assert_eq!(server.run("BRPOP b a 0"), texts(&["b", "6"]));
+        let both = |items: &[&str]| Reply::Array(vec![Reply::text("b"), texts(items)]);
+        assert_eq!(server.run("LMPOP 2 a b LEFT"), both(&["2"]));
+        assert_eq!(server.run("LMPOP 1 b RIGHT COUNT 2"), both(&["5", "4"]));
+        assert_eq!(server.run("BLMPOP 0 2 a b LEFT COUNT 9"), both(&["3"]));
+        for line in ["BLPOP a b 0.1", "BRPOP a 1", "LMPOP 1 a LEFT", "BLMPOP 1 1 a LEFT"] {
+            assert_eq!(server.run(line), Reply::NilArray, "{line}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_in_the_order_of_redis_server() {
+        let mut server = Server::default();
+        server.ok("SET s x");
+        server.int("RPUSH l a b c", 3);
+        let wrong_type = "WRONGTYPE Operation against a key holding the wrong kind of value";
+        let syntax = "ERR syntax error";
+        let keys = "ERR numkeys should be greater than 0";
+        let count = "ERR count should be greater than 0";
+        let float = "ERR timeout is not a float or out of range";
+        for (line, expected) in [
+            ("LMOVE no s left up", syntax),
+            ("LMOVE s l left right", wrong_type),
+            ("LMOVE l s left right", wrong_type),
+            ("RPOPLPUSH l s", wrong_type),
+            ("BLMOVE no l left x 0", syntax),
+            ("BLMOVE no l left right x", float),
+            ("BLMOVE l s left right 1", wrong_type),
+            ("BRPOPLPUSH l s x", float),
+            ("BRPOPLPUSH s l 1", wrong_type),
+            ("BLPOP no s l 1", wrong_type),
+            ("BLPOP s x", float),
+            ("BRPOP no l -1", "ERR timeout is negative"),
+            ("LMPOP 0 a left", keys),
+            ("LMPOP x a left", keys),
+            ("LMPOP 2 l left", syntax),
+            ("LMPOP 9223372036854775807 l left", syntax),
+            ("LMPOP 1 l up", syntax),
+            ("LMPOP 1 l left COUNT 0", count),
+            ("LMPOP 1 l left COUNT x", count),
+            ("LMPOP 1 l left COUNT 0 COUNT 2", count),
+            ("LMPOP 1 l left COUNT 1 COUNT 2", syntax),
+            ("LMPOP 1 l left COUNT", syntax),
+            ("LMPOP 1 l left foo", syntax),
+            ("LMPOP 2 no s left", wrong_type),
+            ("BLMPOP x 1 s left", float),
+            ("BLMPOP 1 0 no up", keys),
+        ] {
+            assert_eq!(server.run(line), Reply::Error(ClientError::fixed(expected)), "{line}");
+        }
+        assert_eq!(server.run("LMOVE no s left left"), Reply::Nil);
+        server.int("LLEN l", 3);
+    }
+
+    #[test]
+    fn keys_stand_behind_their_number() {
+        let found = |line: &str| -> Vec<usize> {
+            let words = Words::new(line);
+            find(&words).spec.keys.of(&words.args()).unwrap().iter().map(|key| key.arg).collect()
+        };
+        assert_eq!(found("LMPOP 2 a b LEFT"), [2, 3]);
+        assert_eq!(found("BLMPOP 0 2 a b LEFT COUNT 3"), [3, 4]);
+        assert!(found("LMPOP 3 a b LEFT").is_empty() && found("LMPOP x a LEFT").is_empty());
+        assert_eq!(found("BLPOP a b 1"), [1, 2]);
+    }
+}

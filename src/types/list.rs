@@ -381,3 +381,6 @@ fn edge(end: End, len: u64) -> u64 {
         End::Tail => len.saturating_sub(1),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,11 +53,11 @@ pub(super) fn order_of(sub: &[u8]) -> Result<u64, Stop> {
     sub.get(1..).and_then(|order| order.try_into().ok()).map(u64::from_be_bytes).ok_or_else(damaged)
 }
 
-/// What looking at a chunk costs: as for long strings where its items are long.
-pub(super) fn steps(chunk: &Chunk) -> u32 {
+/// What it costs to look at so many items, and to copy so many bytes: as for long strings.
+pub(super) fn steps(items: u64, bytes: usize) -> u32 {
     const ITEMS_PER_STEP: u64 = 8;
-    const BYTES_PER_STEP: u64 = 512;
-    let steps = chunk.count / ITEMS_PER_STEP + chunk.bytes().len() as u64 / BYTES_PER_STEP;
+    const BYTES_PER_STEP: usize = 512;
+    let steps = items / ITEMS_PER_STEP + (bytes / BYTES_PER_STEP) as u64;
     u32::try_from(steps).unwrap_or(u32::MAX)
 }
 
@@ -169,7 +169,7 @@ impl<'k> Long<'k> {
             End::Tail => chunk.count,
         };
         let joined = chunk.splice(at..at, fresh)?;
-        tx.spend(steps(&joined))?;
+        tx.spend(steps(fresh.count, joined.bytes().len()))?;
         self.put(tx, self.order(end), Some(&joined));
         self.set_items(self.order(end), joined.count);
         Ok(())
@@ -227,7 +227,7 @@ impl<'k> Long<'k> {
             if let (Some(out), End::Tail) = (&mut out, end) {
                 out[out_len..].reverse();
             }
-            tx.spend(steps(&chunk))?;
+            tx.spend(steps(taken, chunk.bytes().len()))?;
             let rest = chunk.splice(range, &Gathered::default())?;
             self.write(tx, order, chunk.count, rest)?;
             left -= taken;

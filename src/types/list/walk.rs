@@ -50,7 +50,8 @@ impl Walk {
             _ => None,
         };
         self.ahead = (self.ahead * 4).min(AHEAD_MAX);
-        tx.spend(chunks.iter().map(|(_, chunk)| steps(chunk)).fold(0, u32::saturating_add))?;
+        let bytes = chunks.iter().map(|(_, chunk)| chunk.bytes().len()).sum();
+        tx.spend(steps(items, bytes))?;
         chunks.reverse();
         self.ready = chunks;
         Ok(skip)
@@ -64,21 +65,16 @@ impl Long<'_> {
     /// The chunks from item number `index` on, which is there, and where it stands in the first of them. `want`:
     /// items that will be looked at, u64::MAX if nobody knows.
     pub fn walk(&self, tx: &mut Tx<'_>, index: u64, backward: bool, want: u64) -> Result<(Walk, u64), Stop> {
-        let away = if backward { self.count - 1 - index } else { index };
-        let (end, end_items) = if backward {
-            (self.ends.last, self.last_items())
+        let behind = self.count - 1 - index;
+        let (from, skip) = if !backward {
+            self.locate(tx, index)?
+        } else if behind < self.last_items() + NEAR_ITEMS {
+            (self.ends.last, behind)
         } else {
-            (self.ends.first, self.ends.first_items)
-        };
-        let (from, skip) = if away < end_items + NEAR_ITEMS {
-            (end, away)
-        } else if backward {
             let (from, skip) = self.locate(tx, index)?;
             let (chunks, skip) = self.read(tx, from, false, skip, 1, 1)?;
             let (order, chunk) = chunks.first().ok_or_else(damaged)?;
             (*order, place_in(chunk, true, skip)?)
-        } else {
-            self.locate(tx, index)?
         };
         let ahead = if want == u64::MAX { 1 } else { AHEAD_MAX };
         let mut walk = Walk { backward, ready: Vec::new(), next: Some(from), want, ahead };
@@ -131,10 +127,12 @@ impl Long<'_> {
         if self.ends.first == self.ends.last { self.ends.first_items } else { self.ends.last_items }
     }
 
-    /// An order, and how many items stand between the first chunk there or behind it and an item, which is far
-    /// from the head.
+    /// An order, and how many items stand between the first chunk there or behind it and an item.
     fn locate(&self, tx: &mut Tx<'_>, index: u64) -> Result<(u64, u64), Stop> {
         let ListEnds { first, last, first_items, .. } = self.ends;
+        if index < first_items + NEAR_ITEMS {
+            return Ok((first, index));
+        }
         let (behind, last_items) = (self.count - 1 - index, self.last_items());
         if behind < last_items {
             return Ok((last, last_items - 1 - behind));
