@@ -70,6 +70,10 @@ pub struct Config {
     pub instance_mode: InstanceMode,
     pub slot_hash: HashName,
     pub default_slot_num: u16,
+    /// 0: any number.
+    pub reply_max_elements: u64,
+    /// Bytes; 0: any number.
+    pub reply_max_bytes: u64,
     /// Microseconds; -1: never.
     pub slowlog_log_slower_than_us: i64,
     pub slowlog_max_len: u32,

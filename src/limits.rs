@@ -63,6 +63,12 @@ pub const RECEIVED_PER_TURN_MAX_BYTES: usize = 256 * 1024;
 pub const SEND_MAX_BYTES: usize = 256 * 1024;
 /// A larger value is not copied into the bytes that are to be sent before its turn to be sent has come.
 pub const REPLY_SHARE_MIN_BYTES: usize = 64 * 1024;
+/// Elements of a reply that are held at once; a longer one is sent while it is made, if it can be.
+pub const REPLY_HELD_MAX_ELEMENTS: u64 = 10_000;
+/// How long the client of such a reply may read nothing.
+pub const REPLY_PATIENCE: Duration = Duration::from_secs(60);
+/// Such replies under way on one core: each has a thread and a snapshot.
+pub const LONG_REPLIES_PER_CORE_MAX: usize = 32;
 /// Room set aside for a command of many arguments whose length nobody knows yet: so large that it is not
 /// moved while it grows. Takes addresses, not memory.
 pub const INPUT_RESERVE_BYTES: usize = 256 * 1024 * 1024;

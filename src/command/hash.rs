@@ -1,11 +1,13 @@
 //! Commands on hashes; those about when fields end are in `hash_expire`.
 
+use super::answer::Answer;
 use super::options::{ScanOptions, int};
 use super::{Group, KeyCommand, Spec, flag, name_fits};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::number;
 use crate::resp::reply::Reply;
+use crate::resp::stream::Shape;
 use crate::store::tx::Tx;
 use crate::types::hash::{End, Hash};
 use bytes::Bytes;
@@ -24,9 +26,17 @@ pub const COMMANDS: &[KeyCommand] = &[
     row("hlen", 2, READ_FAST, "2.0.0", "O(1)", "Number of fields", hlen),
     row("hstrlen", 3, READ_FAST, "3.2.0", "O(1)", "Length of a field's value", hstrlen),
     row("hexists", 3, READ_FAST, "2.0.0", "O(1)", "Whether a field is there", hexists),
-    row("hkeys", 2, READ, "2.0.0", "O(N) in the size of the hash", "All fields", hkeys),
-    row("hvals", 2, READ, "2.0.0", "O(N) in the size of the hash", "All values", hvals),
-    row("hgetall", 2, READ, "2.0.0", "O(N) in the size of the hash", "All fields and values", hgetall),
+    row("hkeys", 2, READ | flag::LONG_REPLY, "2.0.0", "O(N) in the size of the hash", "All fields", hkeys),
+    row("hvals", 2, READ | flag::LONG_REPLY, "2.0.0", "O(N) in the size of the hash", "All values", hvals),
+    row(
+        "hgetall",
+        2,
+        READ | flag::LONG_REPLY,
+        "2.0.0",
+        "O(N) in the size of the hash",
+        "All fields and values",
+        hgetall,
+    ),
     row("hincrby", 4, WRITE_FAST, "2.0.0", "O(1)", "Adds to the integer of a field", hincrby),
     row("hincrbyfloat", 4, WRITE_FAST, "2.6.0", "O(1)", "Adds to the number of a field", hincrbyfloat),
     row("hrandfield", -2, READ, "6.2.0", "O(N) in the fields answered", "Fields by chance", hrandfield),
@@ -122,30 +132,32 @@ fn hexists(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
 }
 
 fn hkeys(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
-    let Some(hash) = Hash::load(tx, tx.key(args.get(1)))? else { return Ok(Reply::Array(Vec::new())) };
-    Ok(Reply::bulks(hash.fields(tx)?))
+    whole(tx, args, Shape::Array, |answer, field, _| answer.push(Reply::bulk(Bytes::copy_from_slice(field))))
 }
 
 fn hvals(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
-    let mut values = Vec::new();
-    if let Some(hash) = Hash::load(tx, tx.key(args.get(1)))? {
-        hash.visit(tx, &mut |_, value| {
-            values.push(Reply::Bulk(value));
-            Ok(true)
-        })?;
-    }
-    Ok(Reply::Array(values))
+    whole(tx, args, Shape::Array, |answer, _, value| answer.push(Reply::Bulk(value)))
 }
 
 fn hgetall(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
-    let mut pairs = Vec::new();
-    if let Some(hash) = Hash::load(tx, tx.key(args.get(1)))? {
-        hash.visit(tx, &mut |field, value| {
-            pairs.push((Reply::bulk(Bytes::copy_from_slice(field)), Reply::Bulk(value)));
-            Ok(true)
-        })?;
-    }
-    Ok(Reply::Map(pairs))
+    whole(tx, args, Shape::Map, |answer, field, value| {
+        answer.push(Reply::bulk(Bytes::copy_from_slice(field)))?;
+        answer.push(Reply::Bulk(value))
+    })
+}
+
+/// A reply with something of each field.
+fn whole(
+    tx: &mut Tx<'_>,
+    args: &Args<'_>,
+    shape: Shape,
+    each: impl Fn(&mut Answer, &[u8], Bytes) -> Result<(), Stop>,
+) -> Result<Reply, Stop> {
+    let Some(hash) = Hash::load(tx, tx.key(args.get(1)))? else { return Ok(shape.reply(Vec::new())) };
+    let len = hash.len(tx)?;
+    let mut answer = Answer::new(tx, shape, len)?;
+    hash.visit(tx, &mut |field, value| each(&mut answer, field, value).map(|()| true))?;
+    answer.finish()
 }
 
 fn hincrby(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {

@@ -2,12 +2,14 @@
 //!
 //! Arguments in, a reply out; where a list's items lie is known to `types::list` alone.
 
+use super::answer::Answer;
 use super::options::int;
 use super::{Group, KeyCommand, Spec, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::number;
 use crate::resp::reply::Reply;
+use crate::resp::stream::Shape;
 use crate::store::tx::Tx;
 use crate::types::list::{End, List, Search};
 use bytes::Bytes;
@@ -134,7 +136,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         spec: Spec {
             name: "lrange",
             arity: 4,
-            flags: flag::READONLY,
+            flags: flag::READONLY | flag::LONG_REPLY,
             complexity: "O(log N + M) in the length of the list and the items answered",
             summary: "Items from one number to another",
             ..ONE_KEY
@@ -280,7 +282,9 @@ fn lrange(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     let key = tx.key(args.get(1));
     let Some(list) = List::load(tx, key)? else { return Ok(Reply::Array(Vec::new())) };
     let range = span(start, stop, list.len());
-    Ok(bulks(list.range(tx, range)?))
+    let mut answer = Answer::new(tx, Shape::Array, range.end.saturating_sub(range.start))?;
+    list.visit_range(tx, range, &mut |tx, item| answer.push(Reply::Bulk(item.read(tx)?)).map(|()| true))?;
+    answer.finish()
 }
 
 fn ltrim(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {

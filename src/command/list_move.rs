@@ -1,6 +1,6 @@
 //! Commands that take from one list for another, or from whichever of several has something.
 //!
-//! The forms that wait serve what is there, and otherwise answer as when the time is up: a handler cannot wait.
+//! The forms that wait serve what is there, and otherwise say what they would wait for: a handler cannot wait.
 
 use super::list::{at_least, bulks};
 use super::options::timeout_ms;
@@ -11,6 +11,7 @@ use crate::resp::reply::Reply;
 use crate::store::tx::{KeyRef, Tx};
 use crate::types::list::{End, List};
 use bytes::Bytes;
+use std::ops::Range;
 
 const SEVERAL_KEYS: Spec = Spec { group: Group::List, ..super::ONE_KEY };
 
@@ -43,8 +44,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         },
         run: |tx, args| {
             let ends = ends(args)?;
-            timeout_ms(args.get(5))?;
-            move_item(tx, args, ends, Reply::NilArray)
+            move_item(tx, args, ends, Reply::waits(timeout_ms(args.get(5))?, Reply::NilArray, [1]))
         },
     },
     KeyCommand {
@@ -70,8 +70,8 @@ pub const COMMANDS: &[KeyCommand] = &[
             ..SEVERAL_KEYS
         },
         run: |tx, args| {
-            timeout_ms(args.get(3))?;
-            move_item(tx, args, TAIL_TO_HEAD, Reply::NilArray)
+            let nothing = Reply::waits(timeout_ms(args.get(3))?, Reply::NilArray, [1]);
+            move_item(tx, args, TAIL_TO_HEAD, nothing)
         },
     },
     KeyCommand {
@@ -111,7 +111,7 @@ pub const COMMANDS: &[KeyCommand] = &[
             summary: "Takes items off the first of several lists that has any",
             ..SEVERAL_KEYS
         },
-        run: |tx, args| pop_several(tx, args, 1),
+        run: |tx, args| pop_several(tx, args, 1, |_| Reply::NilArray),
     },
     KeyCommand {
         spec: Spec {
@@ -125,8 +125,8 @@ pub const COMMANDS: &[KeyCommand] = &[
             ..SEVERAL_KEYS
         },
         run: |tx, args| {
-            timeout_ms(args.get(1))?;
-            pop_several(tx, args, 2)
+            let timeout_ms = timeout_ms(args.get(1))?;
+            pop_several(tx, args, 2, |keys| Reply::waits(timeout_ms, Reply::NilArray, keys))
         },
     },
 ];
@@ -175,11 +175,11 @@ fn rotate(tx: &mut Tx<'_>, list: &mut List<'_>, from: End, to: End) -> Result<Op
 
 fn pop_waiting(tx: &mut Tx<'_>, args: &Args<'_>, end: End) -> Result<Reply, Stop> {
     let timeout_at = args.len() - 1;
-    timeout_ms(args.get(timeout_at))?;
+    let timeout_ms = timeout_ms(args.get(timeout_at))?;
     let names = (1..timeout_at).map(|at| args.get(at));
     Ok(match pop_first(tx, names, end, 1)? {
         Some((key, items)) => bulks([Bytes::copy_from_slice(key.name)].into_iter().chain(items).collect()),
-        None => Reply::NilArray,
+        None => Reply::waits(timeout_ms, Reply::NilArray, 1..timeout_at),
     })
 }
 
@@ -213,7 +213,13 @@ fn numbered(args: &Args<'_>, at: usize) -> Result<usize, ClientError> {
     usize::try_from(count).ok().filter(|count| *count <= most).ok_or(ClientError::SYNTAX)
 }
 
-fn pop_several(tx: &mut Tx<'_>, args: &Args<'_>, at: usize) -> Result<Reply, Stop> {
+/// `nothing`: the answer when none of the keys, arguments in this range, has anything.
+fn pop_several(
+    tx: &mut Tx<'_>,
+    args: &Args<'_>,
+    at: usize,
+    nothing: impl Fn(Range<usize>) -> Reply,
+) -> Result<Reply, Stop> {
     let keys = at + 1..at + 1 + numbered(args, at)?;
     let end = end(args, keys.end)?;
     let count = match args.len() - keys.end - 1 {
@@ -229,9 +235,9 @@ fn pop_several(tx: &mut Tx<'_>, args: &Args<'_>, at: usize) -> Result<Reply, Sto
             count
         }
     };
-    Ok(match pop_first(tx, keys.map(|arg| args.get(arg)), end, count)? {
+    Ok(match pop_first(tx, keys.clone().map(|arg| args.get(arg)), end, count)? {
         Some((key, items)) => Reply::Array(vec![Reply::bulk(Bytes::copy_from_slice(key.name)), bulks(items)]),
-        None => Reply::NilArray,
+        None => nothing(keys),
     })
 }
 

@@ -12,6 +12,7 @@ use crate::store::effects::Origin;
 use crate::store::tx::Tx;
 use smallvec::SmallVec;
 
+pub mod answer;
 pub mod bitmap;
 pub mod dump;
 pub mod expire;
@@ -45,6 +46,8 @@ pub mod flag {
     pub const WHOLE_VALUES: u32 = 1 << 10;
     /// As `WHOLE_VALUES`, of keys that may hold collections.
     pub const ANY_VALUES: u32 = 1 << 16;
+    /// Its reply may be sent while it is made.
+    pub const LONG_REPLY: u32 = 1 << 17;
     pub const PUBSUB: u32 = 1 << 11;
     pub const DANGEROUS: u32 = 1 << 12;
     pub const ALLOW_BUSY: u32 = 1 << 13;
@@ -269,6 +272,8 @@ pub(crate) mod tests {
             let command = find(words);
             let scope = crate::store::tx::Scope { table: self.table, ..self.scope };
             match self.memory.run(scope, |tx| (command.run)(tx, &words.args())).0 {
+                // Nobody waits here.
+                Ok(Reply::Blocked(blocked)) => blocked.otherwise,
                 Ok(reply) => reply,
                 Err(Stop::Client(error)) => Reply::Error(error),
                 Err(stop) => panic!("memory answers everything: {stop:?}"),

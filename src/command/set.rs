@@ -1,11 +1,13 @@
 //! Commands on sets.
 
+use super::answer::Answer;
 use super::options::{ScanOptions, int, random_count};
 use super::{Group, Handler, KeyArg, KeyArgs, KeyCommand, Keys, Spec, flag, name_fits};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::number;
 use crate::resp::reply::Reply;
+use crate::resp::stream::Shape;
 use crate::store::tx::{KeyRef, Tx};
 use crate::types::set::Set;
 use bytes::Bytes;
@@ -33,7 +35,15 @@ pub const COMMANDS: &[KeyCommand] = &[
         smismember,
     ),
     row("scard", 2, READ | flag::FAST, "1.0.0", "O(1)", "Number of members", scard),
-    row("smembers", 2, READ, "1.0.0", "O(N) in the size of the set", "All members", smembers),
+    row(
+        "smembers",
+        2,
+        READ | flag::LONG_REPLY,
+        "1.0.0",
+        "O(N) in the size of the set",
+        "All members",
+        smembers,
+    ),
     row(
         "spop",
         -2,
@@ -170,10 +180,10 @@ fn replied(members: Vec<Bytes>) -> Reply {
 }
 
 fn smembers(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
-    match Set::load(tx, tx.key(args.get(1)))? {
-        Some(set) => Ok(replied(set.members(tx)?)),
-        None => Ok(Reply::Set(Vec::new())),
-    }
+    let Some(set) = Set::load(tx, tx.key(args.get(1)))? else { return Ok(Reply::Set(Vec::new())) };
+    let mut answer = Answer::new(tx, Shape::Set, set.len()?)?;
+    set.visit(tx, &mut |member| answer.push(Reply::bulk(Bytes::copy_from_slice(member))).map(|()| true))?;
+    answer.finish()
 }
 
 fn spop(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {

@@ -7,6 +7,7 @@ use super::timing::Begun;
 use crate::limits;
 use crate::resp::encode::{self, Protocol};
 use crate::resp::reply::Reply;
+use crate::resp::stream::{Progress, Sending};
 use crate::runtime::reaper;
 use crate::slot::ShardId;
 use bytes::Bytes;
@@ -42,6 +43,11 @@ pub struct Out {
     bytes: Vec<u8>,
     /// Where in all this each gate stands, ascending.
     gates: VecDeque<(usize, Gate)>,
+    /// A reply that comes in parts, and what must wait behind it.
+    long: Option<Sending>,
+    behind: VecDeque<(Manner, Reply, Option<Gate>)>,
+    /// It will never be whole.
+    broken: bool,
 }
 
 impl Out {
@@ -50,7 +56,36 @@ impl Out {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.long.is_none()
+    }
+
+    /// More bytes come without a command being answered.
+    pub fn is_long(&self) -> bool {
+        self.long.is_some()
+    }
+
+    /// What the client has of a reply cannot be made whole: the connection has to end.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Takes more of a reply that comes in parts; once it is whole, what waits behind it.
+    pub fn advance(&mut self) {
+        while let Some(long) = &mut self.long {
+            match long.pull(&mut self.bytes, limits::SEND_MAX_BYTES) {
+                Progress::More => return,
+                Progress::Broken => {
+                    self.broken = true;
+                    return;
+                }
+                Progress::Done => self.long = None,
+            }
+            while self.long.is_none()
+                && let Some((manner, reply, gate)) = self.behind.pop_front()
+            {
+                self.push(manner, reply, gate);
+            }
+        }
     }
 
     pub fn is_gated(&self) -> bool {
@@ -60,6 +95,9 @@ impl Out {
     fn push(&mut self, manner: Manner, reply: Reply, gate: Option<Gate>) {
         if manner.silent {
             return;
+        }
+        if self.long.is_some() {
+            return self.behind.push_back((manner, reply, gate));
         }
         if let Some(gate) = gate {
             let end = self.len();
@@ -76,6 +114,7 @@ impl Out {
 
     fn put(&mut self, reply: Reply, protocol: Protocol) {
         match reply {
+            Reply::Long(long) => self.long = Some(Sending::new(long, protocol)),
             Reply::Ready(bytes) => self.share(bytes),
             Reply::Bulk(text) if text.len() >= limits::REPLY_SHARE_MIN_BYTES => {
                 encode::bulk_header(text.len(), &mut self.bytes);
@@ -188,6 +227,7 @@ impl Pending {
     /// The next command must wait until some reply has come, or has left.
     pub fn is_full(&self) -> bool {
         self.waiting >= self.window
+            || self.out.is_long()
             || self.slots.len() >= limits::PENDING_REPLIES_PER_CONNECTION_MAX
             || self.out.len() + self.ready_bytes >= limits::OUTPUT_PAUSE_BYTES
     }
@@ -208,7 +248,7 @@ impl Pending {
             self.first += 1;
             self.out.push(manner, reply, gate);
         } else {
-            self.ready_bytes += about_bytes(&reply);
+            self.ready_bytes += reply.about_bytes();
             self.slots.push_back(Slot::Ready(manner, reply, gate));
         }
     }
@@ -224,7 +264,7 @@ impl Pending {
         let at = seq.checked_sub(self.first).expect("each command is answered once") as usize;
         let slot = self.slots.get_mut(at).expect("only commands that wait are answered");
         let Slot::Waiting(manner, _) = *slot else { panic!("each command is answered once") };
-        let bytes = about_bytes(&reply);
+        let bytes = reply.about_bytes();
         let Slot::Waiting(_, begun) = std::mem::replace(slot, Slot::Ready(manner, reply, gate)) else {
             unreachable!("looked above");
         };
@@ -237,25 +277,11 @@ impl Pending {
                 unreachable!("looked a line above");
             };
             self.first += 1;
-            self.ready_bytes -= about_bytes(&reply);
+            self.ready_bytes -= reply.about_bytes();
             self.out.push(manner, reply, gate);
         }
         *begun
     }
-}
-
-/// What a reply weighs until it is encoded; never 0.
-fn about_bytes(reply: &Reply) -> usize {
-    const HEAD_BYTES: usize = 16;
-    HEAD_BYTES
-        + match reply {
-            Reply::Bulk(text) | Reply::Verbatim(text) => text.len(),
-            Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
-                items.iter().map(about_bytes).sum()
-            }
-            Reply::Map(pairs) => pairs.iter().map(|(key, value)| about_bytes(key) + about_bytes(value)).sum(),
-            _ => 0,
-        }
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ pub struct Core {
     pub starved: Vec<u64>,
     /// Connections with bytes to send, or that are to end.
     pub sendable: Vec<usize>,
-    /// Connections whose bytes wait for the log.
+    /// Connections whose bytes wait for the log, or come in parts.
     pub gated: Vec<usize>,
     /// Lanes that are full, by core.
     pub congested: Vec<bool>,
@@ -372,9 +372,14 @@ impl Serving {
             if ring.sending(connection.socket) {
                 continue;
             }
+            connection.pending.out.advance();
+            if connection.pending.out.is_broken() {
+                ended.push(place);
+                continue;
+            }
             let spare = std::mem::take(&mut connection.spare);
             let bytes = connection.pending.out.take(|shard| owner.shard(shard).released(now_ms), spare);
-            if connection.pending.out.is_gated() {
+            if connection.pending.out.is_gated() || connection.pending.out.is_long() {
                 core.gated.push(place);
             }
             if !bytes.is_empty() {

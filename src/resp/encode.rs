@@ -55,6 +55,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\r\n");
         }
         (Reply::Ready(bytes), _) => out.extend_from_slice(bytes),
+        (Reply::Long(_), _) => unreachable!("a long reply is pulled by its connection"),
         (Reply::Blocked(blocked), _) => encode(&blocked.otherwise, protocol, out),
         (Reply::Silent, _) => {}
     }
@@ -78,6 +79,11 @@ pub fn bulk_header(len: usize, out: &mut Vec<u8>) {
 /// Begins an array; its items follow.
 pub fn array_header(count: usize, out: &mut Vec<u8>) {
     line(b'*', count, out);
+}
+
+/// Begins a RESP3 set; its items follow.
+pub fn set_header(count: usize, out: &mut Vec<u8>) {
+    line(b'~', count, out);
 }
 
 /// Begins a map; its keys follow, each with its value behind it.

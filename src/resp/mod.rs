@@ -8,3 +8,4 @@ pub mod glob;
 pub mod number;
 pub mod parse;
 pub mod reply;
+pub mod stream;

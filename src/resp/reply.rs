@@ -1,7 +1,9 @@
 //! An answer as plain data, before it becomes bytes of RESP2 or RESP3.
 
+use super::stream::LongReply;
 use crate::error::ClientError;
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// What a command answers. Owned, so that it can cross cores.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,8 @@ pub enum Reply {
     Push(Vec<Reply>),
     /// The reply's own bytes, in the protocol of the connection it goes to: made on the pool.
     Ready(Bytes),
+    /// Entries come while the client reads.
+    Long(Arc<LongReply>),
     /// There is nothing to answer yet: the command may wait. One that may not is answered as if its time were
     /// over.
     Blocked(Box<Blocked>),
@@ -56,6 +60,27 @@ pub struct Blocked {
 impl Reply {
     pub fn bulk(text: impl Into<Bytes>) -> Reply {
         Reply::Bulk(text.into())
+    }
+
+    /// Nothing yet: waits for these keys, arguments of the command, to get something.
+    pub fn waits(timeout_ms: u64, otherwise: Reply, keys: impl IntoIterator<Item = usize>) -> Reply {
+        let keys = keys.into_iter().collect();
+        Reply::Blocked(Box::new(Blocked { timeout_ms, otherwise, keys, rewritten: Vec::new() }))
+    }
+
+    /// What it weighs until it is encoded, bytes; never 0.
+    pub fn about_bytes(&self) -> usize {
+        const HEAD_BYTES: usize = 16;
+        let sum = |items: &[Reply]| items.iter().map(Reply::about_bytes).sum();
+        HEAD_BYTES
+            + match self {
+                Reply::Bulk(text) | Reply::Verbatim(text) | Reply::Ready(text) => text.len(),
+                Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => sum(items),
+                Reply::Map(pairs) | Reply::Pairs(pairs) => {
+                    pairs.iter().map(|(key, value)| key.about_bytes() + value.about_bytes()).sum()
+                }
+                _ => 0,
+            }
     }
 
     /// A number of things.

@@ -251,6 +251,8 @@ fn run_core(plan: CorePlan) -> Result<(), Fault> {
         core: plan.place.core,
         hash: plan.place.hash,
         tables: plan.config.databases,
+        reply_max_elements: plan.config.reply_max_elements,
+        reply_max_bytes: plan.config.reply_max_bytes,
         value_max_bytes: plan.ledger.value_max,
     };
     let mut shards = Vec::new();

@@ -9,7 +9,7 @@ use super::latch::{Names, Request};
 use super::line::Lines;
 use super::mesh::{Answer, Call, Calls, LineId, Message, OwnedCall};
 use super::shard::{Halted, Holder, Ran, Shard};
-use super::work::{Away, Done, Job, Outcome};
+use super::work::{Away, Done, Job, Outcome, Reading};
 use crate::clock::Clock;
 use crate::command::flag;
 use crate::error::{ClientError, Fault, Stop};
@@ -23,6 +23,7 @@ use crate::store::Wanted;
 use crate::store::tx::Scope;
 use bytes::Bytes;
 use slab::Slab;
+use smallvec::SmallVec;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,6 +37,10 @@ pub struct Setting {
     pub hash: SlotHash,
     pub tables: u32,
     pub value_max_bytes: u64,
+    /// Elements one reply may have; 0: any number.
+    pub reply_max_elements: u64,
+    /// Bytes of a reply that is held whole; 0: any number.
+    pub reply_max_bytes: u64,
 }
 
 /// A reply for a connection of this core; it may leave when `position` of its shard is released.
@@ -112,6 +117,8 @@ pub struct Owner {
     pub larges_moved: bool,
     /// Reading tasks whose snapshot is not known to be taken: they hold their latches.
     unread: Vec<(usize, Arc<AtomicBool>)>,
+    /// Long replies that may be under way.
+    long_replies: Arc<AtomicUsize>,
     /// Shards lent to commands on the pool.
     pub(super) reading: Arc<AtomicUsize>,
     pub(super) upkeep: Vec<super::upkeep::Upkeep>,
@@ -164,6 +171,7 @@ impl Owner {
             larges: shards.iter().map(|_| Larges::default()).collect(),
             larges_moved: false,
             unread: Vec::new(),
+            long_replies: Arc::default(),
             reading: Arc::default(),
             upkeep,
             scans: super::scan::Tokens::default(),
@@ -187,10 +195,10 @@ impl Owner {
     }
 
     pub fn scope(&self, table: TableId, steps_max: u32) -> Scope {
-        let Setting { hash, tables, value_max_bytes, .. } = self.setting;
+        let Setting { hash, tables, value_max_bytes, reply_max_elements, .. } = self.setting;
         let (now_ms, seed) = (self.clock.now_ms(), self.seed.get());
         self.seed.set(seed.wrapping_add(1));
-        Scope { table, hash, tables, now_ms, value_max_bytes, steps_max, seed }
+        Scope { table, hash, tables, now_ms, value_max_bytes, steps_max, reply_max_elements, seed }
     }
 
     /// Too much waits here: connections of this core should stop reading.
@@ -250,7 +258,8 @@ impl Owner {
                 self.stats.cold_reads += 1;
                 Attempt::Cold(wanted.expect("a cold source says what it misses"))
             }
-            Err(Halted { stop: Stop::Long, .. }) => Attempt::Away,
+            // A turn offers no reply to be sent in parts; nothing else asks for it.
+            Err(Halted { stop: Stop::Long | Stop::LongReply { .. }, .. }) => Attempt::Away,
             Err(Halted { stop: Stop::Client(error), .. }) => Attempt::Done(Reply::Error(error), 0),
             Err(Halted { stop: Stop::Fault(text), .. }) => {
                 tracing::error!(shard = call.shard.0, command = call.command.spec.name, %text, "reading failed");
@@ -303,7 +312,10 @@ impl Owner {
         if !call.command.spec.has(flag::WRITE) {
             self.unread.push((id, taken.clone()));
         }
-        let away = Away::new(&self.shards[at], call, scope, taken);
+        let room = self.long_replies.load(Ordering::Relaxed) < limits::LONG_REPLIES_PER_CORE_MAX;
+        let long_reply = (room && call.command.spec.has(flag::LONG_REPLY))
+            .then(|| [Reading::begin(&self.reading), Reading::begin(&self.long_replies)]);
+        let away = Away::new(&self.shards[at], call, scope, taken, long_reply);
         self.jobs
             .push_back((Needs::Shard(at), Box::new(move || Done::Ran { task: id, outcome: away.run() })));
     }
@@ -477,9 +489,19 @@ impl Owner {
     fn returned(&mut self, id: usize, outcome: Outcome) {
         self.away_running -= 1;
         self.unread.retain(|(reader, _)| *reader != id);
-        self.tasks[id].call = outcome.call;
         let shard_id = self.tasks[id].call.shard;
         let at = self.at(shard_id);
+        let max = self.setting.reply_max_bytes;
+        let outcome = match outcome.reply {
+            Ok(reply) if max > 0 && reply.about_bytes() as u64 > max => {
+                let reply = Err(Stop::Client(ClientError::new(format!(
+                    "ERR the reply would be longer than reply-max-bytes allows ({max})"
+                ))));
+                Outcome { reply, effects: SmallVec::new(), large: None, ..outcome }
+            }
+            _ => outcome,
+        };
+        self.tasks[id].call = outcome.call;
         let (reply, position) = match (outcome.reply, outcome.large) {
             (Ok(reply), Some(work)) => {
                 return self.larges[at].push(Large::new(work, Client::Task { id, reply }));

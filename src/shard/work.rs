@@ -8,9 +8,10 @@ use super::shard::Shard;
 use super::slots::{NONE, SlotTable};
 use crate::error::Stop;
 use crate::resp::reply::Reply;
+use crate::resp::stream::long_reply;
 use crate::slot::{CoreId, ShardId, Slot, TableId};
 use crate::store::row::{Row, Version};
-use crate::store::tx::{Effect, KeyRef, Scope, Source, Subs, Tx, Visit};
+use crate::store::tx::{Effect, KeyRef, Scope, Sink, Source, Subs, Tx, Visit};
 use crate::store::{Cached, ElementKey, ElementRange, Incarnation, Reader, Step, StoreError, View};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -128,30 +129,79 @@ pub struct Away {
     places: Places,
     /// Set once the snapshot is taken: a command that only reads needs its latches no longer.
     taken: Arc<AtomicBool>,
+    /// Lets a reply be sent while it is made, as long as these are held.
+    long_reply: Option<[Reading; 2]>,
 }
 
+/// What a handler has answered, and done.
+type Run = (Result<Reply, Stop>, SmallVec<[Effect; 1]>);
+
 impl Away {
-    pub fn new(shard: &Shard, call: OwnedCall, scope: Scope, taken: Arc<AtomicBool>) -> Away {
+    pub fn new(
+        shard: &Shard,
+        call: OwnedCall,
+        scope: Scope,
+        taken: Arc<AtomicBool>,
+        long_reply: Option<[Reading; 2]>,
+    ) -> Away {
         let places = places_of(shard, &call.call(), scope);
-        Away { reader: shard.data.store.reader(), places, call, scope, taken }
+        Away { reader: shard.data.store.reader(), places, call, scope, taken, long_reply }
     }
 
-    pub fn run(self) -> Outcome {
-        let Away { call, scope, reader, places, taken } = self;
-        let (reply, effects) = reader.with_snapshot(|view| {
-            taken.store(true, Ordering::Release);
-            let mut source = SnapshotSource { view, places: &places };
-            let mut tx = Tx::new(scope, &mut source);
-            let borrowed = call.call();
-            let reply = (borrowed.command.run)(&mut tx, &borrowed.args);
-            let effects = if reply.is_ok() { tx.into_effects() } else { SmallVec::new() };
-            (reply, effects)
-        });
+    pub fn run(mut self) -> Outcome {
+        let call = self.call.take();
+        let (call, (reply, effects)) = match self.long_reply.take() {
+            Some(held) => self.run_apart(call, held),
+            None => {
+                let run = self.reader.with_snapshot(|view| self.on_snapshot(view, &call, Sink::Hold));
+                (call, run)
+            }
+        };
         if !super::large::is_large(&effects) {
             return Outcome { call, reply, effects, large: None };
         }
         let large = Encoded::new(call.command.origin(), &effects, &[]);
         Outcome { call, reply, effects: SmallVec::new(), large: Some(large) }
+    }
+
+    /// Runs a command in a thread of its own, which lives on while a long reply is made and sent.
+    fn run_apart(self, call: OwnedCall, held: [Reading; 2]) -> (OwnedCall, Run) {
+        let (answered, answer) = crossbeam_channel::bounded(1);
+        let kept = call.call().to_owned();
+        let work = move || {
+            let _held = held;
+            self.reader.with_snapshot(|view| {
+                let (reply, effects) = self.on_snapshot(view, &call, Sink::Offer);
+                let Err(Stop::LongReply { shape, count }) = reply else {
+                    // Nobody waits only if the process is ending.
+                    return drop(answered.send((reply, effects)));
+                };
+                let (long, parts) = long_reply(shape, count);
+                drop(answered.send((Ok(Reply::Long(Arc::new(long))), effects)));
+                if let (Err(stop), _) = self.on_snapshot(view, &call, Sink::Parts(parts)) {
+                    tracing::warn!(command = call.command.spec.name, ?stop, "a long reply was cut");
+                }
+            });
+        };
+        let started = std::thread::Builder::new().name("long-reply".into()).spawn(work);
+        let run = match started {
+            Ok(_) => answer.recv().map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let failed =
+            |why: String| (Err(Stop::Fault(format!("a thread for a long reply: {why}"))), SmallVec::new());
+        (kept, run.unwrap_or_else(failed))
+    }
+
+    fn on_snapshot(&self, view: &View<'_>, call: &OwnedCall, sink: Sink) -> Run {
+        self.taken.store(true, Ordering::Release);
+        let mut source = SnapshotSource { view, places: &self.places };
+        let mut tx = Tx::new(self.scope, &mut source);
+        tx.sink = sink;
+        let borrowed = call.call();
+        let reply = (borrowed.command.run)(&mut tx, &borrowed.args);
+        let effects = if reply.is_ok() { tx.into_effects() } else { SmallVec::new() };
+        (reply, effects)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::row::{Row, Version};
 use crate::error::{ClientError, Stop};
+use crate::resp::stream::Parts;
 use crate::slot::{Slot, SlotHash, TableId};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -111,13 +112,26 @@ pub struct Scope {
     pub value_max_bytes: u64,
     /// Reads a handler may make before it must leave the core's turn; none on the pool.
     pub steps_max: u32,
+    /// Elements one reply may have; 0: any number.
+    pub reply_max_elements: u64,
     /// Where a command's chances come from.
     pub seed: u64,
+}
+
+/// What becomes of a reply of many entries.
+pub enum Sink {
+    /// It is held whole.
+    Hold,
+    /// The handler stops with `Stop::LongReply`.
+    Offer,
+    /// Its entries go here.
+    Parts(Parts),
 }
 
 /// A command in progress.
 pub struct Tx<'s> {
     pub scope: Scope,
+    pub sink: Sink,
     source: &'s mut dyn Source,
     /// What happens to rows, in order.
     effects: SmallVec<[Effect; 1]>,
@@ -145,6 +159,7 @@ impl<'s> Tx<'s> {
     pub fn new(scope: Scope, source: &'s mut dyn Source) -> Tx<'s> {
         Tx {
             scope,
+            sink: Sink::Hold,
             source,
             effects: SmallVec::new(),
             latest: FxHashMap::default(),

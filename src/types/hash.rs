@@ -217,18 +217,6 @@ impl<'k> Hash<'k> {
         Ok(())
     }
 
-    /// Fields only.
-    pub fn fields(&self, tx: &mut Tx<'_>) -> Result<Vec<Bytes>, Stop> {
-        let (now_ms, mut fields) = (tx.now_ms(), Vec::new());
-        self.0.visit(tx, &mut |field, stored| {
-            if Stored::decode(stored)?.is_there(now_ms) {
-                fields.push(Bytes::copy_from_slice(field));
-            }
-            Ok(true)
-        })?;
-        Ok(fields)
-    }
-
     /// Fields with values and ends, for a copy in another form.
     pub fn all(&self, tx: &mut Tx<'_>) -> Result<Vec<(Bytes, Bytes, Option<u64>)>, Stop> {
         let now_ms = tx.now_ms();

@@ -103,7 +103,7 @@ impl<'k> List<'k> {
         if !self.changed {
             return;
         }
-        if self.len() == 0 {
+        if self.is_empty() {
             if self.existed {
                 tx.delete(self.key);
             }
@@ -252,16 +252,24 @@ impl<'k> List<'k> {
     /// Those of these items that are there.
     pub fn range(&self, tx: &mut Tx<'_>, range: Range<u64>) -> Result<Vec<Bytes>, Stop> {
         let range = range.start..range.end.min(self.len());
-        if range.is_empty() {
-            return Ok(Vec::new());
-        }
-        let want = range.end - range.start;
+        let want = range.end.saturating_sub(range.start);
         let mut items = Vec::with_capacity(want.min(1024) as usize);
-        self.visit_some(tx, range.start, false, want, &mut |tx, item| {
+        self.visit_range(tx, range, &mut |tx, item| {
             items.push(item.read(tx)?);
             Ok(true)
         })?;
         Ok(items)
+    }
+
+    /// Shows the items of these numbers, until `see` answers false.
+    pub fn visit_range(
+        &self,
+        tx: &mut Tx<'_>,
+        range: Range<u64>,
+        see: &mut walk::See<'_>,
+    ) -> Result<(), Stop> {
+        let want = range.end.saturating_sub(range.start);
+        self.visit_some(tx, range.start, false, want, see)
     }
 
     /// Shows items from number `index` on, in either direction, until `see` answers false.

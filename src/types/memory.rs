@@ -107,6 +107,7 @@ pub(crate) fn scope() -> Scope {
         now_ms: 1_700_000_000_000,
         value_max_bytes: 512 << 20,
         steps_max: u32::MAX,
+        reply_max_elements: 0,
         seed: 7,
     }
 }

@@ -134,6 +134,8 @@ impl Plant<'_> {
                 core: CoreId(core as u16),
                 hash: hash(),
                 tables: TABLES,
+                reply_max_elements: 0,
+                reply_max_bytes: 0,
                 value_max_bytes: ledger.value_max,
             };
             let owner = Owner::new(setting, owners.clone(), clock.clone(), shards, pool, flusher, upkeep);

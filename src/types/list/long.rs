@@ -127,23 +127,23 @@ impl<'k> Long<'k> {
         Ok(())
     }
 
-    pub fn push<'i>(
+    pub fn push(
         &mut self,
         tx: &mut Tx<'_>,
         end: End,
-        items: &mut dyn Iterator<Item = &'i [u8]>,
+        items: &mut dyn Iterator<Item = &[u8]>,
     ) -> Result<(), Stop> {
         let chunk = self.chunk(tx, self.order(end))?;
         self.fill(tx, end, chunk, items)
     }
 
     /// Items come at an end whose chunk is `chunk`; what is full is put, and a new end begun.
-    fn fill<'i>(
+    fn fill(
         &mut self,
         tx: &mut Tx<'_>,
         end: End,
         mut chunk: Chunk,
-        items: &mut dyn Iterator<Item = &'i [u8]>,
+        items: &mut dyn Iterator<Item = &[u8]>,
     ) -> Result<(), Stop> {
         let (mut fresh, mut text) = (Gathered::default(), Vec::new());
         for item in items {
