@@ -66,6 +66,11 @@ fn redis_py_resp3() {
 }
 
 #[test]
+fn redis_py_waiting() {
+    python_passes("waiting.py");
+}
+
+#[test]
 fn redis_py_client_commands() {
     python_passes("client_commands.py");
 }
