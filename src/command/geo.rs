@@ -5,10 +5,11 @@
 use super::{Group, KeyCommand, Keys, Spec, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
+use crate::resp::number;
 use crate::resp::reply::Reply;
-use crate::store::tx::{KeyRef, Tx};
+use crate::store::tx::Tx;
 use crate::types::geo::{self, Position};
-use crate::types::zset::{self, SortedSet};
+use crate::types::zset::{ScoreRange, SortedSet};
 use search::{Form, georadius_keys, search};
 use std::ops::Range;
 
@@ -166,9 +167,9 @@ fn geodist(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
         _ => return Err(ClientError::SYNTAX.into()),
     };
     let key = tx.key(args.get(1));
-    let set = zset::load(tx, key)?;
-    let from = place(tx, key, set.as_ref(), args.get(2))?;
-    let to = place(tx, key, set.as_ref(), args.get(3))?;
+    let set = SortedSet::load(tx, key)?;
+    let from = place(tx, set.as_ref(), args.get(2))?;
+    let to = place(tx, set.as_ref(), args.get(3))?;
     Ok(match (from, to) {
         (Some(from), Some(to)) => distance(from.distance_m(to) / unit_m),
         _ => Reply::Nil,
@@ -188,10 +189,10 @@ fn geopos(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
 
 fn each_place(tx: &mut Tx<'_>, args: &Args<'_>, reply: fn(Option<Position>) -> Reply) -> Result<Reply, Stop> {
     let key = tx.key(args.get(1));
-    let set = zset::load(tx, key)?;
+    let set = SortedSet::load(tx, key)?;
     let mut replies = Vec::with_capacity(args.len() - 2);
     for member in args.iter(2) {
-        replies.push(reply(place(tx, key, set.as_ref(), member)?));
+        replies.push(reply(place(tx, set.as_ref(), member)?));
     }
     Ok(Reply::Array(replies))
 }
@@ -207,7 +208,7 @@ fn distance(distance: f64) -> Reply {
 
 /// A position as two arguments from `at` on.
 fn position(args: &Args<'_>, at: usize) -> Result<Position, ClientError> {
-    let degrees = |at| number(args.get(at)).ok_or(ClientError::NOT_FLOAT);
+    let degrees = |at| number::parse_f64(args.get(at)).ok_or(ClientError::NOT_FLOAT);
     let (longitude, latitude) = (degrees(at)?, degrees(at + 1)?);
     let wrong = || format!("ERR invalid longitude,latitude pair {longitude:.6},{latitude:.6}");
     Position::new(longitude, latitude).ok_or_else(|| ClientError::new(wrong()))
@@ -219,14 +220,9 @@ fn unit_m(arg: &[u8]) -> Result<f64, ClientError> {
 }
 
 /// Where a member of a key is.
-fn place(
-    tx: &mut Tx<'_>,
-    key: KeyRef<'_>,
-    set: Option<&SortedSet>,
-    member: &[u8],
-) -> Result<Option<Position>, Stop> {
+fn place(tx: &mut Tx<'_>, set: Option<&SortedSet<'_>>, member: &[u8]) -> Result<Option<Position>, Stop> {
     match set {
-        Some(set) => Ok(set.score(tx, key, member)?.map(Position::of_score)),
+        Some(set) => Ok(set.score(tx, member)?.map(Position::of_score)),
         None => Ok(None),
     }
 }
@@ -237,23 +233,12 @@ type Visit<'v> = dyn FnMut(&[u8], f64) -> Result<bool, Stop> + 'v;
 /// Calls `visit` with the members whose scores are in a range, ascending, until it answers false.
 fn within(
     tx: &mut Tx<'_>,
-    key: KeyRef<'_>,
-    set: &SortedSet,
+    set: &SortedSet<'_>,
     range: &Range<f64>,
     visit: &mut Visit<'_>,
 ) -> Result<(), Stop> {
-    let range = zset::ScoreRange { min: range.start, min_open: false, max: range.end, max_open: true };
-    set.by_score(tx, key, &range, false, visit)
-}
-
-/// A decimal number as `strtod` reads it; None too for what is too large, or too small and not 0.
-fn number(arg: &[u8]) -> Option<f64> {
-    let text = std::str::from_utf8(arg).ok()?;
-    let value: f64 = text.parse().ok()?;
-    let digits = text.split(['e', 'E']).next().unwrap_or(text);
-    let too_large = value.is_infinite() && digits.contains(|c: char| c.is_ascii_digit());
-    let too_small = value == 0.0 && digits.contains(|c: char| ('1'..='9').contains(&c));
-    (!value.is_nan() && !too_large && !too_small).then_some(value)
+    let range = ScoreRange { min: range.start, min_open: false, max: range.end, max_open: true };
+    set.by_score(tx, &range, false, visit)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod answer;
 pub mod bitmap;
 pub mod dump;
 pub mod expire;
+pub mod geo;
 pub mod hash;
 pub mod hash_expire;
 pub mod hyperloglog;
@@ -27,7 +28,11 @@ pub mod memory;
 pub mod object;
 pub mod options;
 pub mod set;
+pub mod sort;
 pub mod string;
+pub mod zset;
+pub mod zset_combine;
+pub mod zset_range;
 
 /// Properties that the gate and the planner read instead of asking a handler.
 pub mod flag {
@@ -181,6 +186,11 @@ pub fn all() -> impl Iterator<Item = &'static KeyCommand> {
         lcs::COMMANDS,
         list::COMMANDS,
         list_move::COMMANDS,
+        zset::COMMANDS,
+        zset_range::COMMANDS,
+        zset_combine::COMMANDS,
+        geo::COMMANDS,
+        sort::COMMANDS,
         keyspace::COMMANDS,
         expire::COMMANDS,
         object::COMMANDS,

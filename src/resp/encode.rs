@@ -122,8 +122,13 @@ fn error_line(text: &str, out: &mut Vec<u8>) {
 }
 
 /// A double as C's `%.17g` prints it, which is what Redis 7.0 sends.
-fn double(number: f64) -> String {
+pub fn double(number: f64) -> String {
     const DIGITS: i32 = 17;
+    /// Whole numbers below it, which most scores are, print as integers.
+    const PLAIN_MAX: f64 = 1e15;
+    if number.trunc() == number && number.abs() < PLAIN_MAX && number.to_bits() != (-0.0f64).to_bits() {
+        return itoa::Buffer::new().format(number as i64).to_owned();
+    }
     if number.is_nan() {
         return "nan".to_owned();
     }
@@ -217,6 +222,9 @@ mod tests {
         let cases = [
             (0.0, "0"),
             (-0.0, "-0"),
+            (-12.0, "-12"),
+            (999_999_999_999_999.0, "999999999999999"),
+            (1e15, "1000000000000000"),
             (1.0, "1"),
             (3.1, "3.1000000000000001"),
             (0.1, "0.10000000000000001"),

@@ -6,8 +6,10 @@ use crate::error::ClientError;
 use bytes::Bytes;
 
 mod big;
+mod double;
 mod long_double;
 
+pub use double::{parse_bound, parse_f64};
 use long_double::LongDouble;
 
 /// A 64-bit integer by Redis's strict rules (`string2ll`): no spaces, plus sign, leading zeros or `-0`.

@@ -1,7 +1,7 @@
 //! What can be done with a value whatever its type is: copying it, saying how Redis would hold it, how large
 //! it is.
 
-use super::{hash, set, string};
+use super::{hash, set, string, zset};
 use crate::error::Stop;
 use crate::store::row::{Body, Kind, Row};
 use crate::store::tx::{KeyRef, Subs, Tx};
@@ -34,7 +34,7 @@ pub fn encoding(row: &Row) -> &'static str {
         Kind::Hash => hash::encoding(row),
         Kind::Set => set::encoding(row),
         Kind::List => "quicklist",
-        Kind::SortedSet => "skiplist",
+        Kind::SortedSet => zset::encoding(row),
         Kind::Stream => "stream",
     }
 }

@@ -141,6 +141,16 @@ impl<'k> Counted<'k> {
         Ok(())
     }
 
+    /// An element has moved: it stands at its new place already, and no more at the old one.
+    pub fn moved(&self, tx: &mut Tx<'_>, from: &[u8], to: &[u8], weight: u64) -> Result<(), Stop> {
+        let bucket = |bucket: Option<Bucket>| bucket.map(|bucket| bucket.place);
+        if bucket(self.floor(tx, 0, from)?) == bucket(self.floor(tx, 0, to)?) {
+            return Ok(());
+        }
+        self.remove(tx, from, weight)?;
+        self.insert(tx, to, weight)
+    }
+
     /// Weight of everything before the bucket that a place lies in, and the bucket's own place.
     pub fn before(&self, tx: &mut Tx<'_>, place: &[u8]) -> Result<Found, Stop> {
         let mut found = Found { place: Sub::new(), before: 0 };

@@ -6,6 +6,7 @@ pub mod any;
 pub mod bits;
 pub mod counted;
 pub mod dump;
+pub mod geo;
 pub mod hash;
 pub mod hyperloglog;
 pub mod lcs;
@@ -16,6 +17,7 @@ pub mod packed;
 pub mod set;
 pub mod string;
 pub mod value;
+pub mod zset;
 
 #[cfg(test)]
 pub(crate) mod memory;

@@ -2,15 +2,16 @@
 //!
 //! The six commands differ in where centre, shape and the key for the result stand among the arguments.
 
-use super::{coordinates, distance, number, place, position, unit_m, within};
+use super::{coordinates, distance, place, position, unit_m, within};
 use crate::command::options::int;
 use crate::command::{KeyArg, KeyArgs};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
+use crate::resp::number;
 use crate::resp::reply::Reply;
-use crate::store::tx::{KeyRef, Tx};
+use crate::store::tx::Tx;
 use crate::types::geo::{self, Area, Position, Shape};
-use crate::types::zset::{self, SortedSet};
+use crate::types::zset::SortedSet;
 use smallvec::smallvec;
 
 /// How the searches differ in their arguments.
@@ -249,13 +250,7 @@ impl<'a> Search<'a> {
         found.truncate(self.count.unwrap_or(usize::MAX));
     }
 
-    fn run(
-        &self,
-        tx: &mut Tx<'_>,
-        key: KeyRef<'_>,
-        set: &SortedSet,
-        area: &Area,
-    ) -> Result<Vec<Found>, Stop> {
+    fn run(&self, tx: &mut Tx<'_>, set: &SortedSet<'_>, area: &Area) -> Result<Vec<Found>, Stop> {
         // So few of many are wanted that the rest need not be held until the end.
         const HELD_MIN: usize = 1024;
         let limit = self.count.unwrap_or(usize::MAX);
@@ -268,7 +263,7 @@ impl<'a> Search<'a> {
             if found.len() >= enough {
                 break;
             }
-            within(tx, key, set, &range, &mut |member, score| {
+            within(tx, set, &range, &mut |member, score| {
                 let place = Position::of_score(score);
                 if let Some(distance_m) = area.distance_m(place) {
                     found.push(Found { member: member.to_vec(), score, distance_m });
@@ -319,14 +314,14 @@ struct Found {
 
 pub(super) fn search(tx: &mut Tx<'_>, args: &Args<'_>, form: Form) -> Result<Reply, Stop> {
     let key = tx.key(args.get(form.source()));
-    let set = zset::load(tx, key)?;
+    let set = SortedSet::load(tx, key)?;
     let search = Search::parse(args, form, &mut |member| {
         let missing = ClientError::fixed("ERR could not decode requested zset member");
-        let found = place(tx, key, set.as_ref(), member)?;
+        let found = place(tx, set.as_ref(), member)?;
         if set.is_some() && found.is_none() { Err(missing.into()) } else { Ok(found) }
     })?;
     let (found, unit_m) = match (&set, search.area()) {
-        (Some(set), Some(area)) => (search.run(tx, key, set, &area)?, area.unit_m),
+        (Some(set), Some(area)) => (search.run(tx, set, &area)?, area.unit_m),
         _ => (Vec::new(), 1.0),
     };
     let Some(store) = search.store else {
@@ -338,13 +333,13 @@ pub(super) fn search(tx: &mut Tx<'_>, args: &Args<'_>, form: Form) -> Result<Rep
     };
     let members: Vec<_> = found.into_iter().map(kept).collect();
     let count = members.len() as i64;
-    zset::replace(tx, tx.key(store.name), members)?;
+    SortedSet::replace(tx, tx.key(store.name), &members)?;
     Ok(Reply::Int(count))
 }
 
 /// A circle as two arguments from `at` on, and metres in its unit.
 fn circle(args: &Args<'_>, at: usize) -> Result<(Shape, f64), ClientError> {
-    let radius = number(args.get(at)).ok_or(ClientError::fixed("ERR need numeric radius"))?;
+    let radius = number::parse_f64(args.get(at)).ok_or(ClientError::fixed("ERR need numeric radius"))?;
     if radius < 0.0 {
         return Err(ClientError::fixed("ERR radius cannot be negative"));
     }
@@ -353,8 +348,8 @@ fn circle(args: &Args<'_>, at: usize) -> Result<(Shape, f64), ClientError> {
 
 /// A box as three arguments from `at` on, and metres in its unit.
 fn bounded_box(args: &Args<'_>, at: usize) -> Result<(Shape, f64), ClientError> {
-    let width = number(args.get(at)).ok_or(ClientError::fixed("ERR need numeric width"))?;
-    let height = number(args.get(at + 1)).ok_or(ClientError::fixed("ERR need numeric height"))?;
+    let width = number::parse_f64(args.get(at)).ok_or(ClientError::fixed("ERR need numeric width"))?;
+    let height = number::parse_f64(args.get(at + 1)).ok_or(ClientError::fixed("ERR need numeric height"))?;
     if width < 0.0 || height < 0.0 {
         return Err(ClientError::fixed("ERR height or width cannot be negative"));
     }

@@ -134,7 +134,7 @@ impl Notation {
 }
 
 /// Saturates where no number could be held anyway.
-fn parse_exponent(text: &[u8]) -> Option<i64> {
+pub(super) fn parse_exponent(text: &[u8]) -> Option<i64> {
     let (sign, digits) = match text {
         [b'-', digits @ ..] => (-1, digits),
         [b'+', digits @ ..] | digits => (1, digits),
@@ -204,7 +204,7 @@ fn rounded(negative: bool, number: u128, exponent: i32) -> LongDouble {
 }
 
 /// Divides by 2^`count`, rounding to the nearest, halves to even.
-fn shift_right_even(number: u128, count: u32) -> u128 {
+pub(super) fn shift_right_even(number: u128, count: u32) -> u128 {
     if count > u128::BITS || count == 0 {
         return if count == 0 { number } else { 0 };
     }
