@@ -21,6 +21,8 @@ impl ClientError {
     pub const STRING_TOO_LONG: ClientError =
         ClientError::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 
+    pub const NAME_TOO_LONG: ClientError = ClientError::fixed("ERR member name is longer than 65535 bytes");
+
     pub const fn fixed(text: &'static str) -> ClientError {
         ClientError(Cow::Borrowed(text))
     }

@@ -1,15 +1,14 @@
 //! DUMP and RESTORE: values in Redis's own serialisation.
 
 use super::options::int;
-use super::string::string_row;
 use super::{KeyCommand, Spec, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
-use crate::store::row::Row;
+use crate::store::NAME_MAX_BYTES;
 use crate::store::tx::Tx;
-use crate::types::dump::{self, Refused, Value};
-use crate::types::string;
+use crate::types::any;
+use crate::types::dump::{self, Refused};
 
 const ONE_KEY: Spec =
     Spec { since: "2.6.0", complexity: "O(N) in the length of the value", ..super::ONE_KEY };
@@ -39,9 +38,9 @@ pub const COMMANDS: &[KeyCommand] = &[
 
 fn dump(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     let key = tx.key(args.get(1));
-    let Some(row) = string_row(tx, key)? else { return Ok(Reply::Nil) };
-    let value = string::read(tx, key, &row)?;
-    Ok(Reply::bulk(dump::encode(&Value::String(value.to_vec()))))
+    let Some(row) = tx.row(key)? else { return Ok(Reply::Nil) };
+    let value = any::export(tx, key, &row)?;
+    Ok(Reply::bulk(dump::encode(&value)))
 }
 
 struct Options {
@@ -101,10 +100,9 @@ fn restore(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
         }
         return Ok(Reply::Ok);
     }
-    let Value::String(value) = value else {
-        return Err(ClientError::fixed("ERR only strings can be restored in this version").into());
-    };
-    let row = Row { expire_ms, ..string::create(tx, key, &value)? };
-    tx.put(key, row, Some(existed));
+    if any::longest_name(&value) > NAME_MAX_BYTES {
+        return Err(ClientError::NAME_TOO_LONG.into());
+    }
+    any::import(tx, key, &value, expire_ms)?;
     Ok(Reply::Ok)
 }

@@ -72,7 +72,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         spec: Spec {
             name: "georadius",
             arity: -6,
-            flags: flag::WRITE | flag::DENYOOM | flag::WHOLE_VALUES,
+            flags: flag::WRITE | flag::DENYOOM | flag::ANY_VALUES,
             keys: Keys::Find(georadius_keys),
             summary: "Members within a radius of a point, answered or kept under another key",
             ..SEARCH
@@ -94,7 +94,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         spec: Spec {
             name: "georadiusbymember",
             arity: -5,
-            flags: flag::WRITE | flag::DENYOOM | flag::WHOLE_VALUES,
+            flags: flag::WRITE | flag::DENYOOM | flag::ANY_VALUES,
             keys: Keys::Find(georadius_keys),
             summary: "Members within a radius of one of them, answered or kept under another key",
             ..SEARCH
@@ -127,7 +127,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         spec: Spec {
             name: "geosearchstore",
             arity: -8,
-            flags: flag::WRITE | flag::DENYOOM | flag::WHOLE_VALUES,
+            flags: flag::WRITE | flag::DENYOOM | flag::ANY_VALUES,
             keys: Keys::Span { first: 1, last: 2, step: 1 },
             since: "6.2.0",
             summary: "Keeps the members within a circle or a box under another key",

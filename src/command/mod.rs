@@ -167,10 +167,7 @@ impl Spec {
 
 /// A field, member or group as a collection can hold it.
 fn name_fits(name: &[u8]) -> Result<&[u8], ClientError> {
-    if name.len() <= NAME_MAX_BYTES {
-        return Ok(name);
-    }
-    Err(ClientError::fixed("ERR member name is longer than 65535 bytes"))
+    if name.len() <= NAME_MAX_BYTES { Ok(name) } else { Err(ClientError::NAME_TOO_LONG) }
 }
 
 /// Every command on keys.

@@ -179,7 +179,7 @@ fn sort(tx: &mut Tx<'_>, args: &Args<'_>, may_store: bool) -> Result<Reply, Stop
     }
     let mut elements = elements(tx, key, kind)?;
     if options.unsorted {
-        if options.descending && kind == Some(Kind::SortedSet) {
+        if options.descending && matches!(kind, Some(Kind::SortedSet | Kind::List)) {
             elements.reverse();
         }
     } else {

@@ -410,9 +410,11 @@ fn pop_first<'a>(
 
 fn bzpop(tx: &mut Tx<'_>, args: &Args<'_>, reverse: bool) -> Result<Reply, Stop> {
     let last = args.len() - 1;
-    timeout_ms(args.get(last))?;
+    let timeout_ms = timeout_ms(args.get(last))?;
     let names = (1..last).map(|at| args.get(at));
-    let Some((key, popped)) = pop_first(tx, names, &end(reverse, 1))? else { return Ok(Reply::NilArray) };
+    let Some((key, popped)) = pop_first(tx, names, &end(reverse, 1))? else {
+        return Ok(Reply::waits(timeout_ms, Reply::NilArray, 1..last));
+    };
     Ok(Reply::Array(std::iter::once(key).chain(popped.into_iter().flat_map(member_and_score)).collect()))
 }
 
@@ -456,11 +458,12 @@ fn mpop_keys(args: &Args<'_>, at: usize) -> Result<KeyArgs, ClientError> {
 
 fn zmpop(tx: &mut Tx<'_>, args: &Args<'_>, at: usize) -> Result<Reply, Stop> {
     let ManyPop { keys, reverse, count } = ManyPop::parse(args, at)?;
-    if at == 2 {
-        timeout_ms(args.get(1))?;
-    }
+    let nothing = match at {
+        2 => Reply::waits(timeout_ms(args.get(1))?, Reply::NilArray, keys.clone()),
+        _ => Reply::NilArray,
+    };
     let names = keys.map(|at| args.get(at));
-    let Some((key, popped)) = pop_first(tx, names, &end(reverse, count))? else { return Ok(Reply::NilArray) };
+    let Some((key, popped)) = pop_first(tx, names, &end(reverse, count))? else { return Ok(nothing) };
     let popped = popped.into_iter().map(|scored| Reply::Array(member_and_score(scored).into())).collect();
     Ok(Reply::Array(vec![key, Reply::Array(popped)]))
 }

@@ -117,14 +117,14 @@ mod tests {
         let mut waiters = Waiters::default();
         waiters.add(line(1), vec![key("a"), key("b")]);
         waiters.add(line(2), vec![key("a")]);
-        assert_eq!(write(&mut waiters, "a", Kind::String), []);
+        assert_eq!(write(&mut waiters, "a", Kind::String), [0u64; 0]);
         assert_eq!(write(&mut waiters, "a", Kind::List), [1]);
-        assert_eq!(write(&mut waiters, "a", Kind::List), [], "it has not looked yet");
+        assert_eq!(write(&mut waiters, "a", Kind::List), [0u64; 0], "it has not looked yet");
         waiters.goes_on(line(1));
         assert_eq!(waiters.take_woken(), [line(1)], "the second push");
         waiters.remove(line(1));
         assert_eq!(waiters.take_woken(), [line(2)]);
-        assert_eq!(write(&mut waiters, "b", Kind::List), []);
+        assert_eq!(write(&mut waiters, "b", Kind::List), [0u64; 0]);
         waiters.remove(line(2));
         assert!(waiters.is_empty() && waiters.by_key.is_empty() && waiters.take_woken().is_empty());
     }

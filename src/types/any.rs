@@ -1,7 +1,13 @@
 //! What can be done with a value whatever its type is: copying it, saying how Redis would hold it, how large
 //! it is.
 
-use super::{hash, set, string, zset};
+use super::dump::{HashField, Value};
+use super::hash::{self, End, Hash};
+use super::list::{self, List};
+use super::packed::damaged;
+use super::set::{self, Set};
+use super::string;
+use super::zset::{self, SortedSet, Window};
 use crate::error::Stop;
 use crate::store::row::{Body, Kind, Row};
 use crate::store::tx::{KeyRef, Subs, Tx};
@@ -27,13 +33,90 @@ pub fn copy(tx: &mut Tx<'_>, from: KeyRef<'_>, row: &Row, to: KeyRef<'_>) -> Res
     Ok(Row { body: Body::Elements { version: own, count: *count, extra: extra.clone() }, ..row.clone() })
 }
 
+/// A value in the form that DUMP writes.
+pub fn export(tx: &mut Tx<'_>, key: KeyRef<'_>, row: &Row) -> Result<Value, Stop> {
+    let vecs = |texts: Vec<Bytes>| texts.into_iter().map(|text| text.to_vec()).collect();
+    Ok(match row.kind {
+        Kind::String => Value::String(string::read(tx, key, row)?.to_vec()),
+        Kind::Hash => {
+            let fields = Hash::load(tx, key)?.ok_or_else(damaged)?.all(tx)?;
+            let field = |(field, value, expire_ms): (Bytes, Bytes, Option<u64>)| HashField {
+                field: field.to_vec(),
+                value: value.to_vec(),
+                expire_ms,
+            };
+            Value::Hash(fields.into_iter().map(field).collect())
+        }
+        Kind::List => {
+            let list = List::load(tx, key)?.ok_or_else(damaged)?;
+            let len = list.len();
+            Value::List(vecs(list.range(tx, 0..len)?))
+        }
+        Kind::Set => Value::Set(vecs(Set::load(tx, key)?.ok_or_else(damaged)?.members(tx)?)),
+        Kind::SortedSet => {
+            let members = SortedSet::load(tx, key)?.ok_or_else(damaged)?.list(tx, &Window::whole())?;
+            Value::SortedSet(members.into_iter().map(|(member, score)| (member.to_vec(), score)).collect())
+        }
+        Kind::Stream => return Err(damaged()),
+    })
+}
+
+/// Puts a value that came in that form in place of whatever a key holds; of a hash only fields that have not
+/// ended. Its names are short enough.
+pub fn import(tx: &mut Tx<'_>, key: KeyRef<'_>, value: &Value, expire_ms: Option<u64>) -> Result<(), Stop> {
+    let existed = tx.row(key)?.is_some();
+    match value {
+        Value::String(value) => {
+            let row = string::create(tx, key, value)?;
+            tx.put(key, row, Some(existed));
+        }
+        Value::Hash(fields) => {
+            let mut hash = Hash::in_place(tx, key)?;
+            for HashField { field, value, expire_ms } in fields {
+                if expire_ms.is_none_or(|at| at > tx.now_ms()) {
+                    hash.set(tx, field, value, expire_ms.map_or(End::Never, End::At))?;
+                }
+            }
+            hash.save(tx)?;
+        }
+        Value::List(items) => drop(List::replace(tx, key, items.iter().map(|item| &item[..]))?),
+        Value::Set(members) => {
+            let members = members.iter().map(|member| Bytes::copy_from_slice(member));
+            Set::replace(tx, key, members)?;
+        }
+        Value::SortedSet(members) => SortedSet::replace(tx, key, members)?,
+        Value::Stream(_) => return Err(damaged()),
+    }
+    if expire_ms.is_some()
+        && let Some(row) = tx.row(key)?
+    {
+        tx.put(key, Row { expire_ms, ..row }, Some(true));
+    }
+    Ok(())
+}
+
+/// The longest name in a value: of a field, member, group or consumer.
+pub fn longest_name(value: &Value) -> usize {
+    let longest = |names: &mut dyn Iterator<Item = usize>| names.max().unwrap_or(0);
+    match value {
+        Value::String(_) | Value::List(_) => 0,
+        Value::Hash(fields) => longest(&mut fields.iter().map(|field| field.field.len())),
+        Value::Set(members) => longest(&mut members.iter().map(Vec::len)),
+        Value::SortedSet(members) => longest(&mut members.iter().map(|(member, _)| member.len())),
+        Value::Stream(stream) => longest(&mut stream.groups.iter().flat_map(|group| {
+            let consumers = group.consumers.iter().map(|consumer| consumer.name.len());
+            consumers.chain(std::iter::once(group.name.len()))
+        })),
+    }
+}
+
 /// What OBJECT ENCODING of redis-server 7.0 would answer after the same history.
 pub fn encoding(row: &Row) -> &'static str {
     match row.kind {
         Kind::String => string::Encoding::of(row).name(),
         Kind::Hash => hash::encoding(row),
         Kind::Set => set::encoding(row),
-        Kind::List => "quicklist",
+        Kind::List => list::encoding(row),
         Kind::SortedSet => zset::encoding(row),
         Kind::Stream => "stream",
     }

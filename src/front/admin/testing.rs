@@ -156,6 +156,8 @@ pub fn show(reply: &Reply) -> String {
     match reply {
         Reply::Ok => "OK".into(),
         Reply::Nil => "nil".into(),
+        Reply::Long(_) => "long".into(),
+        Reply::Blocked(blocked) => format!("waits {} ms", blocked.timeout_ms),
         Reply::NilArray => "nil array".into(),
         Reply::Int(number) => format!(":{number}"),
         Reply::Simple(word) => format!("+{word}"),

@@ -250,6 +250,7 @@ impl Machine {
                     events.push(Event::Ran(op));
                 }
             }
+            Route::Table => unreachable!("no command here reads keys it does not name"),
             Route::Several(keys) => {
                 let owned = Call { command, table, shard: ShardId(0), args }.to_owned();
                 self.gather(at, op, |id, around| Gather::command(id, owned, &keys, Protocol::Resp2, around));
@@ -284,8 +285,13 @@ impl Machine {
             | Message::Tell { .. }
             | Message::Watched { .. }
             | Message::Unwatch(_)
+            | Message::WaitFor { .. }
+            | Message::WaitKnown { .. }
+            | Message::Wake { .. }
+            | Message::WaitOn { .. }
+            | Message::WaitNoMore { .. }
             | Message::Planned { .. } => {
-                unreachable!("nobody asks or watches here, and no command is a giant")
+                unreachable!("nobody asks, watches or waits here, and no command is a giant")
             }
         }
     }
