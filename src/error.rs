@@ -18,10 +18,9 @@ impl ClientError {
     pub const OUT_OF_RANGE: ClientError = ClientError::fixed("ERR index out of range");
     pub const WRONG_TYPE: ClientError =
         ClientError::fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
+    pub const NAME_TOO_LONG: ClientError = ClientError::fixed("ERR member name is longer than 65535 bytes");
     pub const STRING_TOO_LONG: ClientError =
         ClientError::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
-
-    pub const NAME_TOO_LONG: ClientError = ClientError::fixed("ERR member name is longer than 65535 bytes");
 
     pub const fn fixed(text: &'static str) -> ClientError {
         ClientError(Cow::Borrowed(text))

@@ -29,6 +29,7 @@ pub mod object;
 pub mod options;
 pub mod set;
 pub mod sort;
+pub mod stream;
 pub mod string;
 pub mod zset;
 pub mod zset_combine;
@@ -192,6 +193,11 @@ pub fn all() -> impl Iterator<Item = &'static KeyCommand> {
         expire::COMMANDS,
         object::COMMANDS,
         memory::COMMANDS,
+        stream::COMMANDS,
+        stream::read::COMMANDS,
+        stream::group::COMMANDS,
+        stream::claim::COMMANDS,
+        stream::info::COMMANDS,
     ]
     .into_iter()
     .flatten()

@@ -2,7 +2,7 @@
 
 use super::pending::{Gate, Manner};
 use super::serve::Core;
-use crate::command::{KeyCommand, flag};
+use crate::command::{Group, KeyCommand, flag};
 use crate::front::gather::Gather;
 use crate::front::giant::is_giant;
 use crate::front::route::{self, Route};
@@ -17,6 +17,11 @@ use crate::resp::reply::Reply;
 use crate::shard::mesh::{Call, Calls, LineId, Message, OwnedCall};
 use crate::slot::ShardId;
 use bytes::Bytes;
+
+/// Of commands that can wait, those on streams do so only where they are told to.
+fn may_wait(command: &KeyCommand, args: &Args<'_>) -> bool {
+    command.spec.group != Group::Stream || (1..args.len()).any(|at| args.is(at, "block"))
+}
 
 /// What became of one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,7 +305,7 @@ impl Core {
         }
         let connection = &mut self.connections[place];
         let table = connection.session.table;
-        if command.spec.has(flag::BLOCKING) {
+        if command.spec.has(flag::BLOCKING) && may_wait(command, args) {
             if !connection.pending.is_empty() {
                 return Flow::Blocked;
             }

@@ -29,7 +29,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut Vec<u8>) {
         (Reply::Set(items), Resp3) => aggregate(b'~', items, protocol, out),
         (Reply::Push(items), Resp3) => aggregate(b'>', items, protocol, out),
         (Reply::Set(items) | Reply::Push(items), Resp2) => aggregate(b'*', items, protocol, out),
-        (Reply::Pairs(pairs), Resp3) => {
+        (Reply::Pairs(pairs), Resp3) | (Reply::Keyed(pairs), Resp2) => {
             line(b'*', pairs.len(), out);
             for (one, other) in pairs {
                 line(b'*', 2, out);
@@ -37,7 +37,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut Vec<u8>) {
                 encode(other, protocol, out);
             }
         }
-        (Reply::Map(pairs), _) | (Reply::Pairs(pairs), Resp2) => {
+        (Reply::Map(pairs), _) | (Reply::Pairs(pairs), Resp2) | (Reply::Keyed(pairs), Resp3) => {
             map_header(pairs.len(), protocol, out);
             for (key, value) in pairs {
                 encode(key, protocol, out);
@@ -192,6 +192,8 @@ mod tests {
         check(map, "*2\r\n$1\r\na\r\n*2\r\n:1\r\n$-1\r\n", "%1\r\n$1\r\na\r\n*2\r\n:1\r\n_\r\n");
         let pairs = Reply::Pairs(vec![(Reply::text("a"), Reply::Int(1))]);
         check(pairs, "*2\r\n$1\r\na\r\n:1\r\n", "*1\r\n*2\r\n$1\r\na\r\n:1\r\n");
+        let keyed = Reply::Keyed(vec![(Reply::text("a"), Reply::Int(1))]);
+        check(keyed, "*1\r\n*2\r\n$1\r\na\r\n:1\r\n", "%1\r\n$1\r\na\r\n:1\r\n");
         check(Reply::Bool(true), ":1\r\n", "#t\r\n");
         check(Reply::Bool(false), ":0\r\n", "#f\r\n");
         check(Reply::Double(-1.5), "$4\r\n-1.5\r\n", ",-1.5\r\n");

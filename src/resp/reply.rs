@@ -23,6 +23,8 @@ pub enum Reply {
     Map(Vec<(Reply, Reply)>),
     /// Pairs; flattened to an array in RESP2, an array of arrays in RESP3.
     Pairs(Vec<(Reply, Reply)>),
+    /// A map; an array of pairs in RESP2.
+    Keyed(Vec<(Reply, Reply)>),
     /// An array in RESP2.
     Set(Vec<Reply>),
     /// A bulk string in RESP2.
@@ -76,7 +78,7 @@ impl Reply {
             + match self {
                 Reply::Bulk(text) | Reply::Verbatim(text) | Reply::Ready(text) => text.len(),
                 Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => sum(items),
-                Reply::Map(pairs) | Reply::Pairs(pairs) => {
+                Reply::Map(pairs) | Reply::Pairs(pairs) | Reply::Keyed(pairs) => {
                     pairs.iter().map(|(key, value)| key.about_bytes() + value.about_bytes()).sum()
                 }
                 _ => 0,

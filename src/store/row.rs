@@ -94,15 +94,56 @@ pub struct ListEnds {
 /// A stream entry's id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
+    /// Milliseconds since 1970, unless a client chose it.
     pub ms: u64,
     pub seq: u64,
+}
+
+impl StreamId {
+    pub const MIN: StreamId = StreamId { ms: 0, seq: 0 };
+    pub const MAX: StreamId = StreamId { ms: u64::MAX, seq: u64::MAX };
+
+    fn from_number(number: u128) -> StreamId {
+        StreamId { ms: (number >> 64) as u64, seq: number as u64 }
+    }
+
+    fn number(self) -> u128 {
+        u128::from(self.ms) << 64 | u128::from(self.seq)
+    }
+
+    pub fn from_be_bytes(bytes: [u8; 16]) -> StreamId {
+        StreamId::from_number(u128::from_be_bytes(bytes))
+    }
+
+    /// Sorts as the ids do.
+    pub fn to_be_bytes(self) -> [u8; 16] {
+        self.number().to_be_bytes()
+    }
+
+    pub fn next(self) -> Option<StreamId> {
+        self.number().checked_add(1).map(StreamId::from_number)
+    }
+
+    pub fn previous(self) -> Option<StreamId> {
+        self.number().checked_sub(1).map(StreamId::from_number)
+    }
+}
+
+impl std::fmt::Display for StreamId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
 }
 
 /// What is known of a stream without its entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamHead {
     pub next_piece: u64,
+    /// Of the first entry; zero if there is none. What was trimmed before it need not be walked over.
+    pub first_id: StreamId,
+    /// The greatest id that was ever given.
     pub last_id: StreamId,
+    /// The greatest of those that XDEL has taken; zero if none.
     pub max_deleted_id: StreamId,
     pub entries_added: u64,
     pub groups: u64,
@@ -272,10 +313,12 @@ impl Extra {
                 [*next_piece, *first, *last, *first_items, *last_items].into_iter().for_each(number);
             }
             Extra::Stream(head) => {
-                let StreamHead { next_piece, last_id, max_deleted_id, entries_added, groups } = **head;
-                let ids = [last_id.ms, last_id.seq, max_deleted_id.ms, max_deleted_id.seq];
+                let StreamHead { next_piece, first_id, last_id, max_deleted_id, entries_added, groups } =
+                    **head;
                 number(next_piece);
-                ids.into_iter().for_each(&mut number);
+                for id in [first_id, last_id, max_deleted_id] {
+                    [id.ms, id.seq].into_iter().for_each(&mut number);
+                }
                 [entries_added, groups].into_iter().for_each(number);
             }
         }
@@ -295,6 +338,7 @@ impl Extra {
             }),
             Kind::Stream => Extra::Stream(Box::new(StreamHead {
                 next_piece: number()?,
+                first_id: StreamId { ms: number()?, seq: number()? },
                 last_id: StreamId { ms: number()?, seq: number()? },
                 max_deleted_id: StreamId { ms: number()?, seq: number()? },
                 entries_added: number()?,
@@ -347,10 +391,11 @@ mod tests {
                 Kind::Stream,
                 Extra::Stream(Box::new(StreamHead {
                     next_piece: 1,
-                    last_id: StreamId { ms: 2, seq: 3 },
-                    max_deleted_id: StreamId { ms: 4, seq: 5 },
-                    entries_added: 6,
-                    groups: 7,
+                    first_id: StreamId { ms: 2, seq: 3 },
+                    last_id: StreamId { ms: 4, seq: 5 },
+                    max_deleted_id: StreamId { ms: 6, seq: 7 },
+                    entries_added: 8,
+                    groups: 9,
                 })),
             ),
         ] {

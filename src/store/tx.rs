@@ -36,11 +36,13 @@ impl Subs {
         Subs { from: Sub::from_slice(from), to: Sub::from_slice(to), backward: false }
     }
 
-    /// All that begin so; the last byte of `prefix` is not 255.
+    /// All that begin so; `prefix` begins with a tag.
     pub fn of(prefix: &[u8]) -> Subs {
         let mut subs = Subs::new(prefix, prefix);
-        let last = subs.to.last_mut().expect("a prefix has a tag");
-        *last = last.checked_add(1).expect("tags lie below 255");
+        while subs.to.last() == Some(&u8::MAX) {
+            subs.to.pop();
+        }
+        *subs.to.last_mut().expect("tags lie below 255") += 1;
         subs
     }
 

@@ -6,6 +6,7 @@ use super::hash::{self, End, Hash};
 use super::list::{self, List};
 use super::packed::damaged;
 use super::set::{self, Set};
+use super::stream::{self, Stream};
 use super::string;
 use super::zset::{self, SortedSet, Window};
 use crate::error::Stop;
@@ -57,7 +58,7 @@ pub fn export(tx: &mut Tx<'_>, key: KeyRef<'_>, row: &Row) -> Result<Value, Stop
             let members = SortedSet::load(tx, key)?.ok_or_else(damaged)?.list(tx, &Window::whole())?;
             Value::SortedSet(members.into_iter().map(|(member, score)| (member.to_vec(), score)).collect())
         }
-        Kind::Stream => return Err(damaged()),
+        Kind::Stream => Value::Stream(Stream::load(tx, key)?.ok_or_else(damaged)?.export(tx)?),
     })
 }
 
@@ -85,7 +86,10 @@ pub fn import(tx: &mut Tx<'_>, key: KeyRef<'_>, value: &Value, expire_ms: Option
             Set::replace(tx, key, members)?;
         }
         Value::SortedSet(members) => SortedSet::replace(tx, key, members)?,
-        Value::Stream(_) => return Err(damaged()),
+        Value::Stream(stream) => {
+            let row = Stream::import(tx, key, stream)?;
+            tx.put(key, row, Some(existed));
+        }
     }
     if expire_ms.is_some()
         && let Some(row) = tx.row(key)?
@@ -118,7 +122,7 @@ pub fn encoding(row: &Row) -> &'static str {
         Kind::Set => set::encoding(row),
         Kind::List => list::encoding(row),
         Kind::SortedSet => zset::encoding(row),
-        Kind::Stream => "stream",
+        Kind::Stream => stream::encoding(row),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::store::tx::{KeyRef, Sub, Subs, Tx};
 use bytes::Bytes;
 
 /// Redis's compact form holds so many fields, none of them and no value longer than so many bytes.
-const LISTPACK_MAX: u64 = 128;
+const LISTPACK_MAX: u64 = 512;
 const LISTPACK_MAX_BYTES: usize = 64;
 /// Elements by the end of their field: this tag, the moment, then as `names::sub` without its tag.
 const TAG_ENDS: u8 = 2;

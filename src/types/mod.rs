@@ -15,6 +15,7 @@ pub mod map;
 pub mod names;
 pub mod packed;
 pub mod set;
+pub mod stream;
 pub mod string;
 pub mod value;
 pub mod zset;

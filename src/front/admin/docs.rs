@@ -1,7 +1,7 @@
 //! How commands are written, for COMMAND DOCS (and so redis-cli's hints) and for HELP.
 //!
-//! A line of syntax: words in capitals stand as they are, others for a value; `[x]` may be left out,
-//! `<x | y>` is a choice, `...` means that what stands before may come again.
+//! A line of syntax: words in capitals, and signs, stand as they are, others for a value; `[x]` may be left
+//! out, `<x | y>` is a choice, `...` means that what stands before may come again.
 
 use crate::resp::reply::Reply;
 
@@ -114,6 +114,34 @@ const SYNTAX: &[(&str, &str)] = &[
     ("ttl", "key"),
     ("type", "key"),
     ("unlink", "key ..."),
+    ("xack", "key group id ..."),
+    (
+        "xadd",
+        "key [NOMKSTREAM] [<MAXLEN | MINID> [= | ~] threshold [LIMIT count]] <* | id> <field value> ...",
+    ),
+    ("xautoclaim", "key group consumer min-idle-time start [COUNT count] [JUSTID]"),
+    (
+        "xclaim",
+        "key group consumer min-idle-time id ... [IDLE ms] [TIME unix-time-milliseconds] [RETRYCOUNT count] \
+         [FORCE] [JUSTID] [LASTID lastid]",
+    ),
+    ("xdel", "key id ..."),
+    ("xgroup|create", "key group <id | $> [MKSTREAM] [ENTRIESREAD entries-read]"),
+    ("xgroup|createconsumer", "key group consumer"),
+    ("xgroup|delconsumer", "key group consumer"),
+    ("xgroup|destroy", "key group"),
+    ("xgroup|setid", "key group <id | $> [ENTRIESREAD entries-read]"),
+    ("xinfo|consumers", "key group"),
+    ("xinfo|groups", "key"),
+    ("xinfo|stream", "key [FULL [COUNT count]]"),
+    ("xlen", "key"),
+    ("xpending", "key group [[IDLE min-idle-time] start end count [consumer]]"),
+    ("xrange", "key start end [COUNT count]"),
+    ("xread", "[COUNT count] [BLOCK milliseconds] STREAMS key ... id ..."),
+    ("xreadgroup", "GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key ... id ..."),
+    ("xrevrange", "key end start [COUNT count]"),
+    ("xsetid", "key last-id [ENTRIESADDED entries-added] [MAXDELETEDID max-deleted-id]"),
+    ("xtrim", "key <MAXLEN | MINID> [= | ~] threshold [LIMIT count]"),
 ];
 
 /// What follows the name; empty if nothing does.
@@ -161,7 +189,7 @@ struct Argument {
 
 impl Argument {
     fn word(word: &'static str) -> Argument {
-        if word.starts_with(|first: char| first.is_ascii_uppercase()) {
+        if word.starts_with(|first: char| first.is_ascii_uppercase() || !first.is_ascii_alphanumeric()) {
             let name = word.to_ascii_lowercase();
             return Argument { name, kind: "pure-token", token: Some(word), ..Argument::default() };
         }

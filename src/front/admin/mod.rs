@@ -135,7 +135,7 @@ fn done(tells: Vec<Tell>) -> Reply {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {

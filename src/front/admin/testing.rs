@@ -165,7 +165,7 @@ pub fn show(reply: &Reply) -> String {
         Reply::Error(error) => format!("-{}", error.0),
         Reply::Array(items) => format!("[{}]", list(items)),
         Reply::Set(items) | Reply::Push(items) => format!("~[{}]", list(items)),
-        Reply::Map(pairs) | Reply::Pairs(pairs) => {
+        Reply::Map(pairs) | Reply::Pairs(pairs) | Reply::Keyed(pairs) => {
             let pairs: Vec<_> =
                 pairs.iter().map(|(key, value)| format!("{}: {}", show(key), show(value))).collect();
             format!("{{{}}}", pairs.join(", "))

@@ -15,7 +15,7 @@ mod tests;
 mod ziplist;
 
 use rest::Source;
-pub use stream::{Consumer, Group, Pending, Stream, StreamId};
+pub use stream::{Consumer, Fields, Group, Pending, Stream};
 
 /// The newest RDB version that is read: Redis 7.4's.
 const VERSION_READ_MAX: u16 = 12;

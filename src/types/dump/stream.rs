@@ -9,6 +9,7 @@ use super::item::Item;
 use super::listpack::{self, Builder};
 use super::rest::Source;
 use super::{Refused, put_length, put_text};
+use crate::store::row::StreamId;
 use std::collections::HashSet;
 
 /// Redis's defaults for how much stands in one listpack.
@@ -23,26 +24,6 @@ const SAME_FIELDS: i64 = 2;
 
 /// RDB's number for what is not known to a group.
 const UNKNOWN: u64 = u64::MAX;
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId {
-    /// Milliseconds since 1970, unless a client chose it.
-    pub ms: u64,
-    pub seq: u64,
-}
-
-impl StreamId {
-    const MAX: StreamId = StreamId { ms: u64::MAX, seq: u64::MAX };
-
-    fn from_be_bytes(bytes: [u8; 16]) -> StreamId {
-        let id = u128::from_be_bytes(bytes);
-        StreamId { ms: (id >> 64) as u64, seq: id as u64 }
-    }
-
-    fn to_be_bytes(self) -> [u8; 16] {
-        (u128::from(self.ms) << 64 | u128::from(self.seq)).to_be_bytes()
-    }
-}
 
 /// An entry's fields with their values, in order; a name may come twice.
 pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;

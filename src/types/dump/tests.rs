@@ -2,6 +2,7 @@
 
 use super::listpack::Builder;
 use super::*;
+use crate::store::row::StreamId;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
