@@ -5,9 +5,18 @@ import threading
 import time
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 HOST, PORT = sys.argv[1], int(sys.argv[2])
-r = redis.Redis(host=HOST, port=PORT)
+
+
+def client(**options):
+    """Never sends a command twice: redis-py does after a timeout, and a second push is not the first."""
+    return redis.Redis(host=HOST, port=PORT, socket_timeout=120, retry=Retry(NoBackoff(), 0), **options)
+
+
+r = client()
 
 
 class Waiter(threading.Thread):
@@ -16,7 +25,7 @@ class Waiter(threading.Thread):
     def __init__(self, *command):
         super().__init__(daemon=True)
         self.command, self.reply = command, None
-        self.own = redis.Redis(host=HOST, port=PORT, socket_timeout=20)
+        self.own = client()
         self.id = self.own.client_id()
         self.start()
         deadline = time.time() + 10
@@ -59,6 +68,26 @@ for _ in range(3):
     time.sleep(0.05)
 r.rpush("fair", "1", "2", "3")
 assert [list(w.answer())[1] for w in waiters] == [b"1", b"2", b"3"], [w.reply for w in waiters]
+
+# Streams: what comes after $ is after what was there when it began to wait; all who wait get it.
+r.xadd("stream", {"f": "old"})
+readers = [Waiter("XREAD", "BLOCK", 0, "STREAMS", "stream", "$") for _ in range(2)]
+new = r.xadd("stream", {"f": "new"})
+for reader in readers:
+    [[name, [[entry, fields]]]] = reader.answer()
+    assert (name, entry) == (b"stream", new), reader.reply
+r.xgroup_create("stream", "group", "$")
+consumer = Waiter("XREADGROUP", "GROUP", "group", "me", "BLOCK", 0, "STREAMS", "stream", ">")
+new = r.xadd("stream", {"f": "newer"})
+assert consumer.answer()[0][1][0][0] == new
+assert r.xpending("stream", "group")["pending"] == 1
+assert r.xread({"stream": "$"}, block=100) in ([], {})
+
+# Sorted sets.
+waiter = Waiter("BZPOPMIN", "z:1", "z:2", 0)
+r.zadd("z:2", {"b": 2, "a": 1})
+assert list(waiter.answer())[:2] == [b"z:2", b"a"], waiter.reply
+assert r.zcard("z:2") == 1
 
 # Time ends it.
 begun = time.time()
@@ -104,7 +133,7 @@ for base in range(0, COUNT, 1000):
     p.sadd("long:set", *(f"m{i}" for i in range(base, base + 1000)))
 p.execute()
 for protocol in (2, 3):
-    own = redis.Redis(host=HOST, port=PORT, protocol=protocol)
+    own = client(protocol=protocol)
     pipe = own.pipeline(transaction=False)
     pipe.hgetall("long:hash").ping().lrange("long:list", 0, -1).hkeys("long:hash").smembers("long:set").get("typed")
     whole, pong, items, fields, members, value = pipe.execute()
