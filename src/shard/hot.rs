@@ -3,6 +3,7 @@
 //! Both are written only by the owning core, together with the log, so neither is ever stale. The
 //! cache may forget anything; the turn's own writes stay until RocksDB has them.
 
+use super::hot_elements::HotElements;
 use crate::store::row::Row;
 use crate::store::{ElementKey, ElementRange, Incarnation};
 use bytes::Bytes;
@@ -86,13 +87,18 @@ pub struct Hot {
     cache: Cache<RowName, CachedRow, Weigh, RandomState>,
     cache_max_bytes: u64,
     rows: HashMap<RowName, Option<Row>, RandomState>,
+    /// What was read of collections.
+    pub read: HotElements,
     /// In the order RocksDB keeps them.
     elements: BTreeMap<ElementKey, Option<Bytes>>,
     written_bytes: usize,
 }
 
 impl Hot {
-    pub fn new(cache_max_bytes: u64) -> Hot {
+    /// A quarter of `max_bytes` is for elements of collections.
+    pub fn new(max_bytes: u64) -> Hot {
+        let elements_max_bytes = max_bytes / 4;
+        let cache_max_bytes = max_bytes - elements_max_bytes;
         // How many names it remembers beyond what it holds; the weight is what bounds the cache.
         let items = (cache_max_bytes / 512).clamp(16, 1 << 20) as usize;
         let mut cache =
@@ -100,7 +106,14 @@ impl Hot {
         // Room for the smallest entries: a table that grew while serving would move all of them in one turn.
         // It takes addresses; memory only as it fills.
         cache.reserve((cache_max_bytes / ENTRY_OVERHEAD_BYTES) as usize + items);
-        Hot { cache, cache_max_bytes, rows: HashMap::default(), elements: BTreeMap::new(), written_bytes: 0 }
+        Hot {
+            cache,
+            cache_max_bytes,
+            rows: HashMap::default(),
+            read: HotElements::new(elements_max_bytes),
+            elements: BTreeMap::new(),
+            written_bytes: 0,
+        }
     }
 
     pub fn row(&mut self, name: RowNameRef<'_>, now_s: u32) -> Known {
@@ -187,6 +200,7 @@ impl Hot {
 
     pub fn write_element(&mut self, key: ElementKey, value: Option<Bytes>) {
         self.written_bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + 64;
+        self.read.write(&key, value.as_ref());
         self.elements.insert(key, value);
     }
 
@@ -220,7 +234,7 @@ impl Hot {
     }
 
     pub fn cache_bytes(&self) -> u64 {
-        self.cache.weight()
+        self.cache.weight() + self.read.bytes()
     }
 
     /// One entry may not push out a large share of the others.

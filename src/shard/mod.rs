@@ -6,6 +6,7 @@
 pub mod data;
 mod figures;
 pub mod hot;
+pub mod hot_elements;
 pub mod keyset;
 pub mod large;
 pub mod latch;

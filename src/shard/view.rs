@@ -1,6 +1,7 @@
 //! What a handler sees of its shard: memory first, then RocksDB's own memory, never the disk.
 
 use super::hot::{Hot, Known, RowName, RowNameRef};
+use super::hot_elements::{HotElements, INDEX_MAX_ENTRIES, INDEX_TAG, Index};
 use super::slots::{NONE, SlotTable};
 use crate::error::Stop;
 use crate::slot::{Slot, TableId};
@@ -8,6 +9,7 @@ use crate::store::row::{Row, Version};
 use crate::store::tx::{KeyRef, Source, Sub, Subs, Visit, overlaid};
 use crate::store::{Cached, ElementKey, ElementRange, Incarnation, Step, Store, Wanted};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 /// A shard as the handlers of one turn read it.
 pub struct View<'s> {
@@ -25,6 +27,47 @@ pub struct View<'s> {
 }
 
 impl View<'_> {
+    /// Scans an index that memory holds, or now takes in; false: it does not.
+    fn scan_index(&mut self, range: &ElementRange, subs: &Subs, visit: &mut Visit<'_>) -> Result<bool, Stop> {
+        if self.hot.read.index(range).is_none() {
+            let Some(index) = self.read_index(range)? else { return Ok(false) };
+            self.hot.read.fill_index(range, index);
+        }
+        let Some(Index::Whole(entries)) = self.hot.read.index(range) else { return Ok(false) };
+        if subs.from >= subs.to {
+            return Ok(true);
+        }
+        let mut inside = entries.range(subs.from.clone()..subs.to.clone());
+        loop {
+            let next = if subs.backward { inside.next_back() } else { inside.next() };
+            let Some((sub, value)) = next else { return Ok(true) };
+            if !visit(sub, value)? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// The whole index of which `range` asks a part; None if memory has not all of it.
+    fn read_index(&self, range: &ElementRange) -> Result<Option<Index>, Stop> {
+        let whole = range.with_subs(&Subs::of(&[INDEX_TAG]));
+        let mut entries = BTreeMap::new();
+        let store = self.store.view_cached();
+        let mut missed = false;
+        let below = |visit: &mut Visit<'_>| {
+            missed = store.elements(&whole, visit)? == Step::Miss;
+            Ok(())
+        };
+        overlaid(self.hot.elements(&whole), false, below, &mut |sub, value| {
+            entries.insert(Sub::from_slice(sub), Bytes::copy_from_slice(value));
+            Ok(entries.len() <= INDEX_MAX_ENTRIES)
+        })?;
+        Ok(match entries.len() {
+            _ if missed => None,
+            ..=INDEX_MAX_ENTRIES => Some(Index::Whole(entries)),
+            _ => Some(Index::Large),
+        })
+    }
+
     fn incarnation(&self, table: TableId, slot: Slot) -> Option<Incarnation> {
         let incarnation = self.slots.get(table, slot).incarnation;
         (incarnation != NONE).then_some(incarnation)
@@ -70,8 +113,14 @@ impl Source for View<'_> {
         if let Some(written) = self.hot.element(&element) {
             return Ok(written.clone());
         }
+        if let Some(value) = self.hot.read.element(&element) {
+            return Ok(Some(value));
+        }
         match self.store.element_cached(&element) {
-            Ok(Cached::Found(value)) => Ok(Some(value)),
+            Ok(Cached::Found(value)) => {
+                self.hot.read.fill(element, &value);
+                Ok(Some(value))
+            }
             Ok(Cached::Absent) => Ok(None),
             Ok(Cached::Miss) => {
                 self.wanted = Some(Wanted::element(&element));
@@ -90,6 +139,9 @@ impl Source for View<'_> {
     ) -> Result<(), Stop> {
         let Some(incarnation) = self.incarnation(key.table, key.slot) else { return Ok(()) };
         let mut range = ElementRange::new(incarnation, key.name, version, subs);
+        if HotElements::is_of_index(subs) && self.scan_index(&range, subs, visit)? {
+            return Ok(());
+        }
         // Where to load from, should memory end.
         let mut reached: Option<Sub> = None;
         let mut missed = false;

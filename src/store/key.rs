@@ -94,6 +94,12 @@ impl ElementKey {
         ElementKey(element_key(incarnation, name, version, sub))
     }
 
+    /// What stands before its sub, and the sub.
+    pub fn split(&self) -> (&[u8], &[u8]) {
+        let [.., high, low] = *self.0.first_chunk::<6>().expect("a key begins with its prefix and a length");
+        self.0.split_at(4 + 2 + usize::from(u16::from_be_bytes([high, low])) + 8)
+    }
+
     /// Its part behind the version, if what stands before has this length.
     pub fn sub(&self, head_bytes: usize) -> &[u8] {
         &self.0[head_bytes..]
@@ -117,6 +123,22 @@ pub struct ElementRange {
 }
 
 impl ElementRange {
+    /// Another range of the same life of the same key.
+    pub fn with_subs(&self, subs: &Subs) -> ElementRange {
+        let key = |sub: &[u8]| {
+            let mut key = Key::from_slice(self.head());
+            key.extend_from_slice(sub);
+            ElementKey(key)
+        };
+        let (from, to) = (key(&subs.from), key(&subs.to));
+        ElementRange { from, to, backward: subs.backward, head_bytes: self.head_bytes }
+    }
+
+    /// What stands before the subs of its keys.
+    pub fn head(&self) -> &[u8] {
+        &self.from.0[..self.head_bytes]
+    }
+
     pub fn new(incarnation: Incarnation, name: &[u8], version: Version, subs: &Subs) -> ElementRange {
         let key = |sub: &[u8]| ElementKey::new(incarnation, name, version, sub);
         let (from, to) = (key(&subs.from), key(&subs.to));

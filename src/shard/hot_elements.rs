@@ -1,0 +1,164 @@
+//! Elements in memory that were read lately, and whole indexes: the counted buckets of a collection, which every
+//! change of it asks for by place.
+//!
+//! Written by the owning core together with the turn's writes, so never stale; may forget anything.
+
+use crate::store::tx::{Sub, Subs};
+use crate::store::{ElementKey, ElementRange};
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// First byte of the subs that an index is made of.
+pub const INDEX_TAG: u8 = 3;
+/// An index of more entries is not held: putting it together would take too much of a turn.
+pub const INDEX_MAX_ENTRIES: usize = 4096;
+
+/// What stands before the sub in the keys of one life of one key.
+type Head = SmallVec<[u8; 48]>;
+
+/// What memory knows of an index.
+pub enum Index {
+    Whole(BTreeMap<Sub, Bytes>),
+    /// It has too many entries.
+    Large,
+}
+
+#[derive(Clone)]
+struct Weigh;
+
+const ENTRY_OVERHEAD_BYTES: u64 = 160;
+const INDEX_ENTRY_BYTES: u64 = 128;
+
+impl Weighter<ElementKey, Bytes> for Weigh {
+    fn weight(&self, key: &ElementKey, value: &Bytes) -> u64 {
+        ENTRY_OVERHEAD_BYTES + (key.len() + value.len()) as u64
+    }
+}
+
+impl Weighter<Head, Index> for Weigh {
+    fn weight(&self, head: &Head, index: &Index) -> u64 {
+        let entries = match index {
+            Index::Whole(entries) => entries.len() as u64,
+            Index::Large => 0,
+        };
+        ENTRY_OVERHEAD_BYTES + head.len() as u64 + entries * INDEX_ENTRY_BYTES
+    }
+}
+
+pub struct HotElements {
+    elements: Cache<ElementKey, Bytes, Weigh, RandomState>,
+    indexes: Cache<Head, Index, Weigh, RandomState>,
+    element_max_bytes: u64,
+}
+
+impl HotElements {
+    /// Half of the bytes are for elements, half for indexes.
+    pub fn new(max_bytes: u64) -> HotElements {
+        let half = max_bytes / 2;
+        let items = (half / 512).clamp(16, 1 << 20) as usize;
+        let mut elements = Cache::with(items, half, Weigh, RandomState::default(), Default::default());
+        // As in `Hot`: it takes addresses; memory only as it fills.
+        elements.reserve((half / ENTRY_OVERHEAD_BYTES) as usize + items);
+        let indexes = Cache::with(items.min(4096), half, Weigh, RandomState::default(), Default::default());
+        HotElements { elements, indexes, element_max_bytes: half / 64 }
+    }
+
+    pub fn element(&mut self, key: &ElementKey) -> Option<Bytes> {
+        self.elements.get(key).cloned()
+    }
+
+    /// Takes an element that was read from RocksDB in this turn.
+    pub fn fill(&mut self, key: ElementKey, value: &Bytes) {
+        if value.len() as u64 <= self.element_max_bytes {
+            self.elements.insert(key, value.clone());
+        }
+    }
+
+    /// Brings memory up to a write; what nobody has read does not come in by being written.
+    pub fn write(&mut self, key: &ElementKey, value: Option<&Bytes>) {
+        match value {
+            Some(value) if value.len() as u64 <= self.element_max_bytes => {
+                if let Some(mut known) = self.elements.get_mut(key) {
+                    *known = value.clone();
+                }
+            }
+            _ => drop(self.elements.remove(key)),
+        }
+        let (head, sub) = key.split();
+        if sub.first() == Some(&INDEX_TAG)
+            && let Some(mut index) = self.indexes.get_mut(head)
+            && let Index::Whole(entries) = &mut *index
+        {
+            match value {
+                Some(value) => drop(entries.insert(Sub::from_slice(sub), value.clone())),
+                None => drop(entries.remove(sub)),
+            }
+            if entries.len() > INDEX_MAX_ENTRIES {
+                *index = Index::Large;
+            }
+        }
+    }
+
+    /// Whether a scan of these subs asks an index.
+    pub fn is_of_index(subs: &Subs) -> bool {
+        subs.from.first() == Some(&INDEX_TAG) && subs.to[..] <= [INDEX_TAG + 1][..]
+    }
+
+    pub fn index(&mut self, range: &ElementRange) -> Option<&Index> {
+        self.indexes.get(range.head())
+    }
+
+    pub fn fill_index(&mut self, range: &ElementRange, index: Index) {
+        self.indexes.insert(Head::from_slice(range.head()), index);
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.elements.weight() + self.indexes.weight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Incarnation;
+    use crate::store::row::Version;
+
+    fn key(sub: &[u8]) -> ElementKey {
+        ElementKey::new(Incarnation(1), b"k", Version(7), sub)
+    }
+
+    fn range() -> ElementRange {
+        ElementRange::new(Incarnation(1), b"k", Version(7), &Subs::of(&[INDEX_TAG]))
+    }
+
+    #[test]
+    fn what_was_read_follows_what_is_written() {
+        let mut hot = HotElements::new(1 << 20);
+        let (old, new) = (Bytes::from_static(b"old"), Bytes::from_static(b"new"));
+        hot.write(&key(b"\x01a"), Some(&old));
+        assert_eq!(hot.element(&key(b"\x01a")), None, "nobody has read it");
+        hot.fill(key(b"\x01a"), &old);
+        hot.write(&key(b"\x01a"), Some(&new));
+        assert_eq!(hot.element(&key(b"\x01a")), Some(new));
+        hot.write(&key(b"\x01a"), None);
+        assert_eq!(hot.element(&key(b"\x01a")), None);
+    }
+
+    #[test]
+    fn an_index_follows_until_it_is_too_large() {
+        let mut hot = HotElements::new(64 << 20);
+        hot.fill_index(&range(), Index::Whole(BTreeMap::new()));
+        let value = Bytes::from_static(b"v");
+        for at in 0..=INDEX_MAX_ENTRIES as u32 {
+            let sub = [&[INDEX_TAG][..], &at.to_be_bytes()].concat();
+            hot.write(&key(&sub), Some(&value));
+            let Some(Index::Whole(entries)) = hot.index(&range()) else { break };
+            assert_eq!(entries.len(), at as usize + 1);
+        }
+        assert!(matches!(hot.index(&range()), Some(Index::Large)));
+    }
+}
