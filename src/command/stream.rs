@@ -103,8 +103,6 @@ pub const COMMANDS: &[KeyCommand] = &[
 const TOO_SMALL: ClientError =
     ClientError::fixed("ERR The ID specified in XADD is equal or smaller than the target stream top item");
 
-const TOO_LARGE: ClientError = ClientError::fixed("ERR Elements are too large to be stored");
-
 /// Redis holds an entry within a block of this size.
 const ENTRY_MAX_BYTES: usize = 1 << 30;
 
@@ -232,7 +230,7 @@ fn xadd(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     };
     let id = next_id(new_id, stream.head.last_id, tx.now_ms())?;
     if args.iter(at + 1).map(<[u8]>::len).sum::<usize>() > ENTRY_MAX_BYTES {
-        return Err(TOO_LARGE.into());
+        return Err(ClientError::fixed("ERR Elements are too large to be stored").into());
     }
     stream.append(tx, id, (args.len() - at) as u64 / 2, args.iter(at + 1))?;
     if let Some(trim) = options.trim {
@@ -251,8 +249,6 @@ fn next_id(new_id: NewId, last_id: StreamId, now_ms: u64) -> Result<StreamId, Cl
         NewId::Auto if now_ms > last_id.ms => Ok(StreamId { ms: now_ms, seq: 0 }),
         NewId::Auto => Ok(next),
         NewId::Next { ms } if ms == last_id.ms && next.ms == ms => Ok(next),
-        // Redis has no words of its own for a millisecond that is full.
-        NewId::Next { ms } if ms == last_id.ms => Err(TOO_LARGE),
         NewId::Next { ms } if ms > last_id.ms => Ok(StreamId { ms, seq: 0 }),
         NewId::Given(id) if id > last_id => Ok(id),
         NewId::Next { .. } | NewId::Given(_) => Err(TOO_SMALL),
