@@ -6,71 +6,17 @@
 mod commands;
 mod harness;
 
-use commands::{Generator, Step};
+use commands::rules::{Raw, Rule, Verdict, difference, in_order};
+use commands::{Generator, OURS, Step, THEIRS};
 use harness::{Client, Options, Server, Value};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Connections to each side: with more than one, commands arrive at every core.
 const CONNECTIONS: usize = 4;
-/// Replies that name a moment may differ by the time between the two sends.
-const CLOCK_TOLERANCE_MS: i64 = 5_000;
 /// Replays spent on narrowing a difference down.
 const REPLAYS_MAX: usize = 400;
 const NARROWING_MAX: Duration = Duration::from_secs(90);
-
-/// How far two replies must agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rule {
-    Bytes,
-    /// Integers of this unit, from the clock; negative ones mean something else and must be equal.
-    Clock {
-        unit_ms: i64,
-    },
-    /// Seconds since the last use: haypile may have forgotten an old one, and then says less.
-    Idle,
-    /// A shared object's count and 1 are both fine: Redis shares small integers, but not those that COPY made.
-    Refcount,
-    /// An array in any order.
-    AnyOrder,
-    /// A whole iteration finds the same keys.
-    WholeScan,
-    /// Both find some key that exists, or none.
-    SomeKey,
-}
-
-impl Rule {
-    fn of(args: &[Vec<u8>]) -> Rule {
-        let word = |at: usize| args.get(at).map(|arg| arg.to_ascii_uppercase()).unwrap_or_default();
-        match word(0).as_slice() {
-            b"TTL" | b"EXPIRETIME" => Rule::Clock { unit_ms: 1_000 },
-            b"PTTL" | b"PEXPIRETIME" => Rule::Clock { unit_ms: 1 },
-            b"OBJECT" if word(1) == b"IDLETIME" => Rule::Idle,
-            b"OBJECT" if word(1) == b"REFCOUNT" => Rule::Refcount,
-            b"KEYS" => Rule::AnyOrder,
-            b"SCAN" if word(1) == b"0" => Rule::WholeScan,
-            b"RANDOMKEY" => Rule::SomeKey,
-            _ => Rule::Bytes,
-        }
-    }
-}
-
-fn within_clock(ours: &Value, theirs: &Value, unit_ms: i64) -> bool {
-    match (ours.int(), theirs.int()) {
-        (Some(a), Some(b)) if a >= 0 && b >= 0 => a.abs_diff(b) <= (CLOCK_TOLERANCE_MS / unit_ms) as u64,
-        _ => ours == theirs,
-    }
-}
-
-fn sorted(value: &Value) -> Option<BTreeSet<Vec<u8>>> {
-    match value {
-        Value::Array(items) => items.iter().map(|item| item.bytes().map(<[u8]>::to_vec)).collect(),
-        _ => None,
-    }
-}
-
-type Raw = (Value, Vec<u8>);
 
 /// One server with its connections.
 struct Side {
@@ -112,40 +58,58 @@ impl Side {
         self.reply(step.connection)
     }
 
-    /// The keys of an iteration to its end, or the error that a call of it was answered with.
-    fn scan(&mut self, step: &Step) -> Result<BTreeSet<Vec<u8>>, Vec<u8>> {
+    /// What an iteration finds to its end, or the error that a call of it was answered with.
+    fn scan(&mut self, step: &Step, cursor: usize) -> Result<Vec<Value>, Vec<u8>> {
+        let pairs = cursor == 2 && !step.args[0].eq_ignore_ascii_case(b"SSCAN");
         let mut step = step.clone();
-        let mut found = BTreeSet::new();
+        let mut found = Vec::new();
         for _call in 0..10_000 {
             let (reply, raw) = self.call(&step);
-            let [cursor, keys] = reply.items() else { return Err(raw) };
-            found.extend(sorted(keys).ok_or_else(|| raw.clone())?);
-            step.args[1] = cursor.bytes().ok_or_else(|| raw.clone())?.to_vec();
-            if step.args[1] == b"0" {
+            let [next, entries] = reply.items() else { return Err(raw) };
+            found.extend(in_order(entries, pairs).ok_or_else(|| raw.clone())?);
+            step.args[cursor] = next.bytes().ok_or_else(|| raw.clone())?.to_vec();
+            if step.args[cursor] == b"0" {
+                // An entry may be found twice.
+                let mut found = in_order(&Value::Array(found), false).expect("an array has an order");
+                found.dedup();
                 return Ok(found);
             }
         }
-        panic!("a SCAN without an end");
+        panic!("an iteration without an end");
     }
 
-    fn exists(&mut self, connection: usize, key: &[u8]) -> bool {
-        self.clients[connection].must(&args!["EXISTS", key]) == Value::Int(1)
+    /// The reply to a command of the test's own, on the connection of a step.
+    fn ask(&mut self, connection: usize, name: &str, key: &[u8], rest: &[Vec<u8>]) -> Value {
+        let args = [&args![name, key], rest].concat();
+        self.clients[connection].must(&args)
     }
 }
 
 struct Pair {
     ours: Side,
     theirs: Side,
+    /// What the last DUMP was answered with.
+    our_payload: Vec<u8>,
+    their_payload: Vec<u8>,
 }
 
 impl Pair {
     fn start(shards: u16) -> Pair {
-        Pair { ours: Side::start(Options::shards(shards)), theirs: Side::start(Options::redis()) }
+        let (ours, theirs) = (Side::start(Options::shards(shards)), Side::start(Options::redis()));
+        Pair { ours, theirs, our_payload: Vec::new(), their_payload: Vec::new() }
     }
 
     fn reset(&mut self) {
         self.ours.reset();
         self.theirs.reset();
+        self.our_payload.clear();
+        self.their_payload.clear();
+    }
+
+    fn call(&mut self, step: &Step) -> (Raw, Raw) {
+        self.ours.clients[step.connection].send(&step.args).expect("the server reads");
+        let theirs = self.theirs.call(step);
+        (self.ours.reply(step.connection), theirs)
     }
 
     /// None when both agree, else what each said.
@@ -154,18 +118,121 @@ impl Pair {
             std::thread::sleep(wait);
             return None;
         }
-        if Rule::of(&step.args) == Rule::WholeScan {
-            let (ours, theirs) = (self.ours.scan(step), self.theirs.scan(step));
+        let step = &self.filled_in(step);
+        let rule = Rule::of(&step.args);
+        if let Rule::WholeScan { cursor } = rule {
+            let (ours, theirs) = (self.ours.scan(step, cursor), self.theirs.scan(step, cursor));
             return (ours != theirs).then(|| format!(" haypile: {ours:?}\n   redis: {theirs:?}"));
         }
-        let (ours, theirs) = (self.ours.call(step), self.theirs.call(step));
-        if Rule::of(&step.args) == Rule::SomeKey
-            && let (Some(mine), Some(other)) = (ours.0.bytes(), theirs.0.bytes())
-        {
-            let both = self.ours.exists(step.connection, mine) && self.theirs.exists(step.connection, other);
-            return (!both).then(|| difference(&ours, &theirs));
+        if rule == Rule::NewId {
+            return self.new_id(step);
         }
-        compare(step, &ours, &theirs)
+        let (ours, theirs) = self.call(step);
+        let agree = match rule {
+            Rule::SomeKey => self.both_exist(step, &ours.0, &theirs.0),
+            Rule::Picked => self.picked(step, &ours, &theirs),
+            Rule::Popped => self.popped(step, &ours, &theirs),
+            Rule::Payload => self.payloads(&ours, &theirs),
+            _ => match rule.judge(&ours, &theirs) {
+                Verdict::Same => true,
+                Verdict::Differs => false,
+                Verdict::SameInTable => self.in_table(step),
+            },
+        };
+        (!agree).then(|| difference(&ours, &theirs))
+    }
+
+    /// The step with the payloads that it names.
+    fn filled_in(&self, step: &Step) -> Step {
+        let mut step = step.clone();
+        for arg in &mut step.args {
+            match arg.as_slice() {
+                OURS => *arg = self.our_payload.clone(),
+                THEIRS => *arg = self.their_payload.clone(),
+                _ => {}
+            }
+        }
+        step
+    }
+
+    fn new_id(&mut self, step: &Step) -> Option<String> {
+        let ours = self.ours.call(step);
+        let mut same = step.clone();
+        for arg in same.args.iter_mut().skip(2).filter(|arg| *arg == b"*") {
+            *arg = ours.0.bytes().unwrap_or(b"*").to_vec();
+        }
+        let theirs = self.theirs.call(&same);
+        (ours.1 != theirs.1).then(|| difference(&ours, &theirs))
+    }
+
+    fn both_exist(&mut self, step: &Step, ours: &Value, theirs: &Value) -> bool {
+        let (Some(mine), Some(other)) = (ours.bytes(), theirs.bytes()) else { return ours == theirs };
+        self.ours.ask(step.connection, "EXISTS", mine, &[]) == Value::Int(1)
+            && self.theirs.ask(step.connection, "EXISTS", other, &[]) == Value::Int(1)
+    }
+
+    /// Whether Redis holds the step's key in an order of its own.
+    fn in_table(&mut self, step: &Step) -> bool {
+        let encoding = self.theirs.ask(step.connection, "OBJECT", b"ENCODING", &step.args[1..2]);
+        ["hashtable", "skiplist"].map(Value::bulk).contains(&encoding)
+    }
+
+    /// Random members: as many, none twice unless asked for, and the other side has each.
+    fn picked(&mut self, step: &Step, ours: &Raw, theirs: &Raw) -> bool {
+        let with_values = step.args.len() > 3;
+        let (mine, other) = match (in_order(&ours.0, with_values), in_order(&theirs.0, with_values)) {
+            (Some(mine), Some(other)) => (mine, other),
+            (None, None) if ours.0.bytes().is_some() && theirs.0.bytes().is_some() => {
+                (vec![ours.0.clone()], vec![theirs.0.clone()])
+            }
+            _ => return ours.1 == theirs.1,
+        };
+        let repeated = step.args.get(2).is_some_and(|count| count.starts_with(b"-"));
+        let distinct = |list: &[Value]| repeated || list.windows(2).all(|two| two[0] != two[1]);
+        if mine.len() != other.len() || !distinct(&mine) {
+            return false;
+        }
+        if mine.is_empty() {
+            return ours.1 == theirs.1;
+        }
+        let member = |entry: &Value| entry.items().first().unwrap_or(entry).bytes().map(<[u8]>::to_vec);
+        let Some(members) = mine.iter().map(member).collect::<Option<Vec<_>>>() else { return false };
+        let look_up = match step.args[0].to_ascii_uppercase().as_slice() {
+            b"SRANDMEMBER" => "SMISMEMBER",
+            b"HRANDFIELD" => "HMGET",
+            _ => "ZMSCORE",
+        };
+        let found = self.theirs.ask(step.connection, look_up, &step.args[1], &members);
+        mine.iter().zip(found.items()).all(|(entry, found)| {
+            let has = !found.is_nil() && *found != Value::Int(0);
+            has && (!with_values || entry.items().get(1) == Some(found))
+        })
+    }
+
+    /// Members taken away at random: what Redis took is put back, and what haypile took is taken there too.
+    fn popped(&mut self, step: &Step, ours: &Raw, theirs: &Raw) -> bool {
+        let taken = |reply: &Value| match reply {
+            Value::Bulk(_) => Some(vec![reply.clone()]),
+            _ => in_order(reply, false),
+        };
+        let (mine, other) = match (taken(&ours.0), taken(&theirs.0)) {
+            (Some(mine), Some(other)) if mine.len() == other.len() => (mine, other),
+            _ => return ours.1 == theirs.1,
+        };
+        if mine == other {
+            return std::mem::discriminant(&ours.0) == std::mem::discriminant(&theirs.0);
+        }
+        let bytes =
+            |list: &[Value]| list.iter().filter_map(|v| v.bytes().map(<[u8]>::to_vec)).collect::<Vec<_>>();
+        let count = Value::Int(mine.len() as i64);
+        self.theirs.ask(step.connection, "SADD", &step.args[1], &bytes(&other)) == count
+            && self.theirs.ask(step.connection, "SREM", &step.args[1], &bytes(&mine)) == count
+    }
+
+    fn payloads(&mut self, ours: &Raw, theirs: &Raw) -> bool {
+        let (Value::Bulk(mine), Value::Bulk(other)) = (&ours.0, &theirs.0) else { return ours.1 == theirs.1 };
+        (self.our_payload, self.their_payload) = (mine.clone(), other.clone());
+        true
     }
 
     /// Sends all steps at once on one connection, and compares the replies one by one.
@@ -227,31 +294,10 @@ impl Pair {
     }
 }
 
+/// For replies that tell all by themselves.
 fn compare(step: &Step, ours: &Raw, theirs: &Raw) -> Option<String> {
-    let same = match Rule::of(&step.args) {
-        Rule::Bytes | Rule::WholeScan => ours.1 == theirs.1,
-        Rule::Idle => match (ours.0.int(), theirs.0.int()) {
-            (Some(a), Some(b)) if a >= 0 && b >= 0 => a <= b + CLOCK_TOLERANCE_MS / 1_000,
-            _ => ours.1 == theirs.1,
-        },
-        Rule::Refcount => {
-            let counts = [Value::Int(1), Value::Int(i64::from(i32::MAX))];
-            ours.1 == theirs.1 || (counts.contains(&ours.0) && counts.contains(&theirs.0))
-        }
-        Rule::Clock { unit_ms } => within_clock(&ours.0, &theirs.0, unit_ms),
-        Rule::AnyOrder => match (sorted(&ours.0), sorted(&theirs.0)) {
-            (Some(a), Some(b)) => a == b && ours.0.items().len() == theirs.0.items().len(),
-            _ => ours.1 == theirs.1,
-        },
-        Rule::SomeKey => {
-            matches!((&ours.0, &theirs.0), (Value::Bulk(_), Value::Bulk(_))) || ours.1 == theirs.1
-        }
-    };
-    (!same).then(|| difference(ours, theirs))
-}
-
-fn difference(ours: &Raw, theirs: &Raw) -> String {
-    format!(" haypile: {}\n   redis: {}", commands::short(&ours.1), commands::short(&theirs.1))
+    let differs = Rule::of(&step.args).judge(ours, theirs) == Verdict::Differs;
+    differs.then(|| difference(ours, theirs))
 }
 
 fn fail(pair: &mut Pair, seed: u64, history: &[Step], text: &str) -> ! {
@@ -276,7 +322,7 @@ fn run(shards: u16, seed: u64, count: usize) {
         if !generator.busy() && generator.rng.random_bool(0.02) {
             let length = generator.rng.random_range(2..=50);
             let connection = generator.rng.random_range(0..CONNECTIONS);
-            history.extend((0..length).map(|_| generator.single_key(connection)));
+            history.extend((0..length).map(|_| generator.pipelined(connection)));
             if let Some((at, text)) = pair.pipeline(&history[from..]) {
                 fail(&mut pair, seed, &history[..=from + at], &format!("(in a pipeline)\n{text}"));
             }
@@ -287,12 +333,13 @@ fn run(shards: u16, seed: u64, count: usize) {
             }
         }
     }
-    let ours = pair.ours.scan(&Step::new(0, args!["SCAN", "0"]));
-    assert_eq!(ours, pair.theirs.scan(&Step::new(0, args!["SCAN", "0"])), "seed {seed}: keys at the end");
+    let everything = Step::new(0, args!["SCAN", "0"]);
+    let (ours, theirs) = (pair.ours.scan(&everything, 1), pair.theirs.scan(&everything, 1));
+    assert_eq!(ours, theirs, "seed {seed}: keys at the end");
 }
 
 const SHORT_COMMANDS: usize = 6_000;
-const LONG_COMMANDS: usize = 100_000;
+const LONG_COMMANDS: usize = 350_000;
 
 #[test]
 fn differential_one_shard() {
