@@ -11,7 +11,6 @@ use crate::resp::reply::Reply;
 use crate::store::tx::{KeyRef, Tx};
 use crate::types::list::{End, List};
 use bytes::Bytes;
-use std::ops::Range;
 
 const SEVERAL_KEYS: Spec = Spec { group: Group::List, ..super::ONE_KEY };
 
@@ -111,7 +110,7 @@ pub const COMMANDS: &[KeyCommand] = &[
             summary: "Takes items off the first of several lists that has any",
             ..SEVERAL_KEYS
         },
-        run: |tx, args| pop_several(tx, args, 1, |_| Reply::NilArray),
+        run: |tx, args| pop_several(tx, args, 1),
     },
     KeyCommand {
         spec: Spec {
@@ -124,10 +123,7 @@ pub const COMMANDS: &[KeyCommand] = &[
             summary: "As LMPOP, but waits if no list has any",
             ..SEVERAL_KEYS
         },
-        run: |tx, args| {
-            let timeout_ms = timeout_ms(args.get(1))?;
-            pop_several(tx, args, 2, |keys| Reply::waits(timeout_ms, Reply::NilArray, keys))
-        },
+        run: |tx, args| pop_several(tx, args, 2),
     },
 ];
 
@@ -213,13 +209,8 @@ fn numbered(args: &Args<'_>, at: usize) -> Result<usize, ClientError> {
     usize::try_from(count).ok().filter(|count| *count <= most).ok_or(ClientError::SYNTAX)
 }
 
-/// `nothing`: the answer when none of the keys, arguments in this range, has anything.
-fn pop_several(
-    tx: &mut Tx<'_>,
-    args: &Args<'_>,
-    at: usize,
-    nothing: impl Fn(Range<usize>) -> Reply,
-) -> Result<Reply, Stop> {
+/// `at`: where the number of keys stands, 2 if behind a time to wait.
+fn pop_several(tx: &mut Tx<'_>, args: &Args<'_>, at: usize) -> Result<Reply, Stop> {
     let keys = at + 1..at + 1 + numbered(args, at)?;
     let end = end(args, keys.end)?;
     let count = match args.len() - keys.end - 1 {
@@ -235,9 +226,13 @@ fn pop_several(
             count
         }
     };
-    Ok(match pop_first(tx, keys.clone().map(|arg| args.get(arg)), end, count)? {
+    let nothing = match at {
+        2 => Reply::waits(timeout_ms(args.get(1))?, Reply::NilArray, keys.clone()),
+        _ => Reply::NilArray,
+    };
+    Ok(match pop_first(tx, keys.map(|arg| args.get(arg)), end, count)? {
         Some((key, items)) => Reply::Array(vec![Reply::bulk(Bytes::copy_from_slice(key.name)), bulks(items)]),
-        None => nothing(keys),
+        None => nothing,
     })
 }
 
@@ -337,6 +332,8 @@ mod tests {
             ("LMPOP 2 no s left", wrong_type),
             ("BLMPOP x 1 s left", float),
             ("BLMPOP 1 0 no up", keys),
+            ("BLMPOP x 0 no up", keys),
+            ("BLMPOP -1 1 no left COUNT", syntax),
         ] {
             assert_eq!(server.run(line), Reply::Error(ClientError::fixed(expected)), "{line}");
         }
