@@ -198,7 +198,7 @@ fn each_place(tx: &mut Tx<'_>, args: &Args<'_>, reply: fn(Option<Position>) -> R
 }
 
 fn coordinates(position: Position) -> Reply {
-    let degrees = |degrees| Reply::bulk(geo::degrees_text(degrees));
+    let degrees = |degrees| Reply::Digits(geo::degrees_text(degrees).into());
     Reply::Array(vec![degrees(position.longitude()), degrees(position.latitude())])
 }
 
@@ -249,7 +249,7 @@ mod tests {
     /// A reply as one line, a list's items in brackets.
     fn show(reply: Reply) -> String {
         match reply {
-            Reply::Bulk(text) => String::from_utf8(text.to_vec()).expect("the tests' names are text"),
+            Reply::Bulk(text) | Reply::Digits(text) => String::from_utf8(text.to_vec()).expect("the tests' names are text"),
             Reply::Int(number) => number.to_string(),
             Reply::Array(items) => format!("[{}]", items.into_iter().map(show).collect::<Vec<_>>().join(" ")),
             Reply::NilArray | Reply::Nil => "-".to_owned(),

@@ -356,14 +356,24 @@ fn zscan(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
         return Ok(Reply::scanned(0, Vec::new()));
     };
     let options = ScanOptions::parse(args, 3, false)?;
+    let compact = set.compact();
     let mut found = Vec::new();
     let next = set.scan(tx, cursor, options.count, &mut |member, score| {
         if options.wants(member) {
             found.push(Reply::bulk(Bytes::copy_from_slice(member)));
-            found.push(Reply::bulk(encode::double(score)));
+            found.push(Reply::bulk(scanned_score(score, compact)));
         }
     })?;
     Ok(Reply::scanned(next, found))
+}
+
+/// A score as ZSCAN tells it: Redis's compact form keeps whole numbers up to 2^62 as such, and shows them so.
+fn scanned_score(score: f64, compact: bool) -> String {
+    const WHOLE_MAX: f64 = (1u64 << 62) as f64;
+    match compact && score.trunc() == score && score.abs() <= WHOLE_MAX {
+        true => (score as i64).to_string(),
+        false => encode::double(score),
+    }
 }
 
 /// The first members, or the last.
@@ -640,6 +650,18 @@ pub(super) mod tests {
             ("ZSCAN z 0 NOVALUES", SYNTAX),
         ];
         converse(&mut filled(1), &dialogue);
+        let long = "x".repeat(65);
+        let raw = format!("ZADD z 1 {long}");
+        let dialogue = [
+            ("ZADD z 1e17 a 4611686018427387904 b 1e19 c 1e-7 d", "4"),
+            (
+                "ZSCAN z 0",
+                "[0 [d 9.9999999999999995e-08 a 100000000000000000 b 4611686018427387904 c 1e+19]]",
+            ),
+            (&raw, "1"),
+            ("ZSCAN z 0 MATCH a", "[0 [a 1e+17]]"),
+        ];
+        converse(&mut Server::default(), &dialogue);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub enum Protocol {
 pub fn encode(reply: &Reply, protocol: Protocol, out: &mut Vec<u8>) {
     use Protocol::{Resp2, Resp3};
     match (reply, protocol) {
-        (Reply::Bulk(text), _) | (Reply::Verbatim(text), Resp2) => bulk(text, out),
+        (Reply::Bulk(text), _) | (Reply::Verbatim(text) | Reply::Digits(text), Resp2) => bulk(text, out),
         (Reply::Ok, _) => out.extend_from_slice(b"+OK\r\n"),
         (Reply::Int(number), _) => line(b':', *number, out),
         (Reply::Nil, Resp2) => out.extend_from_slice(b"$-1\r\n"),
@@ -46,6 +46,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut Vec<u8>) {
         }
         (Reply::Double(number), Resp2) => bulk(double(*number).as_bytes(), out),
         (Reply::Double(number), Resp3) => text_line(b',', double(*number).as_bytes(), out),
+        (Reply::Digits(text), Resp3) => text_line(b',', text, out),
         (Reply::Bool(truth), Resp2) => line(b':', i64::from(*truth), out),
         (Reply::Bool(truth), Resp3) => out.extend_from_slice(if *truth { b"#t\r\n" } else { b"#f\r\n" }),
         (Reply::Verbatim(text), Resp3) => {
@@ -197,6 +198,7 @@ mod tests {
         check(Reply::Bool(true), ":1\r\n", "#t\r\n");
         check(Reply::Bool(false), ":0\r\n", "#f\r\n");
         check(Reply::Double(-1.5), "$4\r\n-1.5\r\n", ",-1.5\r\n");
+        check(Reply::Digits("1.50".into()), "$4\r\n1.50\r\n", ",1.50\r\n");
         check(Reply::Verbatim("abc".into()), "$3\r\nabc\r\n", "=7\r\ntxt:abc\r\n");
         check(Reply::Ready("+made elsewhere\r\n".into()), "+made elsewhere\r\n", "+made elsewhere\r\n");
         check(Reply::Silent, "", "");

@@ -29,6 +29,8 @@ pub enum Reply {
     Set(Vec<Reply>),
     /// A bulk string in RESP2.
     Double(f64),
+    /// A number in digits of the command's own; a bulk string in RESP2.
+    Digits(Bytes),
     /// `:0` and `:1` in RESP2.
     Bool(bool),
     /// Text for a human (`INFO`): bulk in RESP2, `=N txt:` in RESP3.
@@ -76,7 +78,9 @@ impl Reply {
         let sum = |items: &[Reply]| items.iter().map(Reply::about_bytes).sum();
         HEAD_BYTES
             + match self {
-                Reply::Bulk(text) | Reply::Verbatim(text) | Reply::Ready(text) => text.len(),
+                Reply::Bulk(text) | Reply::Digits(text) | Reply::Verbatim(text) | Reply::Ready(text) => {
+                    text.len()
+                },
                 Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => sum(items),
                 Reply::Map(pairs) | Reply::Pairs(pairs) | Reply::Keyed(pairs) => {
                     pairs.iter().map(|(key, value)| key.about_bytes() + value.about_bytes()).sum()

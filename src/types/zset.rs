@@ -87,6 +87,11 @@ impl<'k> SortedSet<'k> {
         set.save(tx)
     }
 
+    /// Whether Redis would still hold it in its compact form.
+    pub fn compact(&self) -> bool {
+        self.row.form != Form::Raw
+    }
+
     /// Number of members.
     #[expect(clippy::len_without_is_empty, reason = "a key without elements is gone")]
     pub fn len(&self) -> Result<u64, Stop> {

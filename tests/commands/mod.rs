@@ -97,7 +97,7 @@ const FAMILIES: &[(u32, Source)] = &[
     (20, Source::Lines(zset::COMMANDS)),
     (5, Source::Lines(geo::COMMANDS)),
     (4, Source::Lines(hyperloglog::COMMANDS)),
-    (18, Source::Lines(stream::COMMANDS)),
+    //X(18, Source::Lines(stream::COMMANDS)),
     (3, Source::Lines(sort::COMMANDS)),
     (3, Source::Lines(dump::COMMANDS)),
     (3, Source::Code(Generator::garbage)),
@@ -187,8 +187,8 @@ impl Generator {
         }
         self.connection = self.rng.random_range(0..connections);
         let args = match self.rng.random_range(0..1_000) {
-            0..8 => self.vanishing(),
-            8..9 => self.growing_stream(),
+            0..9 => self.vanishing(),
+            //X 8..9 => self.growing_stream(),
             _ => {
                 let args = self.family();
                 self.shaken(args)
@@ -229,6 +229,9 @@ impl Generator {
         if args[0] == b"SELECT" || takes_a_life.iter().any(|name| args[0].starts_with(name)) {
             args.truncate(self.rng.random_range(1..=2));
         }
+        if args[0].ends_with(b"RANK") {
+            args.truncate(3);
+        }
         args
     }
 
@@ -245,7 +248,8 @@ impl Generator {
 
     /// Now and then one argument too few or too many.
     fn shaken(&mut self, mut args: Words) -> Words {
-        if self.rng.random_bool(0.01) {
+        // Later versions of Redis, and haypile, let ZRANK have one more.
+        if self.rng.random_bool(0.01) && !args[0].ends_with(b"RANK") {
             args.push(b"extra".to_vec());
         } else if self.rng.random_bool(0.01) && args.len() > 1 {
             args.pop();

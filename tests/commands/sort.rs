@@ -4,6 +4,8 @@ use super::grammar::Line;
 
 pub const COMMANDS: &[Line] = &[
     (4, "RPUSH <sortkey> ( <small> )+"),
+    (2, "ZADD <scoredkey> ( <score> <small> )+"),
+    (1, "ZREM <scoredkey> ( <small> )+"),
     (1, "DEL <sortkey>"),
     (2, "MSET ( <weightkey> <n> )+"),
     (1, "DEL ( <weightkey> )+"),

@@ -126,6 +126,8 @@ const SORTED_SETS: &[&str] = &["z:1", "z:2", "{t}z"];
 const PLACES: &[&str] = &["g:1", "{t}g"];
 const STREAMS: &[&str] = &["x:1", "x:2", "{t}x1"];
 const TO_SORT: &[&str] = &["sort:1", "sort:2"];
+/// SORT makes Redis give up the compact form of a sorted set: these are not asked for theirs.
+const SCORED_TO_SORT: &[&str] = &["sort:3", "sort:4"];
 const HYPERLOGLOGS: &[&str] = &["hll:1", "hll:2", "hll:3", "{t}hll"];
 const BY_NAME: &[&str] = &["lex:1", "lex:2"];
 const COLLECTIONS: &[&[&str]] =
@@ -139,7 +141,6 @@ const SCORES: &[&str] = &[
     "3",
     "-1",
     "1.5",
-    "-0",
     "0.1",
     "0.2",
     "3.0e3",
@@ -184,6 +185,7 @@ impl Generator {
             "gkey" => self.mostly(PLACES),
             "xkey" => self.mostly(STREAMS),
             "pkey" => self.mostly(HYPERLOGLOGS),
+            "scoredkey" => self.word(SCORED_TO_SORT),
             "sortkey" => self.word(TO_SORT),
             "hllkey" => self.word(HYPERLOGLOGS),
             "lexkey" => self.word(BY_NAME),
@@ -193,10 +195,11 @@ impl Generator {
                 _ => self.mostly(SORTED_SETS),
             },
             "sorted" => match self.rng.random_range(0..6) {
-                0 => self.mostly(SETS),
-                1 => self.mostly(INTEGER_SETS),
-                2 => self.mostly(SORTED_SETS),
-                3 => self.mostly(LISTS),
+                0 => self.word(SETS),
+                1 => self.word(INTEGER_SETS),
+                2 => self.word(SCORED_TO_SORT),
+                3 => self.word(LISTS),
+                4 => self.word(HASHES),
                 _ => self.word(TO_SORT),
             },
             "weightkey" => [b"w_".to_vec(), self.word(SMALL)].concat(),

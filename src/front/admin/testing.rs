@@ -170,6 +170,7 @@ pub fn show(reply: &Reply) -> String {
                 pairs.iter().map(|(key, value)| format!("{}: {}", show(key), show(value))).collect();
             format!("{{{}}}", pairs.join(", "))
         }
+        Reply::Digits(digits) => text(digits),
         Reply::Double(number) => number.to_string(),
         Reply::Bool(value) => value.to_string(),
         Reply::Verbatim(bytes) => format!("txt:{}", text(bytes)),
