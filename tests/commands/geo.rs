@@ -1,4 +1,4 @@
-//! Places.
+//! Places. Those that are equally far may be answered in any order: what is stored takes all of them.
 
 use super::grammar::Line;
 
@@ -20,8 +20,8 @@ pub const COMMANDS: &[Line] = &[
         5,
         "GEORADIUSBYMEMBER|GEORADIUSBYMEMBER_RO <gkey> <m> <dist> <unit> { ASC|DESC ; COUNT <n> ; WITHHASH }",
     ),
-    (2, "GEORADIUS <gkey> <place> <dist> <unit> { COUNT <n> ; STORE|STOREDIST <gkey> ; WITHDIST }"),
-    (4, "GEOSEARCHSTORE <gkey> <gkey> <center> <area> { COUNT <n> ; STOREDIST ; ASC|DESC ; WITHDIST }"),
+    (2, "GEORADIUS <gkey> <place> <dist> <unit> { STORE|STOREDIST <gkey> ; WITHDIST }"),
+    (4, "GEOSEARCHSTORE <gkey> <gkey> <center> <area> { STOREDIST ; ASC|DESC ; WITHDIST }"),
     (3, "ZRANGE <gkey> 0 -1 WITHSCORES"),
     (3, "ZREM <gkey> ( <m> )+"),
     (1, "DEL <gkey>"),

@@ -241,8 +241,9 @@ impl Generator {
         let (_, Source::Lines(lines)) = source else { return self.word(NAMES) };
         let (_, line) = lines.choose(&mut self.rng).expect("not empty");
         let names: Vec<&str> = line.split(' ').next().expect("split gives at least one").split('|').collect();
-        let waits = |name: &&&str| ["BL", "BR", "BZ"].iter().any(|start| name.starts_with(start));
-        let fitting: Vec<&str> = names.iter().filter(|name| !waits(name)).copied().collect();
+        // A cursor in the middle of an iteration means something to one side alone.
+        let unfit = |name: &str| ["BL", "BR", "BZ"].iter().any(|b| name.starts_with(b)) || name.ends_with("SCAN");
+        let fitting: Vec<&str> = names.into_iter().filter(|name| !unfit(name)).collect();
         fitting.choose(&mut self.rng).unwrap_or(&"GET").as_bytes().to_vec()
     }
 

@@ -36,8 +36,12 @@ pub enum Rule {
     TableOrder {
         pairs: bool,
     },
-    /// Entries of equal weight may come in any order, and so may those of a hash table that are not sorted.
-    SortedSoFar,
+    /// SORT. Entries of equal weight may come in any order, and those of a hash table that are not sorted.
+    Sorted {
+        ties: bool,
+    },
+    /// The nearest places: those that are equally far come in any order.
+    Nearest,
     /// A range by name among different scores: what it answers is not fixed.
     LexRange,
     /// A whole iteration, begun by the word at `cursor`, finds the same.
@@ -72,7 +76,7 @@ impl Rule {
             b"KEYS" | b"SINTER" | b"SUNION" | b"SDIFF" => Rule::AnyOrder { pairs: false },
             b"HKEYS" | b"HVALS" | b"SMEMBERS" => Rule::TableOrder { pairs: false },
             b"HGETALL" => Rule::TableOrder { pairs: true },
-            b"SORT" | b"SORT_RO" if has(b"BY") && !has(b"STORE") => Rule::SortedSoFar,
+            b"SORT" | b"SORT_RO" => Rule::Sorted { ties: has(b"BY") && !has(b"STORE") },
             b"SCAN" if word(1) == b"0" => Rule::WholeScan { cursor: 1 },
             b"HSCAN" | b"SSCAN" | b"ZSCAN" if matches!(word(2).as_slice(), b"0" | b"") => {
                 Rule::WholeScan { cursor: 2 }
@@ -83,6 +87,9 @@ impl Rule {
             _ if word(1).starts_with(b"LEX:") => Rule::Bytes,
             b"ZLEXCOUNT" | b"ZRANGEBYLEX" | b"ZREVRANGEBYLEX" => Rule::LexRange,
             b"ZRANGE" if has(b"BYLEX") => Rule::LexRange,
+            b"GEOSEARCH" | b"GEORADIUS" | b"GEORADIUSBYMEMBER" | b"GEORADIUS_RO" | b"GEORADIUSBYMEMBER_RO" => {
+                Rule::Nearest
+            }
             b"DUMP" => Rule::Payload,
             b"GET" => Rule::Registers,
             b"XPENDING" | b"XINFO" => Rule::StreamState,
@@ -96,6 +103,7 @@ impl Rule {
         !matches!(
             self,
             Rule::WholeScan { .. }
+                | Rule::Sorted { .. }
                 | Rule::SomeKey
                 | Rule::Picked
                 | Rule::Popped
@@ -124,9 +132,13 @@ impl Rule {
                 let large = ours.0.items().len() > IN_ORDER_MAX;
                 return if large { Verdict::Same } else { Verdict::SameInTable };
             }
-            Rule::SortedSoFar => {
+            Rule::Sorted { ties: true } => {
                 matches!((&ours.0, &theirs.0), (Value::Array(a), Value::Array(b)) if a.len() == b.len())
             }
+            Rule::Nearest => match (&ours.0, &theirs.0) {
+                (Value::Array(a), Value::Array(b)) if a.len() == b.len() => return Verdict::SameAmongTies,
+                _ => false,
+            },
             Rule::LexRange => ours.0.error_text().is_empty() && theirs.0.error_text().is_empty(),
             Rule::Registers => match (ours.0.bytes(), theirs.0.bytes()) {
                 (Some(a), Some(b)) => registers(a).is_some() && registers(a) == registers(b),
@@ -145,6 +157,8 @@ pub enum Verdict {
     Differs,
     /// It is fine if Redis holds the key in a hash table or a skip list.
     SameInTable,
+    /// It is fine if members of the key have equal scores.
+    SameAmongTies,
 }
 
 pub fn difference(ours: &Raw, theirs: &Raw) -> String {

@@ -4,7 +4,7 @@ use super::grammar::Line;
 
 pub const COMMANDS: &[Line] = &[
     (4, "RPUSH <sortkey> ( <small> )+"),
-    (2, "ZADD <scoredkey> ( <score> <small> )+"),
+    (2, "ZADD <scoredkey> ( 0|1|1.5|2|-3|inf <small> )+"),
     (1, "ZREM <scoredkey> ( <small> )+"),
     (1, "DEL <sortkey>"),
     (2, "MSET ( <weightkey> <n> )+"),

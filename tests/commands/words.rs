@@ -165,8 +165,8 @@ const CENTRES: &[(&str, &str)] = &[
     ("13.361389", "38.115556"),
     ("15.087269", "37.502669"),
     ("0", "0"),
-    ("-179.99", "84"),
-    ("179.99", "-84.9"),
+    ("-179.9", "83"),
+    ("179.9", "-84"),
 ];
 const BAD_PLACES: &[(&str, &str)] =
     &[("181", "0"), ("0", "86"), ("x", "0"), ("0", "nan"), ("inf", "1"), ("", "")];
@@ -248,10 +248,9 @@ impl Generator {
                 let list = if self.rng.random_bool(0.02) { BAD_PLACES } else { CENTRES };
                 let (longitude, latitude) = list.choose(&mut self.rng).expect("not empty");
                 let mut near = |text: &str| match text.parse::<f64>() {
-                    Ok(degrees)
-                        if self.rng.random_bool(0.7) && degrees.is_finite() && degrees.abs() < 100.0 =>
-                    {
-                        format!("{:.4}", (degrees + self.rng.random_range(-1.5..1.5)).clamp(-85.0, 85.0))
+                    // Hardly two are at the same place.
+                    Ok(degrees) if degrees.is_finite() && degrees.abs() < 180.0 => {
+                        format!("{:.6}", (degrees + self.rng.random_range(-1.5..1.5)) * 0.98)
                     }
                     _ => text.to_string(),
                 };
