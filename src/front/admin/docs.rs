@@ -1,148 +1,9 @@
 //! How commands are written, for COMMAND DOCS (and so redis-cli's hints) and for HELP.
 //!
-//! A line of syntax: words in capitals, and signs, stand as they are, others for a value; `[x]` may be left
-//! out, `<x | y>` is a choice, `...` means that what stands before may come again.
+//! Makes of the lines of `syntax` what clients are told; knows no command.
 
+use super::syntax::SYNTAX;
 use crate::resp::reply::Reply;
-
-/// By full name; a command that takes nothing has no line, every other one of the table must have one.
-const SYNTAX: &[(&str, &str)] = &[
-    ("append", "key value"),
-    ("auth", "[username] password"),
-    ("bitcount", "key [start end [BYTE | BIT]]"),
-    (
-        "bitfield",
-        "key [GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] <SET encoding offset value | \
-         INCRBY encoding offset increment>] ...",
-    ),
-    ("bitfield_ro", "key [GET encoding offset] ..."),
-    ("bitop", "<AND | OR | XOR | NOT> destkey key ..."),
-    ("bitpos", "key bit [start [end [BYTE | BIT]]]"),
-    (
-        "client|kill",
-        "<ip:port | [ID client-id] [TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [USER username] \
-         [ADDR ip:port] [LADDR ip:port] [MAXAGE seconds] [SKIPME <YES | NO>]>",
-    ),
-    ("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id ...]"),
-    ("client|no-evict", "<ON | OFF>"),
-    ("client|no-touch", "<ON | OFF>"),
-    ("client|pause", "milliseconds [WRITE | ALL]"),
-    ("client|reply", "<ON | OFF | SKIP>"),
-    ("client|setinfo", "<LIB-NAME name | LIB-VER version>"),
-    ("client|setname", "name"),
-    ("cluster|countkeysinslot", "slot"),
-    ("cluster|getkeysinslot", "slot count"),
-    ("cluster|keyslot", "key"),
-    ("command|docs", "[command-name ...]"),
-    ("command|getkeys", "command [argument ...]"),
-    ("command|getkeysandflags", "command [argument ...]"),
-    ("command|info", "[command-name ...]"),
-    ("command|list", "[FILTERBY <MODULE name | ACLCAT category | PATTERN pattern>]"),
-    ("config|get", "pattern ..."),
-    ("config|set", "<parameter value> ..."),
-    ("copy", "source destination [DB index] [REPLACE]"),
-    ("debug|set-active-expire", "<0 | 1>"),
-    ("debug|sleep", "seconds"),
-    ("decr", "key"),
-    ("decrby", "key decrement"),
-    ("del", "key ..."),
-    ("dump", "key"),
-    ("echo", "message"),
-    ("exists", "key ..."),
-    ("expire", "key seconds [NX | XX | GT | LT]"),
-    ("expireat", "key unix-time-seconds [NX | XX | GT | LT]"),
-    ("expiretime", "key"),
-    ("flushall", "[ASYNC | SYNC]"),
-    ("flushdb", "[ASYNC | SYNC]"),
-    ("get", "key"),
-    ("getbit", "key offset"),
-    ("getdel", "key"),
-    (
-        "getex",
-        "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
-    ),
-    ("getrange", "key start end"),
-    ("getset", "key value"),
-    ("hello", "[protover] [AUTH username password] [SETNAME name]"),
-    ("incr", "key"),
-    ("incrby", "key increment"),
-    ("incrbyfloat", "key increment"),
-    ("info", "[section ...]"),
-    ("keys", "pattern"),
-    ("latency|graph", "event"),
-    ("latency|histogram", "[command ...]"),
-    ("latency|history", "event"),
-    ("latency|reset", "[event ...]"),
-    ("lcs", "key1 key2 [LEN] [IDX] [MINMATCHLEN length] [WITHMATCHLEN]"),
-    ("memory|usage", "key [SAMPLES count]"),
-    ("mget", "key ..."),
-    ("move", "key index"),
-    ("mset", "<key value> ..."),
-    ("msetnx", "<key value> ..."),
-    ("object|encoding", "key"),
-    ("object|freq", "key"),
-    ("object|idletime", "key"),
-    ("object|refcount", "key"),
-    ("persist", "key"),
-    ("pexpire", "key milliseconds [NX | XX | GT | LT]"),
-    ("pexpireat", "key unix-time-milliseconds [NX | XX | GT | LT]"),
-    ("pexpiretime", "key"),
-    ("ping", "[message]"),
-    ("psetex", "key milliseconds value"),
-    ("pttl", "key"),
-    ("rename", "key newkey"),
-    ("renamenx", "key newkey"),
-    ("scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]"),
-    ("restore", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]"),
-    ("select", "index"),
-    (
-        "set",
-        "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
-         PXAT unix-time-milliseconds | KEEPTTL]",
-    ),
-    ("setbit", "key offset value"),
-    ("setex", "key seconds value"),
-    ("setnx", "key value"),
-    ("setrange", "key offset value"),
-    ("shutdown", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]"),
-    ("slowlog|get", "[count]"),
-    ("slowlog|stages", "[count]"),
-    ("strlen", "key"),
-    ("substr", "key start end"),
-    ("swapdb", "index1 index2"),
-    ("touch", "key ..."),
-    ("ttl", "key"),
-    ("type", "key"),
-    ("unlink", "key ..."),
-    ("xack", "key group id ..."),
-    (
-        "xadd",
-        "key [NOMKSTREAM] [<MAXLEN | MINID> [= | ~] threshold [LIMIT count]] <* | id> <field value> ...",
-    ),
-    ("xautoclaim", "key group consumer min-idle-time start [COUNT count] [JUSTID]"),
-    (
-        "xclaim",
-        "key group consumer min-idle-time id ... [IDLE ms] [TIME unix-time-milliseconds] [RETRYCOUNT count] \
-         [FORCE] [JUSTID] [LASTID lastid]",
-    ),
-    ("xdel", "key id ..."),
-    ("xgroup|create", "key group <id | $> [MKSTREAM] [ENTRIESREAD entries-read]"),
-    ("xgroup|createconsumer", "key group consumer"),
-    ("xgroup|delconsumer", "key group consumer"),
-    ("xgroup|destroy", "key group"),
-    ("xgroup|setid", "key group <id | $> [ENTRIESREAD entries-read]"),
-    ("xinfo|consumers", "key group"),
-    ("xinfo|groups", "key"),
-    ("xinfo|stream", "key [FULL [COUNT count]]"),
-    ("xlen", "key"),
-    ("xpending", "key group [[IDLE min-idle-time] start end count [consumer]]"),
-    ("xrange", "key start end [COUNT count]"),
-    ("xread", "[COUNT count] [BLOCK milliseconds] STREAMS key ... id ..."),
-    ("xreadgroup", "GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key ... id ..."),
-    ("xrevrange", "key end start [COUNT count]"),
-    ("xsetid", "key last-id [ENTRIESADDED entries-added] [MAXDELETEDID max-deleted-id]"),
-    ("xtrim", "key <MAXLEN | MINID> [= | ~] threshold [LIMIT count]"),
-];
 
 /// What follows the name; empty if nothing does.
 pub fn syntax(name: &str) -> &'static str {
@@ -187,10 +48,15 @@ struct Argument {
     parts: Vec<Argument>,
 }
 
+/// Signs that stand as they are, with their names.
+const SIGNS: [(&str, &str); 4] =
+    [("*", "auto-id"), ("$", "last-entry"), ("=", "equal"), ("~", "approximately")];
+
 impl Argument {
     fn word(word: &'static str) -> Argument {
-        if word.starts_with(|first: char| first.is_ascii_uppercase() || !first.is_ascii_alphanumeric()) {
-            let name = word.to_ascii_lowercase();
+        let sign = SIGNS.iter().find(|(sign, _)| *sign == word).map(|(_, name)| name.to_string());
+        let capitals = word.starts_with(|first: char| first.is_ascii_uppercase());
+        if let Some(name) = sign.or_else(|| capitals.then(|| word.to_ascii_lowercase())) {
             return Argument { name, kind: "pure-token", token: Some(word), ..Argument::default() };
         }
         Argument { name: word.into(), kind: kind(word), ..Argument::default() }
@@ -228,11 +94,15 @@ impl Argument {
 
 fn kind(word: &str) -> &'static str {
     match word {
-        "key" | "key1" | "key2" | "newkey" | "source" | "destination" => "key",
+        "key" | "key1" | "key2" | "newkey" | "source" | "sourcekey" | "destination" | "destkey" => "key",
         "pattern" => "pattern",
         "unix-time-seconds" | "unix-time-milliseconds" => "unix-time",
+        "longitude" | "latitude" | "radius" | "width" | "height" | "score" | "timeout" => "double",
         "count" | "cursor" | "index" | "index1" | "index2" | "seconds" | "milliseconds" | "offset"
-        | "start" | "end" | "slot" | "length" | "decrement" | "client-id" | "protover" => "integer",
+        | "start" | "stop" | "end" | "slot" | "length" | "decrement" | "client-id" | "protover"
+        | "numkeys" | "numfields" | "limit" | "rank" | "weight" | "entries-read" | "entries-added" => {
+            "integer"
+        }
         _ => "string",
     }
 }
@@ -262,7 +132,8 @@ fn with_values(token: Argument, words: &mut Words<'static>) -> Argument {
     let is_value = |word: &&str| word.starts_with(|first: char| first.is_ascii_lowercase());
     let mut values = Vec::new();
     while let Some(word) = words.next_if(is_value) {
-        values.push(Argument::word(word));
+        let multiple = words.next_if(|word| *word == "...").is_some();
+        values.push(Argument { multiple, ..Argument::word(word) });
     }
     if values.is_empty() && words.next_if(|word| *word == "<").is_some() {
         values.push(bracket(words, false));
@@ -315,6 +186,20 @@ mod tests {
             told("mset"),
             "{name: key-value, type: block, flags: ~[+multiple], arguments: \
              [{name: key, type: key}, {name: value, type: string}]}"
+        );
+        assert_eq!(
+            told("httl"),
+            "{name: key, type: key} {name: numfields-field, type: block, token: FIELDS, arguments: \
+             [{name: numfields, type: integer}, {name: field, type: string, flags: ~[+multiple]}]}"
+        );
+        assert_eq!(
+            told("xtrim"),
+            "{name: key, type: key} {name: maxlen-or-minid, type: oneof, arguments: \
+             [{name: maxlen, type: pure-token, token: MAXLEN}, {name: minid, type: pure-token, token: MINID}]} \
+             {name: equal-or-approximately, type: oneof, flags: ~[+optional], arguments: \
+             [{name: equal, type: pure-token, token: =}, {name: approximately, type: pure-token, token: ~}]} \
+             {name: threshold, type: string} \
+             {name: count, type: integer, token: LIMIT, flags: ~[+optional]}"
         );
         assert_eq!(told("dbsize"), "");
     }

@@ -18,6 +18,7 @@ pub mod server;
 pub mod slowlog;
 
 mod docs;
+mod syntax;
 
 use super::{Answer, Ctx, Fold, FrontCommand, FrontHandler};
 use crate::command::{Group, Keys, Spec};
