@@ -31,6 +31,9 @@ pub struct CoreStats {
     pub expired_keys: u64,
     /// Of hashes.
     pub expired_fields: u64,
+    /// How long the oldest key that is due waits for its deletion; 0 where the primary keeps up. Filled in when
+    /// it is told.
+    pub expire_lag_ms: u64,
     /// Commands that wait for a key; filled in when it is told.
     pub blocked_clients: u64,
     pub errors: ErrorCounts,
@@ -125,6 +128,7 @@ impl CoreStats {
             output_buffer_bytes,
             ops_per_second
         );
+        self.expire_lag_ms = self.expire_lag_ms.max(other.expire_lag_ms);
         self.turn_max_us = self.turn_max_us.max(other.turn_max_us);
         self.errors.add(&other.errors);
         self.shards.extend_from_slice(&other.shards);

@@ -249,7 +249,9 @@ mod tests {
     /// A reply as one line, a list's items in brackets.
     fn show(reply: Reply) -> String {
         match reply {
-            Reply::Bulk(text) | Reply::Digits(text) => String::from_utf8(text.to_vec()).expect("the tests' names are text"),
+            Reply::Bulk(text) | Reply::Digits(text) => {
+                String::from_utf8(text.to_vec()).expect("the tests' names are text")
+            }
             Reply::Int(number) => number.to_string(),
             Reply::Array(items) => format!("[{}]", items.into_iter().map(show).collect::<Vec<_>>().join(" ")),
             Reply::NilArray | Reply::Nil => "-".to_owned(),

@@ -446,6 +446,7 @@ impl Core {
             stats.query_buffer_bytes += input;
             stats.output_buffer_bytes += output;
         }
+        stats.expire_lag_ms = self.owner.expire_lag_ms();
         stats.blocked_clients = self.waits.len() as u64;
         stats.slow_logged = self.timing.slow.len() as u64;
         stats.shards = self.owner.shard_stats();

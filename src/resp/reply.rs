@@ -80,7 +80,7 @@ impl Reply {
             + match self {
                 Reply::Bulk(text) | Reply::Digits(text) | Reply::Verbatim(text) | Reply::Ready(text) => {
                     text.len()
-                },
+                }
                 Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => sum(items),
                 Reply::Map(pairs) | Reply::Pairs(pairs) | Reply::Keyed(pairs) => {
                     pairs.iter().map(|(key, value)| key.about_bytes() + value.about_bytes()).sum()

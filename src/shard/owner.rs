@@ -201,6 +201,11 @@ impl Owner {
         Scope { table, hash, tables, now_ms, value_max_bytes, steps_max, reply_max_elements, seed }
     }
 
+    /// How far the deletion of what is due is behind, on the shard where it is most.
+    pub fn expire_lag_ms(&self) -> u64 {
+        self.upkeep.iter().map(super::upkeep::Upkeep::expire_lag_ms).max().unwrap_or(0)
+    }
+
     /// Too much waits here: connections of this core should stop reading.
     pub fn is_full(&self) -> bool {
         self.tasks.len() >= limits::TASKS_PER_CORE_MAX

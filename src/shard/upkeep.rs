@@ -80,6 +80,8 @@ pub struct Upkeep {
     syncing: bool,
     reserving: bool,
     expiring: bool,
+    /// How long the oldest key that is due waits for its deletion, where more are due than one round takes.
+    expire_lag_ms: u64,
     erasing: bool,
     /// Garbage that the seal under way makes safe to erase.
     sealed_garbage: Vec<Incarnation>,
@@ -111,6 +113,7 @@ impl Upkeep {
             syncing: false,
             reserving: false,
             expiring: false,
+            expire_lag_ms: 0,
             erasing: false,
             sealed_garbage: Vec::new(),
             erasable: Vec::new(),
@@ -149,6 +152,10 @@ impl Upkeep {
     /// The position up to which RocksDB's files hold everything.
     pub fn persisted(&self) -> u64 {
         self.persisted
+    }
+
+    pub fn expire_lag_ms(&self) -> u64 {
+        self.expire_lag_ms
     }
 
     pub fn is_idle(&self) -> bool {
@@ -426,9 +433,12 @@ impl Owner {
     /// Deletes the keys whose time has come, through the log; what has changed since is left alone.
     fn expire(&mut self, at: usize, due: Vec<DueKey>) {
         let now_ms = self.clock.now_ms();
-        if due.len() >= EXPIRE_BATCH {
+        let behind = due.len() >= EXPIRE_BATCH;
+        if behind {
             self.upkeep[at].next_expire_ms = now_ms;
         }
+        let oldest_ms = due.first().filter(|_| behind).map(|first| now_ms.saturating_sub(first.expire_ms));
+        self.upkeep[at].expire_lag_ms = oldest_ms.unwrap_or(0);
         let hash = self.setting.hash;
         for key in due {
             let shard = &mut self.shards[at];

@@ -242,7 +242,8 @@ impl Generator {
         let (_, line) = lines.choose(&mut self.rng).expect("not empty");
         let names: Vec<&str> = line.split(' ').next().expect("split gives at least one").split('|').collect();
         // A cursor in the middle of an iteration means something to one side alone.
-        let unfit = |name: &str| ["BL", "BR", "BZ"].iter().any(|b| name.starts_with(b)) || name.ends_with("SCAN");
+        let unfit =
+            |name: &str| ["BL", "BR", "BZ"].iter().any(|b| name.starts_with(b)) || name.ends_with("SCAN");
         let fitting: Vec<&str> = names.into_iter().filter(|name| !unfit(name)).collect();
         fitting.choose(&mut self.rng).unwrap_or(&"GET").as_bytes().to_vec()
     }

@@ -87,9 +87,11 @@ impl Rule {
             _ if word(1).starts_with(b"LEX:") => Rule::Bytes,
             b"ZLEXCOUNT" | b"ZRANGEBYLEX" | b"ZREVRANGEBYLEX" => Rule::LexRange,
             b"ZRANGE" if has(b"BYLEX") => Rule::LexRange,
-            b"GEOSEARCH" | b"GEORADIUS" | b"GEORADIUSBYMEMBER" | b"GEORADIUS_RO" | b"GEORADIUSBYMEMBER_RO" => {
-                Rule::Nearest
-            }
+            b"GEOSEARCH"
+            | b"GEORADIUS"
+            | b"GEORADIUSBYMEMBER"
+            | b"GEORADIUS_RO"
+            | b"GEORADIUSBYMEMBER_RO" => Rule::Nearest,
             b"DUMP" => Rule::Payload,
             b"GET" => Rule::Registers,
             b"XPENDING" | b"XINFO" => Rule::StreamState,

@@ -238,6 +238,7 @@ fn stats(figures: &Figures<'_>, lines: &mut Lines) {
     lines.field("total_net_output_bytes", total.output_bytes);
     lines.field("rejected_connections", total.connections_rejected);
     lines.field("expired_keys", total.expired_keys);
+    lines.field("expire_lag_ms", total.expire_lag_ms);
     lines.field("expired_subkeys", total.expired_fields);
     lines.field("evicted_keys", 0);
     lines.field("is_bgsaving", "No");
