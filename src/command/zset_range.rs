@@ -2,40 +2,58 @@
 //!
 //! Arguments in, a reply out. Which members a range means is for `types::zset` to find.
 
+use super::answer::Answer;
 use super::options::int;
-use super::zset::{found, members, row};
+use super::zset::{found, row};
 use super::{KeyCommand, Keys, flag};
 use crate::error::{ClientError, Stop};
+use crate::limits;
 use crate::resp::args::Args;
 use crate::resp::number;
 use crate::resp::reply::Reply;
+use crate::resp::stream::Shape;
 use crate::store::tx::Tx;
 use crate::types::zset::{Bound, MemberRange, Places, ScoreRange, SortedSet, Window};
+use bytes::Bytes;
 
 pub const COMMANDS: &[KeyCommand] = &[
-    row("zrange", -4, READ, "1.2.0", RANGING, "Members in a range", |tx, args| zrange(tx, args, Form::ANY)),
-    row("zrevrange", -4, READ, "1.2.0", RANGING, "Members in a range of ranks, from the last", |tx, args| {
-        zrange(tx, args, Form::of(By::Rank, true))
+    row("zrange", -4, LONG_READ, "1.2.0", RANGING, "Members in a range", |tx, args| {
+        zrange(tx, args, Form::ANY)
     }),
-    row("zrangebyscore", -4, READ, "1.0.5", RANGING, "Members in a range of scores", |tx, args| {
+    row(
+        "zrevrange",
+        -4,
+        LONG_READ,
+        "1.2.0",
+        RANGING,
+        "Members in a range of ranks, from the last",
+        |tx, args| zrange(tx, args, Form::of(By::Rank, true)),
+    ),
+    row("zrangebyscore", -4, LONG_READ, "1.0.5", RANGING, "Members in a range of scores", |tx, args| {
         zrange(tx, args, Form::of(By::Score, false))
     }),
     row(
         "zrevrangebyscore",
         -4,
-        READ,
+        LONG_READ,
         "2.2.0",
         RANGING,
         "Members in a range of scores, from the greatest",
         |tx, args| zrange(tx, args, Form::of(By::Score, true)),
     ),
-    row("zrangebylex", -4, READ, "2.8.9", RANGING, "Members between two, all of one score", |tx, args| {
-        zrange(tx, args, Form::of(By::Member, false))
-    }),
+    row(
+        "zrangebylex",
+        -4,
+        LONG_READ,
+        "2.8.9",
+        RANGING,
+        "Members between two, all of one score",
+        |tx, args| zrange(tx, args, Form::of(By::Member, false)),
+    ),
     row(
         "zrevrangebylex",
         -4,
-        READ,
+        LONG_READ,
         "2.8.9",
         RANGING,
         "Members between two, all of one score, from the last",
@@ -89,6 +107,7 @@ pub const COMMANDS: &[KeyCommand] = &[
 ];
 
 const READ: u32 = flag::READONLY;
+const LONG_READ: u32 = READ | flag::LONG_REPLY;
 const RANGING: &str = "O(log N + M) for M members answered; far from both ends O(sqrt N + M)";
 const COUNTING: &str = "O(sqrt N), some hundred members and counts at most up to tens of millions";
 const REMOVING: &str = "O(M log N) for M members taken out; O(M) for all";
@@ -247,7 +266,27 @@ fn zrange(tx: &mut Tx<'_>, args: &Args<'_>, form: Form) -> Result<Reply, Stop> {
     let wanted = Wanted::parse(args, 1, form)?;
     let Some(set) = SortedSet::load(tx, tx.key(args.get(1)))? else { return Ok(Reply::Array(Vec::new())) };
     let window = wanted.window(tx, &set)?;
-    Ok(members(set.list(tx, &window)?, wanted.with_scores))
+    let shape = if wanted.with_scores { Shape::Pairs } else { Shape::Array };
+    let push = |answer: &mut Answer, member: Bytes, score: f64| {
+        answer.push(Reply::Bulk(member))?;
+        if wanted.with_scores { answer.push(Reply::Double(score)) } else { Ok(()) }
+    };
+    // Counting what is in a range of scores costs more than reading a few: few are read first.
+    let most = set.len()?.saturating_sub(window.offset).min(window.count);
+    if most <= limits::REPLY_HELD_MAX_ELEMENTS {
+        let found = set.list(tx, &window)?;
+        let mut answer = Answer::new(tx, shape, found.len() as u64)?;
+        for (member, score) in found {
+            push(&mut answer, member, score)?;
+        }
+        return answer.finish();
+    }
+    let inside = set.count(tx, &window.places)?.saturating_sub(window.offset).min(window.count);
+    let mut answer = Answer::new(tx, shape, inside)?;
+    set.visit(tx, &window, &mut |member, score| {
+        push(&mut answer, Bytes::copy_from_slice(member), score).map(|()| true)
+    })?;
+    answer.finish()
 }
 
 fn zrangestore(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
@@ -378,6 +417,9 @@ mod tests {
         ];
         converse(&mut server, &dialogue);
         server.scope.steps_max = u32::MAX;
+        let reply = server.run("ZREVRANGEBYSCORE z (40000 100 WITHSCORES LIMIT 300 -1");
+        let Reply::Pairs(pairs) = reply else { panic!("{reply:?}") };
+        assert_eq!((pairs.len(), &pairs[0].0), (39_598, &Reply::text("m39699")));
         server.int("ZREMRANGEBYSCORE z -inf +inf", 49_997);
         server.int("EXISTS z", 0);
     }
