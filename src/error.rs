@@ -2,7 +2,6 @@
 //!
 //! Knows nothing of sockets, storage or cores. Our own failures (a disk, a damaged file) are `Fault`.
 
-use crate::resp::stream::Shape;
 use std::borrow::Cow;
 
 /// The text of an error reply, without the leading `-` and without CRLF: `ERR syntax error`.
@@ -52,7 +51,7 @@ pub enum Stop {
     /// The work is more than a turn may spend: run it where waiting is allowed.
     Long,
     /// The reply has so many entries that it should go to the client while it is made.
-    LongReply { shape: Shape, count: u64 },
+    LongReply,
     /// Reading failed: a damaged block, an I/O error. The client gets an error, the log the text.
     Fault(String),
 }

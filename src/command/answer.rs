@@ -31,7 +31,8 @@ impl Answer {
         let parts = match std::mem::replace(&mut tx.sink, Sink::Hold) {
             Sink::Parts(parts) => Some(parts),
             Sink::Offer if count > limits::REPLY_HELD_MAX_ELEMENTS => {
-                return Err(Stop::LongReply { shape, count });
+                tx.sink = Sink::Offered { shape, count };
+                return Err(Stop::LongReply);
             }
             sink => {
                 tx.sink = sink;

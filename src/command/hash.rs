@@ -39,7 +39,15 @@ pub const COMMANDS: &[KeyCommand] = &[
     ),
     row("hincrby", 4, WRITE_FAST, "2.0.0", "O(1)", "Adds to the integer of a field", hincrby),
     row("hincrbyfloat", 4, WRITE_FAST, "2.6.0", "O(1)", "Adds to the number of a field", hincrbyfloat),
-    row("hrandfield", -2, READ, "6.2.0", "O(N) in the fields answered", "Fields by chance", hrandfield),
+    row(
+        "hrandfield",
+        -2,
+        READ | flag::LONG_REPLY,
+        "6.2.0",
+        "O(N) in the fields answered",
+        "Fields by chance",
+        hrandfield,
+    ),
     row("hscan", -3, READ, "2.8.0", "O(1) for every call", "Goes through the fields piece by piece", hscan),
 ];
 
@@ -217,19 +225,28 @@ fn hrandfield(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
         return Err(ClientError::fixed("ERR value is out of range").into());
     }
     let Some(hash) = Hash::load(tx, tx.key(args.get(1)))? else { return Ok(Reply::Array(Vec::new())) };
-    let mut fields = Vec::new();
-    if let Ok(count) = u64::try_from(count) {
-        fields = hash.sample(tx, count)?;
-    } else {
-        for _ in 0..count.unsigned_abs() {
-            fields.extend(hash.sample(tx, 1)?);
+    let shape = if with_values { Shape::Pairs } else { Shape::Array };
+    // Different fields are chosen before they are counted; with repeats there is always another.
+    let different = match u64::try_from(count) {
+        Ok(count) => Some(hash.sample(tx, count)?),
+        Err(_) => None,
+    };
+    let count = different.as_ref().map_or(count.unsigned_abs(), |fields| fields.len() as u64);
+    let mut different = different.map(Vec::into_iter);
+    let mut answer = Answer::new(tx, shape, count)?;
+    for _ in 0..count {
+        tx.spend(1)?;
+        let chosen = match &mut different {
+            Some(fields) => fields.next(),
+            None => hash.sample(tx, 1)?.pop(),
+        };
+        let Some((field, value)) = chosen else { break };
+        answer.push(Reply::Bulk(field))?;
+        if with_values {
+            answer.push(Reply::Bulk(value))?;
         }
     }
-    if with_values {
-        let pair = |(field, value)| (Reply::Bulk(field), Reply::Bulk(value));
-        return Ok(Reply::Pairs(fields.into_iter().map(pair).collect()));
-    }
-    Ok(Reply::bulks(fields.into_iter().map(|(field, _)| field)))
+    answer.finish()
 }
 
 fn hscan(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {

@@ -53,7 +53,15 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Takes members out by chance",
         spop,
     ),
-    row("srandmember", -2, READ, "1.0.0", "O(N) in the members answered", "Members by chance", srandmember),
+    row(
+        "srandmember",
+        -2,
+        READ | flag::LONG_REPLY,
+        "1.0.0",
+        "O(N) in the members answered",
+        "Members by chance",
+        srandmember,
+    ),
     row("sscan", -3, READ, "2.8.0", "O(1) for every call", "Goes through the members piece by piece", sscan),
     KeyCommand {
         spec: Spec {
@@ -231,11 +239,12 @@ fn srandmember(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     if let Ok(count) = u64::try_from(count) {
         return Ok(Reply::bulks(set.sample(tx, count)?));
     }
-    let mut members = Vec::new();
+    let mut answer = Answer::new(tx, Shape::Array, count.unsigned_abs())?;
     for _ in 0..count.unsigned_abs() {
-        members.push(set.random(tx)?);
+        tx.spend(1)?;
+        answer.push(Reply::Bulk(set.random(tx)?))?;
     }
-    Ok(Reply::bulks(members))
+    answer.finish()
 }
 
 fn sscan(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {

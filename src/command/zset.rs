@@ -4,11 +4,13 @@
 //! Arguments in, a reply out; how a sorted set lies in the store is known to `types::zset` alone. The blocking
 //! ones serve what is there: waiting is not theirs.
 
+use super::answer::Answer;
 use super::options::{ScanOptions, int, random_count, timeout_ms};
 use super::{Group, Handler, KeyArg, KeyArgs, KeyCommand, Keys, Spec, flag, name_fits};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
+use crate::resp::stream::Shape;
 use crate::resp::{encode, number};
 use crate::store::tx::{KeyRef, Tx};
 use crate::types::zset::{Places, Scored, SortedSet, Window};
@@ -50,7 +52,15 @@ pub const COMMANDS: &[KeyCommand] = &[
         "How many members stand behind one",
         |tx, args| zrank(tx, args, true),
     ),
-    row("zrandmember", -2, READ, "6.2.0", "O(N) in the members answered", "Members by chance", zrandmember),
+    row(
+        "zrandmember",
+        -2,
+        READ | flag::LONG_REPLY,
+        "6.2.0",
+        "O(N) in the members answered",
+        "Members by chance",
+        zrandmember,
+    ),
     row("zscan", -3, READ, "2.8.0", "O(1) for every call", "Goes through the members piece by piece", zscan),
     row(
         "zpopmin",
@@ -342,12 +352,17 @@ fn zrandmember(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     if let Ok(count) = u64::try_from(count) {
         return Ok(members(set.sample(tx, count)?, with_scores));
     }
-    let mut chosen = Vec::new();
+    let shape = if with_scores { Shape::Pairs } else { Shape::Array };
+    let mut answer = Answer::new(tx, shape, count.unsigned_abs())?;
     for _ in 0..count.unsigned_abs() {
         tx.spend(1)?;
-        chosen.push(set.random(tx)?);
+        let (member, score) = set.random(tx)?;
+        answer.push(Reply::Bulk(member))?;
+        if with_scores {
+            answer.push(Reply::Double(score))?;
+        }
     }
-    Ok(members(chosen, with_scores))
+    answer.finish()
 }
 
 fn zscan(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {

@@ -264,7 +264,7 @@ impl Owner {
                 Attempt::Cold(wanted.expect("a cold source says what it misses"))
             }
             // A turn offers no reply to be sent in parts; nothing else asks for it.
-            Err(Halted { stop: Stop::Long | Stop::LongReply { .. }, .. }) => Attempt::Away,
+            Err(Halted { stop: Stop::Long | Stop::LongReply, .. }) => Attempt::Away,
             Err(Halted { stop: Stop::Client(error), .. }) => Attempt::Done(Reply::Error(error), 0),
             Err(Halted { stop: Stop::Fault(text), .. }) => {
                 tracing::error!(shard = call.shard.0, command = call.command.spec.name, %text, "reading failed");

@@ -153,7 +153,7 @@ impl Away {
         let (call, (reply, effects)) = match self.long_reply.take() {
             Some(held) => self.run_apart(call, held),
             None => {
-                let run = self.reader.with_snapshot(|view| self.on_snapshot(view, &call, Sink::Hold));
+                let run = self.reader.with_snapshot(|view| self.on_snapshot(view, &call, Sink::Hold).0);
                 (call, run)
             }
         };
@@ -171,14 +171,14 @@ impl Away {
         let work = move || {
             let _held = held;
             self.reader.with_snapshot(|view| {
-                let (reply, effects) = self.on_snapshot(view, &call, Sink::Offer);
-                let Err(Stop::LongReply { shape, count }) = reply else {
+                let (run, sink) = self.on_snapshot(view, &call, Sink::Offer);
+                let Sink::Offered { shape, count } = sink else {
                     // Nobody waits only if the process is ending.
-                    return drop(answered.send((reply, effects)));
+                    return drop(answered.send(run));
                 };
                 let (long, parts) = long_reply(shape, count);
-                drop(answered.send((Ok(Reply::Long(Arc::new(long))), effects)));
-                if let (Err(stop), _) = self.on_snapshot(view, &call, Sink::Parts(parts)) {
+                drop(answered.send((Ok(Reply::Long(Arc::new(long))), SmallVec::new())));
+                if let ((Err(stop), _), _) = self.on_snapshot(view, &call, Sink::Parts(parts)) {
                     tracing::warn!(command = call.command.spec.name, ?stop, "a long reply was cut");
                 }
             });
@@ -193,15 +193,17 @@ impl Away {
         (kept, run.unwrap_or_else(failed))
     }
 
-    fn on_snapshot(&self, view: &View<'_>, call: &OwnedCall, sink: Sink) -> Run {
+    /// Answers also what has become of the sink.
+    fn on_snapshot(&self, view: &View<'_>, call: &OwnedCall, sink: Sink) -> (Run, Sink) {
         self.taken.store(true, Ordering::Release);
         let mut source = SnapshotSource { view, places: &self.places };
         let mut tx = Tx::new(self.scope, &mut source);
         tx.sink = sink;
         let borrowed = call.call();
         let reply = (borrowed.command.run)(&mut tx, &borrowed.args);
+        let sink = std::mem::replace(&mut tx.sink, Sink::Hold);
         let effects = if reply.is_ok() { tx.into_effects() } else { SmallVec::new() };
-        (reply, effects)
+        ((reply, effects), sink)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::row::{Row, Version};
 use crate::error::{ClientError, Stop};
-use crate::resp::stream::Parts;
+use crate::resp::stream::{Parts, Shape};
 use crate::slot::{Slot, SlotHash, TableId};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -124,8 +124,10 @@ pub struct Scope {
 pub enum Sink {
     /// It is held whole.
     Hold,
-    /// The handler stops with `Stop::LongReply`.
+    /// The handler stops with `Stop::LongReply`, and leaves `Offered` here.
     Offer,
+    /// The reply would have so many entries.
+    Offered { shape: Shape, count: u64 },
     /// Its entries go here.
     Parts(Parts),
 }

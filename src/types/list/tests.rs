@@ -1,3 +1,5 @@
+//! Lists against a model, and what their operations cost.
+
 use super::*;
 use crate::store::row::ListEnds;
 use crate::types::memory::{Memory, scope};

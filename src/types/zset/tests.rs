@@ -1,3 +1,5 @@
+//! Sorted sets against a model, and what their commands cost.
+
 use super::*;
 use crate::store::tx::Effect;
 use crate::types::memory::{Memory, scope};
