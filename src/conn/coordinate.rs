@@ -357,7 +357,11 @@ impl Core {
                 let lines = self.connections.iter().map(|(_, connection)| connection);
                 let lines =
                     lines.filter(|connection| client::filter_matches(&filter, &connection.session, now_ms));
-                Tell::Clients(lines.map(|connection| connection.line(now_ms)).collect())
+                Tell::Clients(
+                    lines
+                        .map(|connection| connection.line(now_ms, self.waits.contains_key(&connection.id)))
+                        .collect(),
+                )
             }
             Ask::ClientKill(filter) => {
                 let hit = |session| client::filter_matches(&filter, session, now_ms);
@@ -456,13 +460,14 @@ impl Core {
 }
 
 impl super::connection::Connection {
-    fn line(&self, now_ms: u64) -> String {
+    fn line(&self, now_ms: u64, waits: bool) -> String {
         let extras = client::Extras {
             query_bytes: self.input.len(),
             query_free_bytes: self.input.capacity() - self.input.len(),
             output_bytes: self.pending.out.len(),
             pending_replies: self.pending.len(),
             paused: self.paused,
+            waits,
             closing: self.closing,
         };
         client::client_line(&self.session, &extras, now_ms)

@@ -18,6 +18,8 @@ pub struct Extras {
     pub pending_replies: usize,
     /// Nothing is read from it for now.
     pub paused: bool,
+    /// Its command waits for a key.
+    pub waits: bool,
     /// It closes once its replies are sent.
     pub closing: bool,
 }
@@ -71,6 +73,7 @@ fn events(extras: &Extras) -> &'static str {
 fn flags(session: &Session, extras: &Extras) -> String {
     let letters = [
         (session.monitoring, 'O'),
+        (extras.waits, 'b'),
         (extras.closing, 'c'),
         (session.readonly, 'r'),
         (session.no_evict, 'e'),
