@@ -3,6 +3,7 @@
 //!
 //! The logs lie on a disk that drops, tears and reorders what was not synced. A failing seed prints itself.
 
+mod collections;
 mod history;
 mod machine;
 
@@ -12,6 +13,7 @@ use crate::error::Fault;
 use crate::resp::reply::Reply;
 use crate::slot::TableId;
 use crate::store::SharedMemory;
+use collections::{change, combined, reading, value_of};
 use history::{History, shown};
 use machine::{Event, Machine, Plant, Request};
 use rand::rngs::StdRng;
@@ -21,7 +23,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 6;
-const OWN_KEYS: usize = 8;
+/// By kind: counters, strings that end, strings; then collections.
+const OWN_KEYS: usize = 14;
+const OWN_TEXTS: usize = 8;
+const OWN_HASH: usize = 8;
+const OWN_LIST: usize = 9;
+const OWN_SETS: std::ops::Range<usize> = 10..13;
 const SHARED_KEYS: usize = 12;
 const PIPELINE_MAX: usize = 8;
 /// What each client alone writes: in the order in which it asks.
@@ -86,7 +93,7 @@ fn run(seed: u64, memory: &SharedMemory, steps: usize, cuts: usize) {
     let dir = tempfile::tempdir_in(if cfg!(target_os = "linux") { "/dev/shm" } else { "." })
         .expect("room for a store");
     let plant = Plant { disk: SimDisk::new(seed), dir: dir.path(), memory, cores, shards, fsync };
-    let own = (0..CLIENTS * OWN_KEYS).map(|key| (OWN, format!("own-{key}").into_bytes()));
+    let own = (0..CLIENTS * OWN_KEYS).map(|key| (OWN, own_name(key).into_bytes()));
     let shared = (0..SHARED_KEYS).map(|key| (SHARED, format!("shared-{key}").into_bytes()));
     let history = History::new(own.chain(shared), &plant.map(), fsync);
     let machine = plant.start(1_000_000).expect("an empty machine starts");
@@ -109,6 +116,17 @@ fn run(seed: u64, memory: &SharedMemory, steps: usize, cuts: usize) {
         }
         run = run.cut();
     }
+}
+
+fn own_name(key: usize) -> String {
+    let kind = match key % OWN_KEYS {
+        0..OWN_TEXTS => "own",
+        OWN_HASH => "hash",
+        OWN_LIST => "list",
+        kind if OWN_SETS.contains(&kind) => "set",
+        _ => "sorted",
+    };
+    format!("{kind}-{key}")
 }
 
 impl<'a> Run<'a> {
@@ -209,17 +227,20 @@ impl<'a> Run<'a> {
             (Expect::Anything, _) => {}
             (Expect::Int(expected), reply) => assert_eq!(*reply, Reply::Int(*expected), "command {op}"),
             (Expect::State(key, at), reply) => {
-                let state = &self.history.keys[*key].states[*at];
-                let is = |at_ms| state.visible(at_ms) == value_of(reply).as_ref();
+                let (name, state) = (&self.history.keys[*key].name, &self.history.keys[*key].states[*at]);
+                let found = value_of(name, reply);
+                let is = |at_ms| state.visible(at_ms) == found.as_ref();
                 assert!(
                     is(asked.asked_ms) || is(now_ms),
-                    "command {op}: {reply:?} instead of {}",
+                    "command {op} on {}: {} instead of {}",
+                    name.escape_ascii(),
+                    shown(found.as_ref()),
                     shown(state.value.as_ref())
                 );
                 self.history.shown(*key, *at);
             }
             (Expect::Shared(key), reply) => {
-                let value = value_of(reply);
+                let value = value_of(&self.history.keys[*key].name, reply);
                 let states = &self.history.keys[*key].states;
                 let at = states.iter().position(|state| state.value == value);
                 let at =
@@ -249,7 +270,8 @@ impl<'a> Run<'a> {
         }
         match self.random.random_range(0..100) {
             0..25 if idle => self.ask_shared(at),
-            25..35 if idle => Some(self.set_own(at)),
+            25..31 if idle => Some(self.set_own(at)),
+            31..35 if idle => Some(self.store_own(at)),
             35..45 => Some(self.get_shared(at)),
             45 if self.random.random_bool(0.3) => {
                 self.flush_wanted = true;
@@ -288,9 +310,15 @@ impl<'a> Run<'a> {
             (_, 0..2) => {
                 let state = self.history.keys[key].states.len() - 1;
                 let op = self.begin(at, Expect::State(key, state), None);
-                return self.command(at, op, OWN, vec![b"GET".to_vec(), name]);
+                return self.command(at, op, OWN, reading(&name));
             }
             (_, 2) => (vec![b"DEL".to_vec(), name], None, None, Expect::Anything),
+            (OWN_TEXTS.., _) => {
+                let old = self.history.last(key).value.as_ref();
+                let change = change(&name, old, self.next_op, &mut self.random);
+                let expect = change.answer.map_or(Expect::Anything, Expect::Int);
+                (change.words, change.value, None, expect)
+            }
             (0..3, _) => {
                 let old = self.history.last(key).value.as_ref().map_or(0, |value| number(value));
                 (
@@ -334,7 +362,7 @@ impl<'a> Run<'a> {
     fn set_own(&mut self, at: usize) -> (u64, u64, Request) {
         let op = self.begin(at, Expect::Anything, None);
         let mut words = vec![b"MSET".to_vec()];
-        for kind in 5..OWN_KEYS {
+        for kind in 5..OWN_TEXTS {
             let key = at * OWN_KEYS + kind;
             let value = format!("{op} to {key}").into_bytes();
             words.extend([self.name(key), value.clone()]);
@@ -342,6 +370,27 @@ impl<'a> Run<'a> {
         }
         self.clients[at].alone = true;
         self.command(at, op, OWN, words)
+    }
+
+    /// Combines or moves the client's own sets, wherever they lie.
+    fn store_own(&mut self, at: usize) -> (u64, u64, Request) {
+        let mut pick = || at * OWN_KEYS + self.random.random_range(OWN_SETS);
+        let (to, first, second) = (pick(), pick(), pick());
+        let verb = ["SUNIONSTORE", "SUNIONSTORE", "SINTERSTORE", "SDIFFSTORE", "RENAME"]
+            [self.random.random_range(0..5)];
+        let op = self.begin(at, Expect::Anything, None);
+        let value = |key| self.history.last(key).value.as_ref();
+        self.clients[at].alone = true;
+        if verb == "RENAME" && to != first && value(first).is_some() {
+            let moved = value(first).cloned();
+            self.history.write(op, to, moved, None);
+            self.history.write(op, first, None, None);
+            return self.command(at, op, OWN, vec![verb.into(), self.name(first), self.name(to)]);
+        }
+        let verb = if verb == "RENAME" { "SUNIONSTORE" } else { verb };
+        let stored = combined(verb, value(first), value(second));
+        self.history.write(op, to, stored, None);
+        self.command(at, op, OWN, vec![verb.into(), self.name(to), self.name(first), self.name(second)])
     }
 
     fn get_shared(&mut self, at: usize) -> (u64, u64, Request) {
@@ -438,7 +487,7 @@ fn read_all(machine: &mut Machine, history: &History, random: &mut StdRng) -> Ve
     let mut found: Vec<Option<Reply>> = history.keys.iter().map(|_| None).collect();
     let mut requests: Vec<Vec<_>> = (0..machine.core_count()).map(|_| Vec::new()).collect();
     for (at, key) in history.keys.iter().enumerate() {
-        let words = vec![b"GET".to_vec(), key.name.clone()];
+        let words = reading(&key.name);
         requests[machine.core_of(&key.name)].push((
             at as u64,
             at as u64,
@@ -456,18 +505,11 @@ fn read_all(machine: &mut Machine, history: &History, random: &mut StdRng) -> Ve
         machine.run_jobs(random);
         machine.check_persisted();
         if found.iter().all(Option::is_some) {
-            return found.iter().flatten().map(value_of).collect();
+            let found = history.keys.iter().zip(found.iter().flatten());
+            return found.map(|(key, reply)| value_of(&key.name, reply)).collect();
         }
     }
     panic!("reads are not answered");
-}
-
-fn value_of(reply: &Reply) -> Option<Vec<u8>> {
-    match reply {
-        Reply::Nil => None,
-        Reply::Bulk(value) => Some(value.to_vec()),
-        other => panic!("GET answered {other:?}"),
-    }
 }
 
 fn number(value: &[u8]) -> i64 {
