@@ -83,7 +83,7 @@ pub fn import(tx: &mut Tx<'_>, key: KeyRef<'_>, value: &Value, expire_ms: Option
         Value::List(items) => drop(List::replace(tx, key, items.iter().map(|item| &item[..]))?),
         Value::Set(members) => {
             let members = members.iter().map(|member| Bytes::copy_from_slice(member));
-            Set::replace(tx, key, members)?;
+            Set::replace(tx, key, members, false)?;
         }
         Value::SortedSet(members) => SortedSet::replace(tx, key, members)?,
         Value::Stream(stream) => {

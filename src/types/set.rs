@@ -31,12 +31,17 @@ impl<'k> Set<'k> {
     }
 
     /// Puts these members, each once, in place of whatever the key holds; none of them: it goes.
+    /// `raw`: the compact form is given up whatever they are.
     pub fn replace(
         tx: &mut Tx<'_>,
         key: KeyRef<'k>,
         members: impl Iterator<Item = Bytes>,
+        raw: bool,
     ) -> Result<u64, Stop> {
         let mut set = Set(Map::in_place(tx, key, Kind::Set)?);
+        if raw {
+            set.0.set_raw();
+        }
         for member in members {
             set.insert(tx, &member)?;
         }
@@ -48,6 +53,13 @@ impl<'k> Set<'k> {
     #[expect(clippy::len_without_is_empty, reason = "a key without elements is gone")]
     pub fn len(&self) -> Result<u64, Stop> {
         self.0.len()
+    }
+
+    /// Whether a set of these members, made anew, would not be compact.
+    pub fn exceeds_compact(&self, tx: &mut Tx<'_>) -> Result<bool, Stop> {
+        Ok(self.0.row.form == Form::Raw
+            && (self.len()? > INTSET_MAX
+                || self.members(tx)?.iter().any(|member| parse_i64(member).is_none())))
     }
 
     pub fn contains(&self, tx: &mut Tx<'_>, member: &[u8]) -> Result<bool, Stop> {
@@ -168,7 +180,7 @@ mod tests {
         let mut memory = Memory::default();
         let work = |tx: &mut Tx<'_>| {
             let numbers = ["5", "-3", "100", "7"].map(|number| Bytes::from_static(number.as_bytes()));
-            Set::replace(tx, tx.key(b"k"), numbers.into_iter())
+            Set::replace(tx, tx.key(b"k"), numbers.into_iter(), false)
         };
         assert_eq!(memory.run(scope(), work).0.unwrap(), 4);
         let members = memory.run(scope(), |tx| Set::open(tx, tx.key(b"k"))?.members(tx)).0.unwrap();
