@@ -581,10 +581,12 @@ impl Core {
     }
 
     pub fn answer(&mut self, answer: Answer, gate: Option<super::pending::Gate>) {
+        let ran_last = self.ran_last(&answer);
         let Some(answer) = self.unless_waiting(answer) else { return };
         let Some(place) = self.place_of(answer.conn) else { return };
         let failed = self.owner.stats.note_reply(&answer.reply);
-        let begun = self.connections[place].pending.answer(answer.seq, answer.reply, gate);
+        let mut begun = self.connections[place].pending.answer(answer.seq, answer.reply, gate);
+        ran_last.into_iter().for_each(|at| begun.restart(at));
         self.ended(place, begun, failed);
         let connection = &mut self.connections[place];
         if connection.pending.is_empty() {

@@ -69,6 +69,13 @@ pub struct Begun {
     words: Words,
 }
 
+impl Begun {
+    /// What it waited for others was not its time.
+    pub fn restart(&mut self, at: Instant) {
+        self.at = at;
+    }
+}
+
 #[cfg(test)]
 impl Begun {
     /// For tests that look at replies alone.

@@ -97,6 +97,12 @@ impl Core {
         }
     }
 
+    /// When a command that waited ran for the last time.
+    pub fn ran_last(&self, answer: &Answer) -> Option<Instant> {
+        let wait = self.waits.get(&answer.conn).filter(|wait| wait.owed.seq() == answer.seq);
+        wait.map(|wait| wait.began)
+    }
+
     /// The reply to a connection's command, unless the command has to wait on.
     pub fn unless_waiting(&mut self, answer: Answer) -> Option<Answer> {
         let Some(wait) = self.waits.get_mut(&answer.conn) else { return Some(answer) };
