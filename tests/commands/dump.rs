@@ -10,7 +10,7 @@ pub const THEIRS: &[u8] = b"*THEIRS";
 pub const COMMANDS: &[Line] = &[
     (6, "DUMP <anykey>"),
     (4, "RESTORE <anykey> 0 *OURS|*THEIRS REPLACE"),
-    (1, "RESTORE <anykey> 0|<far_ms> *OURS|*THEIRS { REPLACE ; IDLETIME <n> ; FREQ <n> }"),
+    (1, "RESTORE <anykey> <life> *OURS|*THEIRS { REPLACE ; IDLETIME <n> ; FREQ <n> }"),
     (1, "RESTORE <anykey> <at_ms> *OURS|*THEIRS { REPLACE ; IDLETIME <n> } ABSTTL"),
     (1, "RESTORE <anykey> 0 <v> [ REPLACE ]"),
 ];

@@ -1,4 +1,4 @@
-//! Lists. What would wait finds nothing for a moment, or is served at once.
+//! Lists. The lowest rank of all overflows in Redis 7.0 and is not asked for. What would wait finds nothing for a moment, or is served at once.
 
 use super::grammar::Line;
 
@@ -15,7 +15,7 @@ pub const COMMANDS: &[Line] = &[
     (6, "LINSERT <lkey> BEFORE|AFTER|before|nothing <e> <e>"),
     (5, "LREM <lkey> <n> <e>"),
     (4, "LTRIM <lkey> <i> <i>"),
-    (6, "LPOS <lkey> <e> { RANK <n> ; COUNT <n> ; MAXLEN <n> }"),
+    (6, "LPOS <lkey> <e> { RANK <rank> ; COUNT <n> ; MAXLEN <n> }"),
     (6, "LMOVE <lkey> <lkey> LEFT|RIGHT|left LEFT|RIGHT"),
     (1, "LMOVE <lkey> <lkey> LEFT|nothing nothing"),
     (3, "RPOPLPUSH <lkey> <lkey>"),

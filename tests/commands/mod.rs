@@ -97,7 +97,7 @@ const FAMILIES: &[(u32, Source)] = &[
     (20, Source::Lines(zset::COMMANDS)),
     (5, Source::Lines(geo::COMMANDS)),
     (4, Source::Lines(hyperloglog::COMMANDS)),
-    //X(18, Source::Lines(stream::COMMANDS)),
+    (18, Source::Lines(stream::COMMANDS)),
     (3, Source::Lines(sort::COMMANDS)),
     (3, Source::Lines(dump::COMMANDS)),
     (3, Source::Code(Generator::garbage)),
@@ -187,8 +187,8 @@ impl Generator {
         }
         self.connection = self.rng.random_range(0..connections);
         let args = match self.rng.random_range(0..1_000) {
-            0..9 => self.vanishing(),
-            //X 8..9 => self.growing_stream(),
+            0..8 => self.vanishing(),
+            8..9 => self.growing_stream(),
             _ => {
                 let args = self.family();
                 self.shaken(args)

@@ -40,6 +40,8 @@ pub enum Rule {
     Sorted {
         ties: bool,
     },
+    /// Numbers, where -0 is as good as 0: haypile keeps no negative zero.
+    Scores,
     /// The nearest places: those that are equally far come in any order.
     Nearest,
     /// A range by name among different scores: what it answers is not fixed.
@@ -96,6 +98,7 @@ impl Rule {
             b"GET" => Rule::Registers,
             b"XPENDING" | b"XINFO" => Rule::StreamState,
             b"XADD" if has(b"*") => Rule::NewId,
+            [b'Z', ..] | [b'B', b'Z', ..] => Rule::Scores,
             _ => Rule::Bytes,
         }
     }
@@ -120,6 +123,7 @@ impl Rule {
             return Verdict::Same;
         }
         let same = match self {
+            _ if quote_alike(&ours.0, &theirs.0) => true,
             Rule::Clock { unit_ms } => within_clock(&ours.0, &theirs.0, unit_ms),
             Rule::Idle => match (ours.0.int(), theirs.0.int()) {
                 (Some(a), Some(b)) if a >= 0 && b >= 0 => a <= b + CLOCK_TOLERANCE_MS / 1_000,
@@ -137,6 +141,7 @@ impl Rule {
             Rule::Sorted { ties: true } => {
                 matches!((&ours.0, &theirs.0), (Value::Array(a), Value::Array(b)) if a.len() == b.len())
             }
+            Rule::Scores => ours.0 == plus_zero(&theirs.0),
             Rule::Nearest => match (&ours.0, &theirs.0) {
                 (Value::Array(a), Value::Array(b)) if a.len() == b.len() => return Verdict::SameAmongTies,
                 _ => false,
@@ -171,6 +176,25 @@ fn within_clock(ours: &Value, theirs: &Value, unit_ms: i64) -> bool {
     match (ours.int(), theirs.int()) {
         (Some(a), Some(b)) if a >= 0 && b >= 0 => a.abs_diff(b) <= (CLOCK_TOLERANCE_MS / unit_ms) as u64,
         _ => ours == theirs,
+    }
+}
+
+/// Errors that quote what is no text: Redis ends a quotation at a zero byte, haypile answers in UTF-8.
+fn quote_alike(ours: &Value, theirs: &Value) -> bool {
+    let (Value::Error(ours), Value::Error(theirs)) = (ours, theirs) else { return false };
+    let begin = |text: &[u8]| text.iter().position(|byte| *byte == b'\'').map(|at| text[..at].to_vec());
+    !ours.iter().all(|byte| (b' '..=b'~').contains(byte))
+        && begin(ours).is_some()
+        && begin(ours) == begin(theirs)
+}
+
+/// A reply without negative zeros.
+pub fn plus_zero(value: &Value) -> Value {
+    match value {
+        Value::Bulk(text) if text == b"-0" => Value::bulk("0"),
+        Value::Double(text) if text == b"-0" => Value::Double(b"0".to_vec()),
+        Value::Array(items) => Value::Array(items.iter().map(plus_zero).collect()),
+        other => other.clone(),
     }
 }
 
