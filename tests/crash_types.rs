@@ -9,11 +9,12 @@
 mod harness;
 mod collections;
 
-use collections::{Answer, Blob, Load, Model, Value, is_alike, read_all};
+use collections::{Answer, Blob, Commands, Model, Value, is_alike, read_all};
 use harness::{Client, Options, Server, Value as Reply, render};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,18 +25,41 @@ type Args = Vec<Vec<u8>>;
 
 struct Writer {
     database: usize,
-    load: Load,
+    commands: Commands,
     /// What has been answered.
     model: Model,
     /// Asked for and not answered.
     under_way: Vec<Args>,
     answered: usize,
+    tally: Tally,
+}
+
+/// What the crashes have met: a run that misses some of it proves less.
+#[derive(Default)]
+struct Tally {
+    /// Commands without an answer whose work was found, and such whose work was not.
+    kept: usize,
+    lost: usize,
+    /// Found after a crash, by kind: those small enough for their row, those that are not.
+    found: BTreeMap<&'static str, [usize; 2]>,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        self.kept += other.kept;
+        self.lost += other.lost;
+        for (kind, counts) in &other.found {
+            let sums = self.found.entry(kind).or_default();
+            *sums = [sums[0] + counts[0], sums[1] + counts[1]];
+        }
+    }
 }
 
 impl Writer {
     fn new(database: usize, seed: u64) -> Writer {
-        let load = Load::new(seed.wrapping_mul(1_000).wrapping_add(database as u64));
-        Writer { database, load, model: Model::default(), under_way: Vec::new(), answered: 0 }
+        let commands = Commands::new(seed.wrapping_mul(1_000).wrapping_add(database as u64));
+        let (model, tally) = (Model::default(), Tally::default());
+        Writer { database, commands, model, under_way: Vec::new(), answered: 0, tally }
     }
 
     fn client(&self, server: &Server) -> Option<Client> {
@@ -46,12 +70,12 @@ impl Writer {
     }
 
     /// Err: an answer was wrong.
-    fn write_until_broken(&mut self, server: &Server) -> Result<(), String> {
+    fn write_until_broken(&mut self, server: &Server, answered: &AtomicUsize) -> Result<(), String> {
         let Some(mut client) = self.client(server) else { return Ok(()) };
         loop {
-            let wanted = self.load.random.random_range(1..=PIPELINE_MAX);
+            let wanted = self.commands.random.random_range(1..=PIPELINE_MAX);
             while self.under_way.len() < wanted {
-                let commands = self.load.next(&self.model);
+                let commands = self.commands.next(&self.model);
                 self.under_way.extend(commands);
             }
             if client.send_all(self.under_way.iter().map(Vec::as_slice)).is_err() {
@@ -63,6 +87,7 @@ impl Writer {
                     return Ok(());
                 };
                 self.answered(at, &reply)?;
+                answered.fetch_add(1, Ordering::Relaxed);
             }
             self.under_way.clear();
         }
@@ -93,9 +118,13 @@ impl Writer {
     fn check(&mut self, server: &Server) -> Result<(), String> {
         let mut client = self.client(server).expect("it has just started");
         client.set_timeout(Duration::from_secs(60));
-        let (found, read_ms) = read_all(&mut client, &mut self.load.random)?;
-        self.model = Lives::new(&self.model, &self.under_way, &found).settle(&found, &read_ms)?;
+        let (found, read_ms) = read_all(&mut client, &mut self.commands.random)?;
+        let lives = Lives::new(&self.model, &self.under_way, &found);
+        self.model = lives.settle(&found, &read_ms, &mut self.tally)?;
         self.under_way.clear();
+        for value in found.values() {
+            self.tally.found.entry(value.data.kind()).or_default()[usize::from(value.data.is_large())] += 1;
+        }
         Ok(())
     }
 }
@@ -179,7 +208,12 @@ impl<'a> Lives<'a> {
         text
     }
 
-    fn settle(&self, found: &BTreeMap<Blob, Value>, read_ms: &Range<u64>) -> Result<Model, String> {
+    fn settle(
+        &self,
+        found: &BTreeMap<Blob, Value>,
+        read_ms: &Range<u64>,
+        tally: &mut Tally,
+    ) -> Result<Model, String> {
         let spans = self.spans(found, read_ms)?;
         for (number, command) in (1..).zip(self.commands) {
             let changed = self
@@ -189,6 +223,8 @@ impl<'a> Lives<'a> {
             let changed: Vec<(&Blob, usize)> = changed.collect();
             let there = changed.iter().find(|(key, at)| spans[*key].0 >= *at);
             let gone = changed.iter().find(|(key, at)| spans[*key].1 < *at);
+            tally.kept += usize::from(there.is_some());
+            tally.lost += usize::from(there.is_none() && gone.is_some());
             let Some((there, _)) = there else { continue };
             if let Some((gone, _)) = gone {
                 let (there, gone) = (there.escape_ascii(), gone.escape_ascii());
@@ -218,12 +254,33 @@ enum End {
     Stop,
 }
 
-fn round(server: &mut Server, writers: &mut [Writer], load: Duration, end: End) -> Result<(), String> {
+/// How long the writers write: until so many commands are answered, and then for a moment.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    answered: usize,
+    more: Duration,
+}
+
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn round(server: &mut Server, writers: &mut [Writer], load: Load, end: End) -> Result<(), String> {
+    let answered = AtomicUsize::new(0);
     let ended = thread::scope(|scope| {
-        let server = &*server;
-        let writers: Vec<_> =
-            writers.iter_mut().map(|writer| scope.spawn(move || writer.write_until_broken(server))).collect();
-        thread::sleep(load);
+        let (server, answered, began) = (&*server, &answered, Instant::now());
+        let writers: Vec<_> = writers
+            .iter_mut()
+            .map(|writer| scope.spawn(move || writer.write_until_broken(server, answered)))
+            .collect();
+        // Each of them ends early if it finds something wrong.
+        let go_on = || {
+            writers.iter().all(|writer| !writer.is_finished())
+                && answered.load(Ordering::Relaxed) < load.answered
+                && began.elapsed() < LOAD_TIMEOUT
+        };
+        while go_on() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(load.more);
         server.signal(if matches!(end, End::Kill) { "KILL" } else { "TERM" });
         let ended =
             writers.into_iter().map(|writer| writer.join().expect("a writer reports, it does not panic"));
@@ -247,7 +304,7 @@ fn round(server: &mut Server, writers: &mut [Writer], load: Duration, end: End) 
     })
 }
 
-fn crash(policy: &'static str, shards: u16, seed: u64, enough: impl Fn(usize, Duration) -> bool) {
+fn crash(policy: &'static str, shards: u16, seed: u64, enough: impl Fn(usize, Duration) -> bool) -> Tally {
     let mut server = Server::start(Options::shards(shards).appendfsync(policy));
     let mut random = StdRng::seed_from_u64(seed);
     let mut writers: Vec<Writer> = (0..WRITERS).map(|database| Writer::new(database, seed)).collect();
@@ -255,7 +312,10 @@ fn crash(policy: &'static str, shards: u16, seed: u64, enough: impl Fn(usize, Du
     let mut rounds = 0;
     while !enough(rounds, began.elapsed()) {
         rounds += 1;
-        let load = Duration::from_millis(random.random_range(20..600));
+        let load = Load {
+            answered: random.random_range(0..ROUND_MAX),
+            more: Duration::from_micros(random.random_range(0..100_000)),
+        };
         let end = if random.random_bool(0.25) { End::Stop } else { End::Kill };
         if let Err(e) = round(&mut server, &mut writers, load, end) {
             panic!("{policy}, {shards} shards, seed {seed}, round {rounds}, {end:?} after {load:?}: {e}");
@@ -263,27 +323,39 @@ fn crash(policy: &'static str, shards: u16, seed: u64, enough: impl Fn(usize, Du
     }
     let answered: usize = writers.iter().map(|writer| writer.answered).sum();
     assert!(answered > 100, "the load wrote nothing");
-    println!("{policy}, {shards} shards, seed {seed}: {rounds} rounds, {answered} commands answered");
+    let mut tally = Tally::default();
+    writers.iter().for_each(|writer| tally.add(&writer.tally));
+    println!(
+        "{policy}, {shards} shards, seed {seed}: {rounds} rounds, {answered} commands answered; of those \
+         without an answer {} were there, {} not; found, small and large: {:?}",
+        tally.kept, tally.lost, tally.found
+    );
+    tally
 }
 
+/// Commands of all writers in one round.
+const ROUND_MAX: usize = 1_500;
 const SHORT_ROUNDS: usize = 3;
+
+fn crash_briefly(policy: &'static str, seed: u64) {
+    for shards in [1, 2] {
+        crash(policy, shards, seed + u64::from(shards), |rounds, _| rounds == SHORT_ROUNDS);
+    }
+}
 
 #[test]
 fn collections_survive_crashes_always() {
-    crash("always", 1, 1, |rounds, _| rounds == SHORT_ROUNDS);
-    crash("always", 2, 2, |rounds, _| rounds == SHORT_ROUNDS);
+    crash_briefly("always", 0);
 }
 
 #[test]
 fn collections_survive_crashes_everysec() {
-    crash("everysec", 1, 3, |rounds, _| rounds == SHORT_ROUNDS);
-    crash("everysec", 2, 4, |rounds, _| rounds == SHORT_ROUNDS);
+    crash_briefly("everysec", 2);
 }
 
 #[test]
 fn collections_survive_crashes_no_sync() {
-    crash("no", 1, 5, |rounds, _| rounds == SHORT_ROUNDS);
-    crash("no", 2, 6, |rounds, _| rounds == SHORT_ROUNDS);
+    crash_briefly("no", 4);
 }
 
 /// `HAYPILE_SEED` chooses the first seed, else every run has another; `HAYPILE_CRASH_SECONDS` says how long.
@@ -293,10 +365,62 @@ fn collections_survive_crashes_long() {
     let from = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seed = from("HAYPILE_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
     let limit = Duration::from_secs(from("HAYPILE_CRASH_SECONDS").unwrap_or(300));
+    let mut tally = Tally::default();
     for (at, policy) in ["always", "everysec", "no"].into_iter().enumerate() {
         for shards in [1, 2] {
             let seed = seed + 2 * at as u64 + u64::from(shards);
-            crash(policy, shards, seed, |_, spent| spent > limit / 6);
+            tally.add(&crash(policy, shards, seed, |_, spent| spent > limit / 6));
         }
     }
+    assert!(tally.kept > 0 && tally.lost > 0, "no command was cut short: {} {}", tally.kept, tally.lost);
+    for kind in ["hash", "list", "set", "sorted set", "stream", "text"] {
+        let [small, large] = tally.found.get(kind).copied().unwrap_or_default();
+        assert!(small > 0 && large > 0, "{kind}: {small} small ones, {large} large ones");
+    }
+}
+
+/// What is found, after commands of which only the first few were answered.
+fn verdict(commands: &[&str], answered: usize, found: &[&str]) -> Result<(), String> {
+    let command = |line: &&str| line.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Args>();
+    let run = |lines: &[&str]| {
+        let mut model = Model::default();
+        lines.iter().for_each(|line| drop(model.run(&command(line)).expect("no error")));
+        model
+    };
+    let under_way: Vec<Args> = commands[answered..].iter().map(command).collect();
+    let found = run(found).keys;
+    let lives = Lives::new(&run(&commands[..answered]), &under_way, &found);
+    lives.settle(&found, &(1_000..1_100), &mut Tally::default()).map(drop)
+}
+
+#[test]
+fn a_lost_or_invented_or_halved_command_is_seen() {
+    let refuses = |commands: &[&str], answered, found: &[&str], why: &str| {
+        let refused = verdict(commands, answered, found).expect_err(why);
+        assert!(refused.contains(why), "{refused}");
+    };
+    let pushes = ["RPUSH a 1", "RPUSH a 2", "RPUSH a 3"];
+    assert_eq!(verdict(&pushes, 2, &["RPUSH a 1 2"]), Ok(()));
+    assert_eq!(verdict(&pushes, 2, &["RPUSH a 1 2 3"]), Ok(()));
+    refuses(&pushes, 2, &["RPUSH a 1"], "never so");
+    refuses(&pushes, 1, &["RPUSH a 1 3"], "never so");
+    refuses(&pushes, 2, &[], "never so");
+    refuses(&pushes, 3, &["RPUSH a 1 2 3", "SADD b 1"], "never so");
+
+    let moves = ["SADD a 1 2", "SMOVE a b 1", "SADD b 3"];
+    assert_eq!(verdict(&moves, 1, &["SADD a 1 2"]), Ok(()));
+    assert_eq!(verdict(&moves, 1, &["SADD a 2", "SADD b 1"]), Ok(()));
+    refuses(&moves, 1, &["SADD a 1 2", "SADD b 1"], "half of SMOVE");
+    refuses(&moves, 1, &["SADD a 2"], "half of SMOVE");
+
+    let sees = ["SADD a 1", "SADD a 2", "SUNIONSTORE b a"];
+    assert_eq!(verdict(&sees, 1, &["SADD a 1 2", "SADD b 1 2"]), Ok(()));
+    refuses(&sees, 1, &["SADD a 1", "SADD b 1 2"], "not what it saw");
+
+    let ends = ["HSET a f 1 g 1", "HPEXPIREAT a 1050 FIELDS 1 f", "HPEXPIREAT a 2000 FIELDS 1 g"];
+    let kept = "HPEXPIREAT a 2000 FIELDS 1 g";
+    assert_eq!(verdict(&ends, 3, &["HSET a g 1", kept]), Ok(()), "it may have ended while it was read");
+    assert_eq!(verdict(&ends, 3, &["HSET a f 1 g 1", ends[1], kept]), Ok(()));
+    refuses(&ends, 3, &["HSET a f 1", ends[1]], "never so");
+    refuses(&["SET a 1 PXAT 900"], 1, &["SET a 1 PXAT 900"], "never so");
 }

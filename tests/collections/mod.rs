@@ -5,17 +5,17 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+mod commands;
 mod hashes;
 mod lists;
-mod load;
 mod reading;
 mod registers;
 mod sets;
 mod sorted;
 mod streams;
 
-pub use load::Load;
-pub use reading::{read_all, read_key};
+pub use commands::Commands;
+pub use reading::read_all;
 
 use crate::harness::Value as Reply;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +26,10 @@ use streams::Stream;
 
 /// Cheap to clone: states are compared and kept by the dozen.
 pub type Blob = Arc<[u8]>;
+
+/// Elements, or bytes of a text, that a store may keep in one row.
+const ROW_MAX: usize = 128;
+const TEXT_ROW_MAX_BYTES: usize = 64 * 1024;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
@@ -54,6 +58,31 @@ impl Data {
             Data::Set(members) => members.is_empty(),
             Data::Sorted(members) => members.is_empty(),
             Data::Text(_) | Data::Registers(_) | Data::Stream(_) => false,
+        }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Data::Text(_) => "text",
+            Data::Registers(_) => "sketch",
+            Data::Hash(_) => "hash",
+            Data::List(_) => "list",
+            Data::Set(_) => "set",
+            Data::Sorted(_) => "sorted set",
+            Data::Stream(_) => "stream",
+        }
+    }
+
+    /// More than one row holds.
+    pub fn is_large(&self) -> bool {
+        match self {
+            Data::Text(text) => text.len() > TEXT_ROW_MAX_BYTES,
+            Data::Registers(registers) => registers.len() > ROW_MAX,
+            Data::Hash(fields) => fields.len() > ROW_MAX,
+            Data::List(items) => items.len() > ROW_MAX,
+            Data::Set(members) => members.len() > ROW_MAX,
+            Data::Sorted(members) => members.len() > ROW_MAX,
+            Data::Stream(stream) => stream.entries.len() > ROW_MAX,
         }
     }
 

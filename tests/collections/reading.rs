@@ -1,6 +1,6 @@
 //! Reads all that a key holds, and compares what different commands say of it: counts, places, samples.
 
-use super::load::{is_fading, is_sketch, now_ms};
+use super::commands::{is_fading, is_sketch, now_ms};
 use super::sorted::ranked;
 use super::streams::{Group, Id, Pending, Stream};
 use super::{Blob, Data, Field, Value};
@@ -35,7 +35,7 @@ pub fn read_all(client: &mut Client, random: &mut StdRng) -> Found<(BTreeMap<Blo
 }
 
 /// What a key holds; an error if two commands disagree.
-pub fn read_key(client: &mut Client, key: &[u8], random: &mut StdRng) -> Found<Option<Value>> {
+fn read_key(client: &mut Client, key: &[u8], random: &mut StdRng) -> Found<Option<Value>> {
     let mut reader = Reader { client, key, random };
     let end = reader.ask("PEXPIRETIME", &[]).int().unwrap_or_default();
     let expire_ms = match end {

@@ -16,8 +16,9 @@ const KEYS: usize = 8;
 const SKETCHES: usize = 2;
 const FADING_HASHES: usize = 2;
 const FADING_KEYS: usize = 2;
-/// So many members there are for most collections: around the bound of the inline form.
-const MEMBERS: usize = 300;
+/// So many members there are for most collections, of which about half are there after a while: a number
+/// around the bound of what one row holds. Every other key has more.
+const MEMBERS: usize = 260;
 const LARGE_MEMBERS: usize = 4_000;
 /// Far behind the end of any test.
 const FAR_MS: std::ops::Range<u64> = 4_000_000_000_000..4_100_000_000_000;
@@ -38,15 +39,15 @@ pub fn is_sketch(key: &[u8]) -> bool {
     key.starts_with(b"sketch")
 }
 
-pub struct Load {
+pub struct Commands {
     pub random: StdRng,
     values: u64,
     stream_ms: u64,
 }
 
-impl Load {
-    pub fn new(seed: u64) -> Load {
-        Load { random: StdRng::seed_from_u64(seed), values: 0, stream_ms: 1 }
+impl Commands {
+    pub fn new(seed: u64) -> Commands {
+        Commands { random: StdRng::seed_from_u64(seed), values: 0, stream_ms: 1 }
     }
 
     /// Commands that belong together, for a database that holds about this.
@@ -55,7 +56,7 @@ impl Load {
             0..5 => self.sketch(),
             5..9 => self.fading_hash(),
             9..12 => self.fading_key(),
-            12..22 => vec![self.whole_keys(model)],
+            12..18 => vec![self.whole_keys(model)],
             _ => {
                 let key = self.key();
                 let kind = model.keys.get(&key[..]).map(|value| &value.data);
@@ -99,11 +100,14 @@ impl Load {
 
     /// How many at once, and of how many there are.
     fn batch(&mut self, key: &[u8]) -> (usize, usize) {
-        if !key.ends_with(&[b'0' + KEYS as u8 - 1]) {
-            return (self.random.random_range(1..40), MEMBERS);
-        }
-        let most = if self.random.random_bool(0.1) { LARGE_MEMBERS / 2 } else { 40 };
-        (self.random.random_range(1..most), LARGE_MEMBERS)
+        let number = usize::from(key[key.len() - 1].saturating_sub(b'0'));
+        let (most, of) = match self.random.random_range(0..10) {
+            0 if number == KEYS - 1 => (LARGE_MEMBERS / 2, LARGE_MEMBERS),
+            _ if number == KEYS - 1 => (60, LARGE_MEMBERS),
+            0 => (250, MEMBERS * (1 + number % 2)),
+            _ => (60, MEMBERS * (1 + number % 2)),
+        };
+        (self.random.random_range(1..most), of)
     }
 
     fn member(&mut self, of: usize) -> Vec<u8> {
@@ -189,8 +193,8 @@ impl Load {
                 members.into_iter().for_each(|member| args.extend([member, self.value()]));
                 args
             }
-            45..75 => [args!["HDEL", key], members].concat(),
-            75..80 => args!["HSETNX", key, members[0], self.value()],
+            45..70 => [args!["HDEL", key], members].concat(),
+            70..80 => args!["HSETNX", key, members[0], self.value()],
             80..85 => args!["HINCRBY", key, format!("n{}", self.below(4)), self.int(-50..50)],
             85..95 => [args!["HPEXPIREAT", key, self.far_ms(), "FIELDS", count], members].concat(),
             _ => [args!["HPERSIST", key, "FIELDS", count], members].concat(),
@@ -200,23 +204,24 @@ impl Load {
     fn list(&mut self, key: Vec<u8>) -> Args {
         let (count, of) = self.batch(&key);
         let other = self.other_key(&key);
-        let item =
-            |load: &mut Load| if load.random.random_bool(0.5) { load.member(20) } else { load.value() };
+        let item = |commands: &mut Commands| {
+            if commands.random.random_bool(0.5) { commands.member(20) } else { commands.value() }
+        };
         match self.random.random_range(0..100) {
-            end @ 0..36 => {
+            end @ 0..42 => {
                 let mut args = args![if end % 2 == 0 { "LPUSH" } else { "RPUSH" }, key];
                 (0..count).for_each(|_| args.push(item(self)));
                 args
             }
-            36..45 => args!["LPOP", key, count.to_string()],
-            45..54 => args!["RPOP", key, count.to_string()],
+            42..48 => args!["LPOP", key, count.to_string()],
+            48..54 => args!["RPOP", key, count.to_string()],
             54..63 => args!["LSET", key, self.int(-100..100), item(self)],
             63..72 => {
                 let place = if self.random.random_bool(0.5) { "BEFORE" } else { "AFTER" };
                 args!["LINSERT", key, place, self.member(20), item(self)]
             }
             72..78 => args!["LREM", key, self.int(-3..4), self.member(20)],
-            78..84 => args!["LTRIM", key, self.below(30).to_string(), self.int(-30..of as i64)],
+            78..84 => args!["LTRIM", key, self.below(30).to_string(), self.int(-30..2 * of as i64)],
             84..92 => args!["LMOVE", key, other, self.side(), self.side()],
             92..95 => args!["RPOPLPUSH", key, other],
             _ => args!["LMPOP", "2", key, other, self.side(), "COUNT", count.to_string()],
@@ -274,14 +279,14 @@ impl Load {
         let count = self.random.random_range(1..30).to_string();
         match self.random.random_range(0..100) {
             0..45 => {
-                let adds = self.random.random_range(1..12);
+                let adds = self.random.random_range(1..25);
                 (0..adds).map(|_| self.xadd(&key)).collect()
             }
             45..55 => {
                 let ids = self.ids();
                 vec![[args!["XDEL", key], ids].concat()]
             }
-            55..60 => vec![args!["XTRIM", key, "MAXLEN", self.below(250).to_string()]],
+            55..60 => vec![args!["XTRIM", key, "MAXLEN", self.below(400).to_string()]],
             60..66 => {
                 let from = if self.random.random_bool(0.5) { "0-0" } else { "$" };
                 vec![args!["XGROUP", "CREATE", key, group, from, "MKSTREAM"]]
@@ -308,7 +313,7 @@ impl Load {
     fn xadd(&mut self, key: &[u8]) -> Args {
         let mut args = args!["XADD", key];
         if self.random.random_bool(0.1) {
-            args.extend(args!["MAXLEN", self.random.random_range(1..400).to_string()]);
+            args.extend(args!["MAXLEN", self.random.random_range(100..400).to_string()]);
         }
         self.stream_ms += u64::from(self.random.random_bool(0.7));
         args.push(format!("{}-*", self.stream_ms).into_bytes());
