@@ -15,6 +15,8 @@ impl ClientError {
     pub const OVERFLOW: ClientError = ClientError::fixed("ERR increment or decrement would overflow");
     pub const NO_SUCH_KEY: ClientError = ClientError::fixed("ERR no such key");
     pub const OUT_OF_RANGE: ClientError = ClientError::fixed("ERR index out of range");
+    /// Pika's, of a range whose end stands before its start.
+    pub const WRONG_RANGE: ClientError = ClientError::fixed("ERR Invalid argument: error in given range");
     pub const WRONG_TYPE: ClientError =
         ClientError::fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
     pub const NAME_TOO_LONG: ClientError = ClientError::fixed("ERR member name is longer than 65535 bytes");

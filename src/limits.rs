@@ -91,6 +91,10 @@ pub const SCAN_TOKENS_MAX: usize = 1_024;
 /// What the names kept with them may take, per core.
 pub const SCAN_TOKENS_MAX_BYTES: usize = 1 << 20;
 
+/// What a range of keys or fields answers at once, about, with the values of those; what follows is asked for
+/// from there on.
+pub const RANGE_REPLY_MAX_BYTES: usize = 64 * 1024 * 1024;
+
 /// What MONITOR shows of one command, about.
 pub const MONITOR_LINE_MAX_BYTES: usize = 64 * 1024;
 /// Longest DEBUG SLEEP.

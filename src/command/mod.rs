@@ -27,6 +27,7 @@ pub mod list_move;
 pub mod memory;
 pub mod object;
 pub mod options;
+pub mod pika;
 pub mod set;
 pub mod sort;
 pub mod stream;
@@ -193,6 +194,7 @@ pub fn all() -> impl Iterator<Item = &'static KeyCommand> {
         expire::COMMANDS,
         object::COMMANDS,
         memory::COMMANDS,
+        pika::COMMANDS,
         stream::COMMANDS,
         stream::read::COMMANDS,
         stream::group::COMMANDS,

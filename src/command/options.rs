@@ -94,6 +94,53 @@ impl<'a> ScanOptions<'a> {
     }
 }
 
+/// What follows a range of keys or of fields in Pika's commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeOptions<'a> {
+    pub pattern: Option<&'a [u8]>,
+    /// Keys or fields of the range that are looked at.
+    pub limit: usize,
+}
+
+impl<'a> RangeOptions<'a> {
+    /// Reads what stands from argument `from` on. `word` is how the command calls its limit.
+    pub fn parse(args: &Args<'a>, from: usize, word: &str) -> Result<RangeOptions<'a>, ClientError> {
+        RangeOptions::read(args, from, word, |limit| limit > 0)
+    }
+
+    /// As HSCANX reads them: none at all is a limit too.
+    pub fn parse_count(args: &Args<'a>, from: usize) -> Result<RangeOptions<'a>, ClientError> {
+        RangeOptions::read(args, from, "COUNT", |_| true)
+    }
+
+    fn read(
+        args: &Args<'a>,
+        from: usize,
+        word: &str,
+        allowed: fn(i64) -> bool,
+    ) -> Result<RangeOptions<'a>, ClientError> {
+        let (mut pattern, mut limit) = (None, SCAN_COUNT_DEFAULT as i64);
+        for at in (from..args.len()).step_by(2) {
+            let known = args.is(at, "MATCH") || args.is(at, word);
+            if !known || at + 1 == args.len() {
+                return Err(ClientError::SYNTAX);
+            }
+            let value = args.get(at + 1);
+            if args.is(at, "MATCH") {
+                pattern = Some(value).filter(|pattern| *pattern != b"*");
+            } else {
+                limit = Some(int(value)?).filter(|limit| allowed(*limit)).ok_or(ClientError::NOT_INTEGER)?;
+            }
+        }
+        let limit = u64::try_from(limit).map_err(|_| ClientError::SYNTAX)?;
+        Ok(RangeOptions { pattern, limit: limit.min(SCAN_COUNT_MAX) as usize })
+    }
+
+    pub fn wants(&self, name: &[u8]) -> bool {
+        self.pattern.is_none_or(|pattern| glob::matches(pattern, name, false))
+    }
+}
+
 /// How long a command is to wait, given in seconds: in milliseconds, 0 for ever. What is too much for 64 bits
 /// has become negative in redis-server 7.0.
 pub fn timeout_ms(arg: &[u8]) -> Result<u64, ClientError> {
@@ -185,20 +232,31 @@ pub struct SetOptions<'a> {
     /// Only if it is.
     pub xx: bool,
     pub get: bool,
+    /// Only if the key holds this: Pika's VX.
+    pub vx: Option<&'a [u8]>,
     pub expiry: Expiry<'a>,
 }
 
 impl<'a> SetOptions<'a> {
     pub fn parse(args: &Args<'a>) -> Result<SetOptions<'a>, ClientError> {
-        let mut options = SetOptions { nx: false, xx: false, get: false, expiry: Expiry::Unsaid };
+        let mut options = SetOptions { nx: false, xx: false, get: false, vx: None, expiry: Expiry::Unsaid };
         let mut index = 3;
         while index < args.len() {
-            if args.is(index, "NX") && !options.xx {
+            let vx = options.vx.is_some();
+            if args.is(index, "NX") && !options.xx && !vx {
                 options.nx = true;
-            } else if args.is(index, "XX") && !options.nx {
+            } else if args.is(index, "XX") && !options.nx && !vx {
                 options.xx = true;
-            } else if args.is(index, "GET") {
+            } else if args.is(index, "GET") && !vx {
                 options.get = true;
+            } else if args.is(index, "VX")
+                && index + 1 < args.len()
+                && !options.nx
+                && !options.xx
+                && !options.get
+            {
+                options.vx = Some(args.get(index + 1));
+                index += 1;
             } else if args.is(index, "KEEPTTL") {
                 options.expiry = options.expiry.set_to(Expiry::Keep)?;
             } else {
@@ -212,7 +270,7 @@ impl<'a> SetOptions<'a> {
 
     /// Whether the old value decides nothing and is not asked for, so that it need not be read.
     pub fn blind(&self) -> bool {
-        !self.nx && !self.xx && !self.get && self.expiry != Expiry::Keep
+        !self.nx && !self.xx && !self.get && self.vx.is_none() && self.expiry != Expiry::Keep
     }
 }
 

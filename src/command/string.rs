@@ -264,8 +264,13 @@ fn value_or_nil(tx: &mut Tx<'_>, key: KeyRef<'_>, row: Option<&Row>) -> Result<R
     }
 }
 
+/// Whether a string is this value; reads it only if it is as long.
+pub(super) fn string_holds(tx: &mut Tx<'_>, key: KeyRef<'_>, row: &Row, value: &[u8]) -> Result<bool, Stop> {
+    Ok(string::len(row) == value.len() as u64 && string::read(tx, key, row)? == value)
+}
+
 /// `existed`: whether the key was there, if that is known.
-fn put_value(
+pub(super) fn put_value(
     tx: &mut Tx<'_>,
     key: KeyRef<'_>,
     value: &[u8],
@@ -291,7 +296,14 @@ fn set(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
         put_value(tx, key, value, expire_ms, None)?;
         return Ok(Reply::Ok);
     }
-    let row = if options.get { string_row(tx, key)? } else { tx.row(key)? };
+    let reads = options.get || options.vx.is_some();
+    let row = if reads { string_row(tx, key)? } else { tx.row(key)? };
+    if let Some(old) = options.vx {
+        let Some(row) = &row else { return Ok(Reply::Int(0)) };
+        if !string_holds(tx, key, row, old)? {
+            return Ok(Reply::Int(-1));
+        }
+    }
     let before = match options.get {
         true => Some(value_or_nil(tx, key, row.as_ref())?),
         false => None,
@@ -305,7 +317,10 @@ fn set(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
         _ => expire_ms,
     };
     put_value(tx, key, value, expire_ms, Some(exists))?;
-    Ok(before.unwrap_or(Reply::Ok))
+    Ok(match options.vx {
+        Some(_) => Reply::Int(1),
+        None => before.unwrap_or(Reply::Ok),
+    })
 }
 
 fn setnx(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {

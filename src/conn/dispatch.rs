@@ -390,7 +390,8 @@ impl Core {
     }
 
     fn front_command(&mut self, place: usize, command: &'static FrontCommand, args: &Args<'_>) -> Flow {
-        if self.pause.is_some_and(|pause| !pause.writes_only) && command.spec.name != "client" {
+        let paused = self.pause.is_some_and(|pause| !pause.writes_only || command.spec.has(flag::WRITE));
+        if paused && command.spec.name != "client" {
             return Flow::Blocked;
         }
         let now_ms = self.owner.clock.now_ms();

@@ -103,6 +103,11 @@ impl Reply {
         Reply::Array(vec![Reply::bulk(cursor.to_string()), Reply::Array(found)])
     }
 
+    /// What Pika's commands on ranges answer: the name to go on with, empty at the end, and what was found.
+    pub fn ranged(next: Option<Bytes>, found: Vec<Reply>) -> Reply {
+        Reply::Array(vec![Reply::Bulk(next.unwrap_or_default()), Reply::Array(found)])
+    }
+
     pub fn text(text: &str) -> Reply {
         Reply::Bulk(Bytes::copy_from_slice(text.as_bytes()))
     }

@@ -11,7 +11,8 @@ use crate::resp::args::{Args, Span};
 use crate::resp::reply::Reply;
 use crate::slot::{CoreId, ShardId, Slot, TableId};
 use crate::store::effects::{Operation, Origin};
-use crate::store::row::{Row, Version};
+use crate::store::row::{Kind, Row, Version};
+use crate::types::stretch::{Found, Stretch};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -245,6 +246,10 @@ pub enum Ask {
     },
     /// One piece of SCAN on one shard.
     Scan(Arc<ScanAsk>),
+    /// The first keys of one type in an ordered range.
+    Range(Arc<RangeAsk>),
+    /// Delete all keys of one type that match.
+    Sweep(Arc<SweepAsk>),
     RandomKey {
         table: TableId,
         seed: u64,
@@ -319,6 +324,28 @@ pub struct ScanAsk {
     pub count: usize,
 }
 
+pub struct RangeAsk {
+    pub table: TableId,
+    pub kind: Kind,
+    pub stretch: Stretch,
+    /// Keys of the range that are looked at, matching or not.
+    pub limit: usize,
+    pub pattern: Option<Bytes>,
+    /// Whether the values of those that match are wanted: of strings only.
+    pub values: bool,
+    /// What one core answers at most, about: its keys are told up to there.
+    pub bytes_max: usize,
+}
+
+/// The first names of a range on one shard, with their values where those are wanted.
+pub type Ranged = Found<Option<Bytes>>;
+
+pub struct SweepAsk {
+    pub table: TableId,
+    pub kind: Kind,
+    pub pattern: Bytes,
+}
+
 /// What one core answers.
 pub enum Tell {
     Keys(Vec<Bytes>),
@@ -329,6 +356,8 @@ pub enum Tell {
         keys: Vec<Bytes>,
         next: Option<(Slot, u32)>,
     },
+    /// By shard.
+    Range(Vec<Ranged>),
     RandomKey(Option<Bytes>, u64),
     Count(u64),
     Keyspace(Vec<(TableId, TableKeys)>),

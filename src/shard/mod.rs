@@ -15,12 +15,14 @@ pub mod mesh;
 pub mod open;
 pub mod owner;
 pub mod pace;
+pub mod range;
 pub mod scan;
 pub mod settled;
 #[expect(clippy::module_inception, reason = "the room is named after what it holds")]
 pub mod shard;
 pub mod slots;
 pub mod steps;
+pub mod sweep;
 pub mod upkeep;
 pub mod view;
 pub mod waiters;

@@ -123,6 +123,7 @@ pub struct Owner {
     pub(super) reading: Arc<AtomicUsize>,
     pub(super) upkeep: Vec<super::upkeep::Upkeep>,
     pub(super) scans: super::scan::Tokens,
+    pub(super) sweeps: super::sweep::Sweeps,
     /// Commands running on snapshots now: incarnations they may read are not erased.
     pub(super) away_running: usize,
     /// CLIENT PAUSE: keys do not expire either.
@@ -175,6 +176,7 @@ impl Owner {
             reading: Arc::default(),
             upkeep,
             scans: super::scan::Tokens::default(),
+            sweeps: super::sweep::Sweeps::default(),
             away_running: 0,
             stats: CoreStats::default(),
             times: CoreTimes::default(),
@@ -413,6 +415,9 @@ impl Owner {
         if line.conn == super::upkeep::NOBODY {
             return self.note_dropped(&reply);
         }
+        if line.conn == super::sweep::SWEEPER {
+            return self.swept(seq, shard, reply, position);
+        }
         let answer = Answer { conn: line.conn, seq, reply };
         if line.core == self.setting.core {
             self.finished.push(Finished { answer, shard, position });
@@ -485,6 +490,7 @@ impl Owner {
             Done::Ran { task, outcome } => self.returned(task, outcome),
             Done::Fetched { gather, shard, result } => self.fetched(gather, shard, result),
             Done::Scanned(scanned) => self.scanned(scanned),
+            Done::Swept(swept) => self.searched(swept),
             Done::Told { to, message } => self.outgoing.push((to, *message)),
             Done::Upkeep { shard, event } => self.upkeep_event(shard, event)?,
         }
@@ -552,6 +558,7 @@ impl Owner {
             self.release_readers();
         }
         self.run_ready();
+        self.advance_sweeps();
         self.larges_moved = false;
         for at in 0..self.shards.len() {
             self.larges_moved |= self.advance_large(at);
@@ -573,6 +580,7 @@ impl Owner {
                 self.outgoing.push((to, message));
             }
         }
+        self.end_sweeps(now_ms);
         self.submit_jobs();
         Ok(())
     }
@@ -612,6 +620,7 @@ impl Owner {
     pub fn is_quiet(&self) -> bool {
         self.tasks.is_empty()
             && self.jobs.is_empty()
+            && self.sweeps.is_empty()
             && self.larges.iter().all(Larges::is_empty)
             && self.held.iter().all(VecDeque::is_empty)
     }

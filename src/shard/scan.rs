@@ -45,9 +45,10 @@ impl Tokens {
 }
 
 /// The slots of one shard that hold data of a table.
-struct Ground {
-    reader: Reader,
-    slots: Vec<(Slot, Incarnation)>,
+pub(super) struct Ground {
+    pub reader: Reader,
+    /// Ascending.
+    pub slots: Vec<(Slot, Incarnation)>,
 }
 
 /// A piece of SCAN as it comes back from the pool.
@@ -70,6 +71,8 @@ impl Owner {
                 self.answer(from, ticket, move || keys(&grounds, &pattern, limit_bytes, now_ms));
             }
             Ask::Scan(ask) => self.scan(from, ticket, &ask, now_ms),
+            Ask::Range(ask) => self.range(from, ticket, ask),
+            Ask::Sweep(ask) => self.begin_sweep(from, ticket, ask),
             Ask::RandomKey { table, seed } => {
                 let grounds = self.grounds(table);
                 let weight = self.shards.iter().map(|shard| shard.data.slots.keys(table)).sum();
@@ -127,7 +130,8 @@ impl Owner {
         self.outgoing.push((to, Message::Tell { ticket, core, tell }));
     }
 
-    fn answer(
+    /// Answers with what a job on the pool tells.
+    pub(super) fn answer(
         &mut self,
         from: CoreId,
         ticket: u64,
@@ -191,12 +195,15 @@ impl Owner {
         tables
     }
 
-    fn grounds(&self, table: TableId) -> Vec<Ground> {
-        let ground = |shard: &super::shard::Shard| Ground {
-            reader: shard.data.store.reader(),
-            slots: shard.data.slots.used(table).map(|(slot, state)| (slot, state.incarnation)).collect(),
-        };
-        self.shards.iter().map(ground).collect()
+    /// Of the shard that stands there.
+    pub(super) fn ground(&self, at: usize, table: TableId) -> Ground {
+        let data = &self.shards[at].data;
+        let slots = data.slots.used(table).map(|(slot, state)| (slot, state.incarnation)).collect();
+        Ground { reader: data.store.reader(), slots }
+    }
+
+    pub(super) fn grounds(&self, table: TableId) -> Vec<Ground> {
+        (0..self.shards.len()).map(|at| self.ground(at, table)).collect()
     }
 
     fn grounds_in(&self, table: TableId, slot: Slot) -> Vec<Ground> {

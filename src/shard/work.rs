@@ -38,6 +38,7 @@ pub enum Done {
         result: Result<Fetched, StoreError>,
     },
     Scanned(super::scan::Scanned),
+    Swept(super::sweep::Swept),
     /// A finished message for a core.
     Told {
         to: CoreId,

@@ -14,6 +14,7 @@ use super::tx::Visit;
 use crate::error::Stop;
 use bytes::Bytes;
 use rocksdb::{DB, DBRawIterator, ErrorKind, ReadOptions, ReadTier, Snapshot};
+use std::ops::Bound;
 
 /// Elements loaded for a scan that memory was not enough for: what most commands want of one place.
 const WARM_ELEMENTS: usize = 256;
@@ -117,22 +118,45 @@ impl<'d> View<'d> {
 
     /// Rows of one incarnation in byte order, from behind `after`; expired ones too.
     pub fn rows(&self, incarnation: Incarnation, after: Option<&[u8]>) -> RowScan<'d> {
-        let from = match after {
-            None => prefix(incarnation),
-            Some(name) => {
-                let mut key = row_key(incarnation, name);
+        let low = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.rows_between(incarnation, low, Bound::Unbounded, false)
+    }
+
+    /// Rows of one incarnation between two names, which need not be names that a key can have; in byte order
+    /// or against it; expired ones too.
+    pub fn rows_between(
+        &self,
+        incarnation: Incarnation,
+        low: Bound<&[u8]>,
+        high: Bound<&[u8]>,
+        backward: bool,
+    ) -> RowScan<'d> {
+        let at = |name: &[u8], behind: bool| {
+            let mut key = prefix(incarnation);
+            key.extend_from_slice(name);
+            if behind {
                 key.push(0);
-                key
             }
+            key
         };
-        RowScan { scan: self.scan(Family::Row, &from, prefix(incarnation.next()).to_vec()) }
+        let from = match low {
+            Bound::Unbounded => prefix(incarnation),
+            Bound::Included(name) => at(name, false),
+            Bound::Excluded(name) => at(name, true),
+        };
+        let end = match high {
+            Bound::Unbounded => prefix(incarnation.next()),
+            Bound::Included(name) => at(name, true),
+            Bound::Excluded(name) => at(name, false),
+        };
+        RowScan { scan: self.scan(Family::Row, &from, end.to_vec(), backward) }
     }
 
     /// Entries of the time index due at `now_ms`, the oldest first. Whether a row really expires is for the
     /// row to say: it may have changed since.
     pub fn due(&self, now_ms: u64) -> DueScan<'d> {
         let end = now_ms.saturating_add(1).to_be_bytes().to_vec();
-        DueScan { scan: self.scan(Family::Time, &[], end) }
+        DueScan { scan: self.scan(Family::Time, &[], end, false) }
     }
 
     /// Reads every row's head: for the pool.
@@ -176,12 +200,19 @@ impl<'d> View<'d> {
         read
     }
 
-    fn scan(&self, family: Family, from: &[u8], end: Vec<u8>) -> Scan<'d> {
+    fn scan(&self, family: Family, from: &[u8], end: Vec<u8>, backward: bool) -> Scan<'d> {
         let mut read = self.options();
         read.set_iterate_upper_bound(end);
+        if backward {
+            read.set_iterate_lower_bound(from);
+        }
         let mut iter = self.db.raw_iterator_cf_opt(family_of(self.db, family), read);
-        iter.seek(from);
-        Scan { iter, fresh: true }
+        if backward {
+            iter.seek_to_last()
+        } else {
+            iter.seek(from)
+        }
+        Scan { iter, backward, fresh: true }
     }
 }
 
@@ -212,6 +243,7 @@ type Entry<'s> = (&'s [u8], &'s [u8]);
 
 struct Scan<'d> {
     iter: DBRawIterator<'d>,
+    backward: bool,
     /// Stands on what has not been given out yet.
     fresh: bool,
 }
@@ -219,7 +251,7 @@ struct Scan<'d> {
 impl Scan<'_> {
     fn next(&mut self) -> Result<Step<Entry<'_>>, StoreError> {
         if !self.fresh && self.iter.valid() {
-            self.iter.next();
+            if self.backward { self.iter.prev() } else { self.iter.next() }
         }
         self.fresh = false;
         if !self.iter.valid() {
@@ -261,7 +293,7 @@ impl RowItem<'_> {
     }
 }
 
-/// Rows of one incarnation, upward.
+/// Rows of one incarnation, one after the other.
 pub struct RowScan<'d> {
     scan: Scan<'d>,
 }

@@ -714,3 +714,35 @@ fn time_reads(what: &str, store: &Store, order: &[u64], name: &dyn Fn(u64) -> Ve
         names.len()
     );
 }
+
+#[test]
+fn rows_between_two_names_come_from_either_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    commit(&mut store, 1, |batch| {
+        for name in ["a", "b", "ba", "c"] {
+            batch.put_row(TWO, name.as_bytes(), &string(b""));
+            batch.put_row(ONE, b"neighbour", &string(b""));
+            batch.put_row(Incarnation(3), b"neighbour", &string(b""));
+        }
+    });
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    let reader = store.reader();
+    let view = reader.view();
+    let long = [&b"b"[..], &[b'a'; 70_000]].concat();
+    for (low, high, expected) in [
+        (Unbounded, Unbounded, vec!["a", "b", "ba", "c"]),
+        (Included(&b"b"[..]), Included(&b"c"[..]), vec!["b", "ba", "c"]),
+        (Excluded(b"b"), Excluded(b"c"), vec!["ba"]),
+        (Included(b"aa"), Included(b"bb"), vec!["b", "ba"]),
+        (Included(b"d"), Unbounded, vec![]),
+        (Included(b"c"), Excluded(b"b"), vec![]),
+        (Included(&long), Unbounded, vec!["c"]),
+        (Unbounded, Included(&long), vec!["a", "b", "ba"]),
+    ] {
+        let mut expected: Vec<_> = expected.iter().map(|name| name.as_bytes().to_vec()).collect();
+        assert_eq!(names(view.rows_between(TWO, low, high, false)), (expected.clone(), Step::End));
+        expected.reverse();
+        assert_eq!(names(view.rows_between(TWO, low, high, true)), (expected, Step::End));
+    }
+}

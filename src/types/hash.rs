@@ -6,6 +6,7 @@
 use super::map::Map;
 use super::names;
 use super::packed::{Packed, damaged};
+use super::stretch::{Firsts, Found, Stretch};
 use super::value::{self, Place, Stored, VALUE_INLINE_MAX_BYTES};
 use crate::error::Stop;
 use crate::store::row::{Body, Extra, Form, Kind, Row, Version};
@@ -215,6 +216,25 @@ impl<'k> Hash<'k> {
             more = visit(&field, value)?;
         }
         Ok(())
+    }
+
+    /// The first fields of a stretch, wherever they lie: looks at every field.
+    pub fn first(
+        &self,
+        tx: &mut Tx<'_>,
+        stretch: &Stretch,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Found<()>, Stop> {
+        let now_ms = tx.now_ms();
+        let mut firsts = Firsts::new(limit, bytes_max, stretch.backward);
+        self.0.visit(tx, &mut |field, stored| {
+            if stretch.holds(field) && Stored::decode(stored)?.is_there(now_ms) {
+                firsts.add(field, ());
+            }
+            Ok(true)
+        })?;
+        Ok(firsts.found())
     }
 
     /// Fields with values and ends, for a copy in another form.

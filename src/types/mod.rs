@@ -16,6 +16,7 @@ pub mod names;
 pub mod packed;
 pub mod set;
 pub mod stream;
+pub mod stretch;
 pub mod string;
 pub mod value;
 pub mod zset;

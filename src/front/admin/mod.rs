@@ -14,6 +14,7 @@ pub mod keys;
 pub mod latency;
 pub mod memory;
 pub mod process;
+pub mod ranges;
 pub mod server;
 pub mod slowlog;
 
@@ -41,6 +42,7 @@ pub fn all() -> impl Iterator<Item = &'static FrontCommand> {
         info::COMMANDS,
         command::COMMANDS,
         keys::COMMANDS,
+        ranges::COMMANDS,
         cluster::COMMANDS,
         slowlog::COMMANDS,
         latency::COMMANDS,
