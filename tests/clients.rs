@@ -75,6 +75,29 @@ fn redis_py_client_commands() {
     python_passes("client_commands.py");
 }
 
+/// A SORT too long for a turn runs on a snapshot; it must find the keys that only its elements name there too.
+#[test]
+fn a_long_sort_finds_the_keys_its_elements_name() {
+    const ELEMENTS: i64 = 3000;
+    for shards in [1, 2] {
+        let server = Server::start(Options::shards(shards));
+        let mut client = server.client();
+        for element in 0..ELEMENTS {
+            client.must(&args!["SET", format!("weight_{element}"), (ELEMENTS - element).to_string()]);
+            client.must(&args!["RPUSH", "list", element.to_string()]);
+        }
+        let reply = client.ask("SORT_RO list BY weight_* GET # GET weight_*");
+        let expected = (0..ELEMENTS).rev().flat_map(|element| [element, ELEMENTS - element]);
+        let expected: Vec<_> = expected.map(|number| Value::bulk(number.to_string())).collect();
+        assert_eq!(reply.items(), expected, "{shards} shards");
+        // So many arguments are a giant command.
+        let mut giant = args!["SORT_RO", "list", "LIMIT", "0", "1"];
+        giant.extend((0..2100).flat_map(|_| args!["GET", "weight_*"]));
+        let first = Value::bulk(ELEMENTS.to_string());
+        assert!(client.must(&giant).items().iter().all(|value| *value == first), "{shards} shards");
+    }
+}
+
 /// A server whose keys lie in Redis Cluster's slots, once it says it is ready.
 fn cluster(cores: u16) -> Server {
     let options = Options { cores, ..Options::shards(cores) };

@@ -95,6 +95,11 @@ pub enum Keys {
 }
 
 impl Keys {
+    /// Whether the command also reads keys that only the data names.
+    pub fn go_beyond(&self, args: &Args<'_>) -> bool {
+        matches!(self, Keys::Beyond { beyond, .. } if beyond(args))
+    }
+
     /// The keys of a command whose arity has been checked.
     pub fn of(&self, args: &Args<'_>) -> Result<KeyArgs, ClientError> {
         match *self {

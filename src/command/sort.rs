@@ -1,8 +1,8 @@
 //! SORT and SORT_RO: a list's, set's or sorted set's elements by their value or by what other keys say of
 //! them.
 //!
-//! Keys that BY and GET name through a pattern are known only once the elements are: with several shards such
-//! a SORT runs over the whole table.
+//! Keys that BY and GET name through a pattern are known only once the elements are: such a SORT runs over the
+//! whole table.
 
 use super::options::int;
 use super::{KeyArg, KeyArgs, KeyCommand, Keys, Spec, flag};

@@ -130,8 +130,7 @@ impl Gather {
         around: &Surroundings<'_>,
     ) -> Gather {
         let exclusive = call.command.spec.has(flag::WRITE);
-        let table = call.table;
-        let shares = around.map.shards().map(|shard| (shard, Names::Table(table)));
+        let shares = table_shares(around.map, call.table).into_iter();
         Gather { protocol, ..Gather::new(id, shares, exclusive, Fetch::Reader, Plan::Command(call)) }
     }
 
@@ -340,6 +339,11 @@ impl Gather {
         };
         self.shares.iter().map(|share| (share.shard, work(share.shard))).collect()
     }
+}
+
+/// A whole table, on every shard.
+pub(super) fn table_shares(map: &SlotMap, table: TableId) -> Vec<(ShardId, Names)> {
+    map.shards().map(|shard| (shard, Names::Table(table))).collect()
 }
 
 /// Whether computing would take too long for a turn.

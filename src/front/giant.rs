@@ -2,7 +2,7 @@
 //! of several shards. On a core each of the two would use up many turns.
 
 use super::gate;
-use super::gather::{FetchedSource, run, split};
+use super::gather::{FetchedSource, run, split, table_shares};
 use super::node::SlotMap;
 use super::route;
 use crate::command::KeyArg;
@@ -36,6 +36,10 @@ const KEYS_ONE_BY_ONE_MAX: usize = 64;
 pub fn plan(call: OwnedCall, map: &SlotMap, hash: SlotHash) -> Result<Planned, ClientError> {
     let args = call.call().args;
     gate::names_fit(call.command, &args)?;
+    if call.command.spec.keys.go_beyond(&args) {
+        let shares = table_shares(map, call.table);
+        return Ok(Planned { call, shares });
+    }
     let keys = call.command.spec.keys.of(&args)?;
     let mut by_shard: BTreeMap<ShardId, Vec<KeyArg>> = BTreeMap::new();
     for key in keys {

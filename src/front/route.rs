@@ -21,10 +21,8 @@ pub fn route(map: &SlotMap, hash: SlotHash, spec: &Spec, args: &Args<'_>) -> Res
     {
         return Ok(Route::One(shard_of(map, hash, args.get(first))));
     }
-    if let Keys::Beyond { beyond, .. } = spec.keys
-        && !map.is_single()
-        && beyond(args)
-    {
+    // On a single shard too: what it will read must be latched, and be there where it runs on a snapshot.
+    if spec.keys.go_beyond(args) {
         return Ok(Route::Table);
     }
     let keys = spec.keys.of(args)?;
