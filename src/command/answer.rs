@@ -1,11 +1,32 @@
 //! Replies of many entries, made one entry after the other: held whole while they are few, else sent while they
 //! are made (`resp::stream`).
 
+use super::options::ScanOptions;
 use crate::error::{ClientError, Stop};
 use crate::limits;
+use crate::resp::args::Args;
 use crate::resp::reply::Reply;
 use crate::resp::stream::{PART_ENTRIES, Parts, Refused, Shape};
-use crate::store::tx::{Sink, Tx};
+use crate::store::tx::{KeyRef, Sink, Tx};
+
+/// A command of the SCAN family: `scan` goes through a collection from a cursor on, and answers where to go on;
+/// what it finds it pushes. Where there is no key, what follows the cursor is not looked at, as in Redis.
+pub fn scan<'k, C>(
+    tx: &mut Tx<'_>,
+    args: &Args<'k>,
+    values: bool,
+    load: fn(&mut Tx<'_>, KeyRef<'k>) -> Result<Option<C>, Stop>,
+    scan: impl FnOnce(&mut Tx<'_>, &C, u64, &ScanOptions<'k>, &mut Vec<Reply>) -> Result<u64, Stop>,
+) -> Result<Reply, Stop> {
+    let cursor = ScanOptions::cursor(args.get(2))?;
+    let Some(collection) = load(tx, tx.key(args.get(1)))? else {
+        return Ok(Reply::scanned(0, Vec::new()));
+    };
+    let options = ScanOptions::parse(args, 3, values)?;
+    let mut found = Vec::new();
+    let next = scan(tx, &collection, cursor, &options, &mut found)?;
+    Ok(Reply::scanned(next, found))
+}
 
 /// A reply whose number of entries is known.
 pub struct Answer {

@@ -9,7 +9,7 @@ use crate::resp::number;
 use crate::resp::reply::Reply;
 use crate::store::tx::Tx;
 use crate::types::geo::{self, Position};
-use crate::types::zset::{ScoreRange, SortedSet};
+use crate::types::zset::{ScoreRange, See, SortedSet};
 use search::{Form, georadius_keys, search};
 use std::ops::Range;
 
@@ -227,16 +227,8 @@ fn place(tx: &mut Tx<'_>, set: Option<&SortedSet<'_>>, member: &[u8]) -> Result<
     }
 }
 
-/// Looks at a member and its score; false: that is enough.
-type Visit<'v> = dyn FnMut(&[u8], f64) -> Result<bool, Stop> + 'v;
-
 /// Calls `visit` with the members whose scores are in a range, ascending, until it answers false.
-fn within(
-    tx: &mut Tx<'_>,
-    set: &SortedSet<'_>,
-    range: &Range<f64>,
-    visit: &mut Visit<'_>,
-) -> Result<(), Stop> {
+fn within(tx: &mut Tx<'_>, set: &SortedSet<'_>, range: &Range<f64>, visit: &mut See<'_>) -> Result<(), Stop> {
     let range = ScoreRange { min: range.start, min_open: false, max: range.end, max_open: true };
     set.by_score(tx, &range, false, visit)
 }

@@ -1,8 +1,8 @@
 //! Commands on hashes; those about when fields end are in `hash_expire`.
 
-use super::answer::Answer;
-use super::options::{ScanOptions, int};
-use super::{Group, KeyCommand, Spec, flag, name_fits};
+use super::answer::{Answer, scan};
+use super::options::int;
+use super::{Group, KeyCommand, flag, name_fits};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::number;
@@ -13,22 +13,44 @@ use crate::types::hash::{End, Hash};
 use bytes::Bytes;
 
 pub const COMMANDS: &[KeyCommand] = &[
-    row("hset", -4, WRITE_FAST, "2.0.0", "O(N) in the fields given", "Gives fields values", |tx, args| {
-        set_fields(tx, args, "hset").map(Reply::Int)
-    }),
-    row("hmset", -4, WRITE_FAST, "2.0.0", "O(N) in the fields given", "The old HSET", |tx, args| {
+    HASH.row(
+        "hset",
+        -4,
+        WRITE_FAST,
+        "2.0.0",
+        "O(N) in the fields given",
+        "Gives fields values",
+        |tx, args| set_fields(tx, args, "hset").map(Reply::Int),
+    ),
+    HASH.row("hmset", -4, WRITE_FAST, "2.0.0", "O(N) in the fields given", "The old HSET", |tx, args| {
         set_fields(tx, args, "hmset").map(|_| Reply::Ok)
     }),
-    row("hsetnx", 4, WRITE_FAST, "2.0.0", "O(1)", "Gives a field a value if it has none", hsetnx),
-    row("hget", 3, READ_FAST, "2.0.0", "O(1)", "Value of a field", hget),
-    row("hmget", -3, READ_FAST, "2.0.0", "O(N) in the fields asked for", "Values of fields", hmget),
-    row("hdel", -3, DELETE_FAST, "2.0.0", "O(N) in the fields given", "Takes fields out", hdel),
-    row("hlen", 2, READ_FAST, "2.0.0", "O(1)", "Number of fields", hlen),
-    row("hstrlen", 3, READ_FAST, "3.2.0", "O(1)", "Length of a field's value", hstrlen),
-    row("hexists", 3, READ_FAST, "2.0.0", "O(1)", "Whether a field is there", hexists),
-    row("hkeys", 2, READ | flag::LONG_REPLY, "2.0.0", "O(N) in the size of the hash", "All fields", hkeys),
-    row("hvals", 2, READ | flag::LONG_REPLY, "2.0.0", "O(N) in the size of the hash", "All values", hvals),
-    row(
+    HASH.row("hsetnx", 4, WRITE_FAST, "2.0.0", "O(1)", "Gives a field a value if it has none", hsetnx),
+    HASH.row("hget", 3, READ_FAST, "2.0.0", "O(1)", "Value of a field", hget),
+    HASH.row("hmget", -3, READ_FAST, "2.0.0", "O(N) in the fields asked for", "Values of fields", hmget),
+    HASH.row("hdel", -3, DELETE_FAST, "2.0.0", "O(N) in the fields given", "Takes fields out", hdel),
+    HASH.row("hlen", 2, READ_FAST, "2.0.0", "O(1)", "Number of fields", hlen),
+    HASH.row("hstrlen", 3, READ_FAST, "3.2.0", "O(1)", "Length of a field's value", hstrlen),
+    HASH.row("hexists", 3, READ_FAST, "2.0.0", "O(1)", "Whether a field is there", hexists),
+    HASH.row(
+        "hkeys",
+        2,
+        READ | flag::LONG_REPLY,
+        "2.0.0",
+        "O(N) in the size of the hash",
+        "All fields",
+        hkeys,
+    ),
+    HASH.row(
+        "hvals",
+        2,
+        READ | flag::LONG_REPLY,
+        "2.0.0",
+        "O(N) in the size of the hash",
+        "All values",
+        hvals,
+    ),
+    HASH.row(
         "hgetall",
         2,
         READ | flag::LONG_REPLY,
@@ -37,9 +59,9 @@ pub const COMMANDS: &[KeyCommand] = &[
         "All fields and values",
         hgetall,
     ),
-    row("hincrby", 4, WRITE_FAST, "2.0.0", "O(1)", "Adds to the integer of a field", hincrby),
-    row("hincrbyfloat", 4, WRITE_FAST, "2.6.0", "O(1)", "Adds to the number of a field", hincrbyfloat),
-    row(
+    HASH.row("hincrby", 4, WRITE_FAST, "2.0.0", "O(1)", "Adds to the integer of a field", hincrby),
+    HASH.row("hincrbyfloat", 4, WRITE_FAST, "2.6.0", "O(1)", "Adds to the number of a field", hincrbyfloat),
+    HASH.row(
         "hrandfield",
         -2,
         READ | flag::LONG_REPLY,
@@ -48,26 +70,22 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Fields by chance",
         hrandfield,
     ),
-    row("hscan", -3, READ, "2.8.0", "O(1) for every call", "Goes through the fields piece by piece", hscan),
+    HASH.row(
+        "hscan",
+        -3,
+        READ,
+        "2.8.0",
+        "O(1) for every call",
+        "Goes through the fields piece by piece",
+        hscan,
+    ),
 ];
 
+const HASH: Group = Group::Hash;
 const READ: u32 = flag::READONLY;
 const READ_FAST: u32 = flag::READONLY | flag::FAST;
 const WRITE_FAST: u32 = flag::WRITE | flag::DENYOOM | flag::FAST;
 const DELETE_FAST: u32 = flag::WRITE | flag::FAST;
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: u32,
-    since: &'static str,
-    complexity: &'static str,
-    summary: &'static str,
-    run: super::Handler,
-) -> KeyCommand {
-    let spec = Spec { name, arity, flags, since, complexity, summary, group: Group::Hash, ..super::ONE_KEY };
-    KeyCommand { spec, run }
-}
 
 /// Answers how many of the fields are new.
 fn set_fields(tx: &mut Tx<'_>, args: &Args<'_>, command: &str) -> Result<i64, Stop> {
@@ -250,22 +268,16 @@ fn hrandfield(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
 }
 
 fn hscan(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
-    let cursor = ScanOptions::cursor(args.get(2))?;
-    let Some(hash) = Hash::load(tx, tx.key(args.get(1)))? else {
-        return Ok(Reply::scanned(0, Vec::new()));
-    };
-    let options = ScanOptions::parse(args, 3, true)?;
-    let (next, fields) = hash.scan(tx, cursor, options.count)?;
-    let mut found = Vec::new();
-    for (field, value) in fields {
-        if options.wants(&field) {
-            found.push(Reply::Bulk(field));
-            if !options.no_values {
-                found.push(Reply::Bulk(value));
+    scan(tx, args, true, Hash::load, |tx, hash, cursor, options, found| {
+        let (next, fields) = hash.scan(tx, cursor, options.count)?;
+        for (field, value) in fields {
+            if options.wants(&field) {
+                found.push(Reply::Bulk(field));
+                found.extend((!options.no_values).then_some(Reply::Bulk(value)));
             }
         }
-    }
-    Ok(Reply::scanned(next, found))
+        Ok(next)
+    })
 }
 
 #[cfg(test)]

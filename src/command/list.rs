@@ -12,7 +12,6 @@ use crate::resp::reply::Reply;
 use crate::resp::stream::Shape;
 use crate::store::tx::Tx;
 use crate::types::list::{End, List, Search};
-use bytes::Bytes;
 use std::ops::Range;
 
 const ONE_KEY: Spec = Spec { group: Group::List, ..super::ONE_KEY };
@@ -193,14 +192,6 @@ fn from_head(position: i64, len: u64) -> Option<u64> {
     }
 }
 
-pub(super) fn bulks(items: Vec<Bytes>) -> Reply {
-    Reply::Array(items.into_iter().map(Reply::Bulk).collect())
-}
-
-pub(super) fn length(list: &List<'_>) -> Reply {
-    Reply::Int(list.len() as i64)
-}
-
 fn push(tx: &mut Tx<'_>, args: &Args<'_>, end: End, only_there: bool) -> Result<Reply, Stop> {
     let key = tx.key(args.get(1));
     let mut list = match List::load(tx, key)? {
@@ -209,7 +200,7 @@ fn push(tx: &mut Tx<'_>, args: &Args<'_>, end: End, only_there: bool) -> Result<
         None => List::new(key),
     };
     list.push(tx, end, &args.iter(2).collect::<Vec<_>>())?;
-    let reply = length(&list);
+    let reply = Reply::count(list.len());
     list.save(tx);
     Ok(reply)
 }
@@ -227,7 +218,7 @@ fn pop(tx: &mut Tx<'_>, args: &Args<'_>, command: &str, end: End) -> Result<Repl
     let mut items = list.pop(tx, end, count.unwrap_or(1))?;
     list.save(tx);
     Ok(match count {
-        Some(_) => bulks(items),
+        Some(_) => Reply::bulks(items),
         None => items.pop().map_or(Reply::Nil, Reply::Bulk),
     })
 }
@@ -240,7 +231,7 @@ pub(super) fn at_least(arg: &[u8], least: i64, otherwise: &'static str) -> Resul
 
 fn llen(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     let key = tx.key(args.get(1));
-    Ok(List::load(tx, key)?.map_or(Reply::Int(0), |list| length(&list)))
+    Ok(List::load(tx, key)?.map_or(Reply::Int(0), |list| Reply::count(list.len())))
 }
 
 fn lindex(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
@@ -272,7 +263,7 @@ fn linsert(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     if !list.insert(tx, args.get(3), behind, args.get(4))? {
         return Ok(Reply::Int(-1));
     }
-    let reply = length(&list);
+    let reply = Reply::count(list.len());
     list.save(tx);
     Ok(reply)
 }

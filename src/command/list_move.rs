@@ -2,9 +2,8 @@
 //!
 //! The forms that wait serve what is there, and otherwise say what they would wait for: a handler cannot wait.
 
-use super::list::{at_least, bulks};
-use super::options::timeout_ms;
-use super::{Group, KeyArg, KeyArgs, KeyCommand, Keys, Spec, flag};
+use super::options::{ManyPop, timeout_ms};
+use super::{Group, KeyCommand, Keys, Spec, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
@@ -104,7 +103,7 @@ pub const COMMANDS: &[KeyCommand] = &[
             name: "lmpop",
             arity: -4,
             flags: flag::WRITE | flag::ANY_VALUES,
-            keys: Keys::Find(|args| Ok(numbered_keys(args, 1))),
+            keys: Keys::Find(|args| ManyPop::keys(args, 1)),
             since: "7.0.0",
             complexity: "O(N + M) in the keys and the items answered",
             summary: "Takes items off the first of several lists that has any",
@@ -117,7 +116,7 @@ pub const COMMANDS: &[KeyCommand] = &[
             name: "blmpop",
             arity: -5,
             flags: flag::WRITE | flag::ANY_VALUES | flag::BLOCKING,
-            keys: Keys::Find(|args| Ok(numbered_keys(args, 2))),
+            keys: Keys::Find(|args| ManyPop::keys(args, 2)),
             since: "7.0.0",
             complexity: "O(N + M) in the keys and the items answered",
             summary: "As LMPOP, but waits if no list has any",
@@ -129,6 +128,9 @@ pub const COMMANDS: &[KeyCommand] = &[
 
 /// Where an item is taken from, and where it goes.
 type Ends = (End, End);
+
+/// The words for the head and the tail.
+const ENDS: [&str; 2] = ["LEFT", "RIGHT"];
 
 const TAIL_TO_HEAD: Ends = (End::Tail, End::Head);
 
@@ -174,7 +176,7 @@ fn pop_waiting(tx: &mut Tx<'_>, args: &Args<'_>, end: End) -> Result<Reply, Stop
     let timeout_ms = timeout_ms(args.get(timeout_at))?;
     let names = (1..timeout_at).map(|at| args.get(at));
     Ok(match pop_first(tx, names, end, 1)? {
-        Some((key, items)) => bulks([Bytes::copy_from_slice(key.name)].into_iter().chain(items).collect()),
+        Some((key, items)) => Reply::bulks([Bytes::copy_from_slice(key.name)].into_iter().chain(items)),
         None => Reply::waits(timeout_ms, Reply::NilArray, 1..timeout_at),
     })
 }
@@ -196,42 +198,18 @@ fn pop_first<'a>(
     Ok(None)
 }
 
-/// Keys behind their number, which is argument `at`: none if the number is wrong, which the handler refuses.
-fn numbered_keys(args: &Args<'_>, at: usize) -> KeyArgs {
-    let keys = numbered(args, at).map_or(0..0, |count| at + 1..at + 1 + count);
-    keys.map(|arg| KeyArg { arg, table: None }).collect()
-}
-
-/// How many keys stand behind their number; at least one argument comes behind them.
-fn numbered(args: &Args<'_>, at: usize) -> Result<usize, ClientError> {
-    let count = at_least(args.get(at), 1, "ERR numkeys should be greater than 0")?;
-    let most = args.len().saturating_sub(at + 2);
-    usize::try_from(count).ok().filter(|count| *count <= most).ok_or(ClientError::SYNTAX)
-}
-
 /// `at`: where the number of keys stands, 2 if behind a time to wait.
 fn pop_several(tx: &mut Tx<'_>, args: &Args<'_>, at: usize) -> Result<Reply, Stop> {
-    let keys = at + 1..at + 1 + numbered(args, at)?;
-    let end = end(args, keys.end)?;
-    let count = match args.len() - keys.end - 1 {
-        0 => 1,
-        more => {
-            if more < 2 || !args.is(keys.end + 1, "count") {
-                return Err(ClientError::SYNTAX.into());
-            }
-            let count = at_least(args.get(keys.end + 2), 1, "ERR count should be greater than 0")?;
-            if more > 2 {
-                return Err(ClientError::SYNTAX.into());
-            }
-            count
-        }
-    };
+    let ManyPop { keys, second_end, count } = ManyPop::parse(args, at, ENDS)?;
+    let end = if second_end { End::Tail } else { End::Head };
     let nothing = match at {
         2 => Reply::waits(timeout_ms(args.get(1))?, Reply::NilArray, keys.clone()),
         _ => Reply::NilArray,
     };
     Ok(match pop_first(tx, keys.map(|arg| args.get(arg)), end, count)? {
-        Some((key, items)) => Reply::Array(vec![Reply::bulk(Bytes::copy_from_slice(key.name)), bulks(items)]),
+        Some((key, items)) => {
+            Reply::Array(vec![Reply::bulk(Bytes::copy_from_slice(key.name)), Reply::bulks(items)])
+        }
         None => nothing,
     })
 }

@@ -132,6 +132,26 @@ pub enum Group {
     Cluster,
 }
 
+impl Group {
+    /// The row of a command on one key, its first argument, with its function.
+    #[expect(clippy::too_many_arguments, reason = "a row of a table, each of its columns once")]
+    const fn row(
+        self,
+        name: &'static str,
+        arity: i32,
+        flags: u32,
+        since: &'static str,
+        complexity: &'static str,
+        summary: &'static str,
+        run: Handler,
+    ) -> KeyCommand {
+        KeyCommand {
+            spec: Spec { name, arity, flags, since, complexity, summary, group: self, ..ONE_KEY },
+            run,
+        }
+    }
+}
+
 /// What is known of a command without running it.
 pub struct Spec {
     /// Lower case.
@@ -220,6 +240,11 @@ pub struct KeyCommand {
 }
 
 impl KeyCommand {
+    /// The same with its keys elsewhere than in the first argument.
+    const fn with_keys(self, keys: Keys) -> KeyCommand {
+        KeyCommand { spec: Spec { keys, ..self.spec }, ..self }
+    }
+
     /// What its records in the log are marked with.
     pub fn origin(&self) -> Origin {
         match self.spec.group {

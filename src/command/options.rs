@@ -2,10 +2,12 @@
 //!
 //! Reads arguments only; touches no key.
 
+use super::{KeyArg, KeyArgs};
 use crate::error::ClientError;
 use crate::resp::args::Args;
 use crate::resp::{glob, number};
 use crate::slot::TableId;
+use std::ops::Range;
 
 /// An argument as a 64-bit integer, by Redis's strict rules.
 pub fn int(arg: &[u8]) -> Result<i64, ClientError> {
@@ -90,7 +92,7 @@ impl<'a> ScanOptions<'a> {
     }
 
     pub fn wants(&self, name: &[u8]) -> bool {
-        self.pattern.is_none_or(|pattern| glob::matches(pattern, name, false))
+        glob::allows(self.pattern, name)
     }
 }
 
@@ -137,8 +139,61 @@ impl<'a> RangeOptions<'a> {
     }
 
     pub fn wants(&self, name: &[u8]) -> bool {
-        self.pattern.is_none_or(|pattern| glob::matches(pattern, name, false))
+        glob::allows(self.pattern, name)
     }
+}
+
+/// What LMPOP, ZMPOP and the forms of them that wait are told from their number of keys on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManyPop {
+    /// Which arguments are the keys.
+    pub keys: Range<usize>,
+    /// The second of the two words that say from which end.
+    pub second_end: bool,
+    pub count: u64,
+}
+
+impl ManyPop {
+    /// The number of keys is argument `at`; the word behind them is one of `ends`.
+    pub fn parse(args: &Args<'_>, at: usize, ends: [&str; 2]) -> Result<ManyPop, ClientError> {
+        let keys = ManyPop::numbered(args, at)?;
+        let end = keys.end;
+        let second_end = match ends.map(|word| args.is(end, word)) {
+            [true, _] => false,
+            [_, true] => true,
+            _ => return Err(ClientError::SYNTAX),
+        };
+        let count = match args.len() - end {
+            1 => 1,
+            3.. if args.is(end + 1, "COUNT") => positive(args.get(end + 2), "count")?,
+            _ => return Err(ClientError::SYNTAX),
+        };
+        if args.len() > end + 3 {
+            return Err(ClientError::SYNTAX);
+        }
+        Ok(ManyPop { keys, second_end, count })
+    }
+
+    /// Its keys, as the planner wants them: by their number alone, whatever follows. None if the number is
+    /// wrong; the command itself says what is wrong with it.
+    pub fn keys(args: &Args<'_>, at: usize) -> Result<KeyArgs, ClientError> {
+        let keys = ManyPop::numbered(args, at).unwrap_or(0..0);
+        Ok(keys.map(|arg| KeyArg { arg, table: None }).collect())
+    }
+
+    /// The keys that argument `at` counts; something follows them.
+    fn numbered(args: &Args<'_>, at: usize) -> Result<Range<usize>, ClientError> {
+        let keys = positive(args.get(at), "numkeys")?;
+        let end = usize::try_from(keys).ok().and_then(|keys| keys.checked_add(at + 1));
+        let end = end.filter(|end| *end < args.len()).ok_or(ClientError::SYNTAX)?;
+        Ok(at + 1..end)
+    }
+}
+
+fn positive(arg: &[u8], what: &str) -> Result<u64, ClientError> {
+    let number = int(arg).ok().and_then(|number| u64::try_from(number).ok());
+    let wrong = || ClientError::new(format!("ERR {what} should be greater than 0"));
+    number.filter(|number| *number > 0).ok_or_else(wrong)
 }
 
 /// How long a command is to wait, given in seconds: in milliseconds, 0 for ever. What is too much for 64 bits

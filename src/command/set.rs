@@ -1,8 +1,8 @@
 //! Commands on sets.
 
-use super::answer::Answer;
-use super::options::{ScanOptions, int, random_count};
-use super::{Group, Handler, KeyArg, KeyArgs, KeyCommand, Keys, Spec, flag, name_fits};
+use super::answer::{Answer, scan};
+use super::options::{int, random_count};
+use super::{Group, Handler, KeyArg, KeyArgs, KeyCommand, Keys, flag, name_fits};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::number;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashSet;
 
 pub const COMMANDS: &[KeyCommand] = &[
-    row(
+    SET.row(
         "sadd",
         -3,
         WRITE | flag::DENYOOM | flag::FAST,
@@ -23,9 +23,9 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Puts members in",
         sadd,
     ),
-    row("srem", -3, WRITE | flag::FAST, "1.0.0", "O(N) in the members given", "Takes members out", srem),
-    row("sismember", 3, READ | flag::FAST, "1.0.0", "O(1)", "Whether a member is there", sismember),
-    row(
+    SET.row("srem", -3, WRITE | flag::FAST, "1.0.0", "O(N) in the members given", "Takes members out", srem),
+    SET.row("sismember", 3, READ | flag::FAST, "1.0.0", "O(1)", "Whether a member is there", sismember),
+    SET.row(
         "smismember",
         -3,
         READ | flag::FAST,
@@ -34,8 +34,8 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Which members are there",
         smismember,
     ),
-    row("scard", 2, READ | flag::FAST, "1.0.0", "O(1)", "Number of members", scard),
-    row(
+    SET.row("scard", 2, READ | flag::FAST, "1.0.0", "O(1)", "Number of members", scard),
+    SET.row(
         "smembers",
         2,
         READ | flag::LONG_REPLY,
@@ -44,7 +44,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         "All members",
         smembers,
     ),
-    row(
+    SET.row(
         "spop",
         -2,
         WRITE | flag::FAST,
@@ -53,7 +53,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Takes members out by chance",
         spop,
     ),
-    row(
+    SET.row(
         "srandmember",
         -2,
         READ | flag::LONG_REPLY,
@@ -62,23 +62,25 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Members by chance",
         srandmember,
     ),
-    row("sscan", -3, READ, "2.8.0", "O(1) for every call", "Goes through the members piece by piece", sscan),
-    KeyCommand {
-        spec: Spec {
-            keys: Keys::Span { first: 1, last: 2, step: 1 },
-            ..row(
-                "smove",
-                4,
-                WRITE | flag::FAST | flag::ANY_VALUES,
-                "1.0.0",
-                "O(1)",
-                "Moves a member to another set",
-                smove,
-            )
-            .spec
-        },
-        run: smove,
-    },
+    SET.row(
+        "sscan",
+        -3,
+        READ,
+        "2.8.0",
+        "O(1) for every call",
+        "Goes through the members piece by piece",
+        sscan,
+    ),
+    SET.row(
+        "smove",
+        4,
+        WRITE | flag::FAST | flag::ANY_VALUES,
+        "1.0.0",
+        "O(1)",
+        "Moves a member to another set",
+        smove,
+    )
+    .with_keys(Keys::Span { first: 1, last: 2, step: 1 }),
     combining("sinter", "Members that all of the sets have", |tx, args| answer(tx, args, Combination::Inter)),
     combining("sunion", "Members that any of the sets has", |tx, args| answer(tx, args, Combination::Union)),
     combining("sdiff", "Members of the first set that no other has", |tx, args| {
@@ -87,52 +89,31 @@ pub const COMMANDS: &[KeyCommand] = &[
     storing("sinterstore", "As SINTER, into a key", |tx, args| store(tx, args, Combination::Inter)),
     storing("sunionstore", "As SUNION, into a key", |tx, args| store(tx, args, Combination::Union)),
     storing("sdiffstore", "As SDIFF, into a key", |tx, args| store(tx, args, Combination::Diff)),
-    KeyCommand {
-        spec: Spec {
-            keys: Keys::Find(counted_keys),
-            ..row(
-                "sintercard",
-                -3,
-                READ | flag::ANY_VALUES,
-                "7.0.0",
-                COMBINING,
-                "Number of members that all of the sets have",
-                sintercard,
-            )
-            .spec
-        },
-        run: sintercard,
-    },
+    SET.row(
+        "sintercard",
+        -3,
+        READ | flag::ANY_VALUES,
+        "7.0.0",
+        COMBINING,
+        "Number of members that all of the sets have",
+        sintercard,
+    )
+    .with_keys(Keys::Find(counted_keys)),
 ];
 
+const SET: Group = Group::Set;
+const ALL: Keys = Keys::Span { first: 1, last: -1, step: 1 };
 const READ: u32 = flag::READONLY;
 const WRITE: u32 = flag::WRITE;
 const COMBINING: &str = "O(N) in the sizes of the sets";
 
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: u32,
-    since: &'static str,
-    complexity: &'static str,
-    summary: &'static str,
-    run: Handler,
-) -> KeyCommand {
-    let spec = Spec { name, arity, flags, since, complexity, summary, group: Group::Set, ..super::ONE_KEY };
-    KeyCommand { spec, run }
-}
-
 const fn combining(name: &'static str, summary: &'static str, run: Handler) -> KeyCommand {
-    let keys = Keys::Span { first: 1, last: -1, step: 1 };
-    let row = row(name, -2, READ | flag::ANY_VALUES, "1.0.0", COMBINING, summary, run);
-    KeyCommand { spec: Spec { keys, ..row.spec }, ..row }
+    SET.row(name, -2, READ | flag::ANY_VALUES, "1.0.0", COMBINING, summary, run).with_keys(ALL)
 }
 
 const fn storing(name: &'static str, summary: &'static str, run: Handler) -> KeyCommand {
-    let keys = Keys::Span { first: 1, last: -1, step: 1 };
     let flags = WRITE | flag::DENYOOM | flag::ANY_VALUES;
-    let row = row(name, -3, flags, "1.0.0", COMBINING, summary, run);
-    KeyCommand { spec: Spec { keys, ..row.spec }, ..row }
+    SET.row(name, -3, flags, "1.0.0", COMBINING, summary, run).with_keys(ALL)
 }
 
 fn sadd(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
@@ -248,18 +229,13 @@ fn srandmember(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
 }
 
 fn sscan(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
-    let cursor = ScanOptions::cursor(args.get(2))?;
-    let Some(set) = Set::load(tx, tx.key(args.get(1)))? else {
-        return Ok(Reply::scanned(0, Vec::new()));
-    };
-    let options = ScanOptions::parse(args, 3, false)?;
-    let mut found = Vec::new();
-    let next = set.scan(tx, cursor, options.count, &mut |member| {
-        if options.wants(member) {
-            found.push(Reply::bulk(Bytes::copy_from_slice(member)));
-        }
-    })?;
-    Ok(Reply::scanned(next, found))
+    scan(tx, args, false, Set::load, |tx, set, cursor, options, found| {
+        set.scan(tx, cursor, options.count, &mut |member| {
+            if options.wants(member) {
+                found.push(Reply::bulk(Bytes::copy_from_slice(member)));
+            }
+        })
+    })
 }
 
 fn smove(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {

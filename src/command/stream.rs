@@ -8,8 +8,8 @@ use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
 use crate::store::row::StreamId;
-use crate::store::tx::Tx;
-use crate::types::stream::{Entry, Keep, NODE_ENTRIES, Stream, Trim};
+use crate::store::tx::{KeyRef, Tx};
+use crate::types::stream::{self, Entry, Keep, NODE_ENTRIES, Stream, Trim};
 use id::NewId;
 
 pub mod claim;
@@ -119,6 +119,21 @@ fn entries_reply(entries: &[Entry]) -> Result<Reply, Stop> {
 fn no_group(key: &[u8], group: &[u8], where_said: &str) -> ClientError {
     let (key, group) = (String::from_utf8_lossy(key), String::from_utf8_lossy(group));
     ClientError::new(format!("NOGROUP No such key '{key}' or consumer group '{group}'{where_said}"))
+}
+
+/// A stream and one of its groups; without them an error, which may say where.
+fn group_of<'k>(
+    tx: &mut Tx<'_>,
+    key: KeyRef<'k>,
+    name: &[u8],
+    where_said: &str,
+) -> Result<(Stream<'k>, stream::Group<'k>), Stop> {
+    if let Some(stream) = Stream::load(tx, key)?
+        && let Some(group) = stream.group(tx, name)?
+    {
+        return Ok((stream, group));
+    }
+    Err(no_group(key.name, name, where_said).into())
 }
 
 fn no_group_of_key(key: &[u8], group: &[u8]) -> ClientError {

@@ -251,10 +251,7 @@ const ONE_KEY: Spec = Spec { group: Group::String, ..super::ONE_KEY };
 
 /// The living row of a key, which must hold a string.
 pub(super) fn string_row(tx: &mut Tx<'_>, key: KeyRef<'_>) -> Result<Option<Row>, Stop> {
-    match tx.row(key)? {
-        Some(row) if row.kind != Kind::String => Err(ClientError::WRONG_TYPE.into()),
-        row => Ok(row),
-    }
+    tx.row_of(key, Kind::String)
 }
 
 fn value_or_nil(tx: &mut Tx<'_>, key: KeyRef<'_>, row: Option<&Row>) -> Result<Reply, Stop> {

@@ -4,9 +4,9 @@
 //! Arguments in, a reply out; how a sorted set lies in the store is known to `types::zset` alone. The blocking
 //! ones serve what is there: waiting is not theirs.
 
-use super::answer::Answer;
-use super::options::{ScanOptions, int, random_count, timeout_ms};
-use super::{Group, Handler, KeyArg, KeyArgs, KeyCommand, Keys, Spec, flag, name_fits};
+use super::answer::{Answer, scan};
+use super::options::{ManyPop, int, random_count, timeout_ms};
+use super::{Group, KeyCommand, Keys, flag, name_fits};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
@@ -15,10 +15,9 @@ use crate::resp::{encode, number};
 use crate::store::tx::{KeyRef, Tx};
 use crate::types::zset::{Places, Scored, SortedSet, Window};
 use bytes::Bytes;
-use std::ops::Range;
 
 pub const COMMANDS: &[KeyCommand] = &[
-    row(
+    ZSET.row(
         "zadd",
         -4,
         WRITE | flag::DENYOOM | flag::FAST,
@@ -27,7 +26,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Puts members in, or gives them other scores",
         |tx, args| zadd(tx, args, AddFlags::default()),
     ),
-    row(
+    ZSET.row(
         "zincrby",
         4,
         WRITE | flag::DENYOOM | flag::FAST,
@@ -36,14 +35,36 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Adds to a member's score",
         |tx, args| zadd(tx, args, AddFlags { increment: true, ..AddFlags::default() }),
     ),
-    row("zrem", -3, WRITE | flag::FAST, "1.2.0", "O(log N) for each member given", "Takes members out", zrem),
-    row("zcard", 2, READ | flag::FAST, "1.2.0", "O(1)", "Number of members", zcard),
-    row("zscore", 3, READ | flag::FAST, "1.2.0", "O(1)", "Score of a member", zscore),
-    row("zmscore", -3, READ | flag::FAST, "6.2.0", "O(N) in the members given", "Scores of members", zmscore),
-    row("zrank", -3, READ | flag::FAST, "2.0.0", RANKING, "How many members stand before one", |tx, args| {
-        zrank(tx, args, false)
-    }),
-    row(
+    ZSET.row(
+        "zrem",
+        -3,
+        WRITE | flag::FAST,
+        "1.2.0",
+        "O(log N) for each member given",
+        "Takes members out",
+        zrem,
+    ),
+    ZSET.row("zcard", 2, READ | flag::FAST, "1.2.0", "O(1)", "Number of members", zcard),
+    ZSET.row("zscore", 3, READ | flag::FAST, "1.2.0", "O(1)", "Score of a member", zscore),
+    ZSET.row(
+        "zmscore",
+        -3,
+        READ | flag::FAST,
+        "6.2.0",
+        "O(N) in the members given",
+        "Scores of members",
+        zmscore,
+    ),
+    ZSET.row(
+        "zrank",
+        -3,
+        READ | flag::FAST,
+        "2.0.0",
+        RANKING,
+        "How many members stand before one",
+        |tx, args| zrank(tx, args, false),
+    ),
+    ZSET.row(
         "zrevrank",
         -3,
         READ | flag::FAST,
@@ -52,7 +73,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         "How many members stand behind one",
         |tx, args| zrank(tx, args, true),
     ),
-    row(
+    ZSET.row(
         "zrandmember",
         -2,
         READ | flag::LONG_REPLY,
@@ -61,8 +82,16 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Members by chance",
         zrandmember,
     ),
-    row("zscan", -3, READ, "2.8.0", "O(1) for every call", "Goes through the members piece by piece", zscan),
-    row(
+    ZSET.row(
+        "zscan",
+        -3,
+        READ,
+        "2.8.0",
+        "O(1) for every call",
+        "Goes through the members piece by piece",
+        zscan,
+    ),
+    ZSET.row(
         "zpopmin",
         -2,
         WRITE | flag::FAST,
@@ -71,7 +100,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Takes the members with the lowest scores out",
         |tx, args| zpop(tx, args, false),
     ),
-    row(
+    ZSET.row(
         "zpopmax",
         -2,
         WRITE | flag::FAST,
@@ -80,56 +109,49 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Takes the members with the highest scores out",
         |tx, args| zpop(tx, args, true),
     ),
-    found(
-        row(
-            "zmpop",
-            -4,
-            WRITE | flag::ANY_VALUES,
-            "7.0.0",
-            POPPING,
-            "Takes members out at one end of the first set that has some",
-            |tx, args| zmpop(tx, args, 1),
-        ),
-        Keys::Find(|args| mpop_keys(args, 1)),
-    ),
-    found(
-        row(
-            "bzmpop",
-            -5,
-            WRITE | flag::BLOCKING | flag::ANY_VALUES,
-            "7.0.0",
-            POPPING,
-            "As ZMPOP; waits until a set has members",
-            |tx, args| zmpop(tx, args, 2),
-        ),
-        Keys::Find(|args| mpop_keys(args, 2)),
-    ),
-    found(
-        row(
-            "bzpopmin",
-            -3,
-            BLOCKING_POP,
-            "5.0.0",
-            "O(log N)",
-            "Takes the member with the lowest score out of the first set that has some, or waits for one",
-            |tx, args| bzpop(tx, args, false),
-        ),
-        ALL_BUT_LAST,
-    ),
-    found(
-        row(
-            "bzpopmax",
-            -3,
-            BLOCKING_POP,
-            "5.0.0",
-            "O(log N)",
-            "Takes the member with the highest score out of the first set that has some, or waits for one",
-            |tx, args| bzpop(tx, args, true),
-        ),
-        ALL_BUT_LAST,
-    ),
+    ZSET.row(
+        "zmpop",
+        -4,
+        WRITE | flag::ANY_VALUES,
+        "7.0.0",
+        POPPING,
+        "Takes members out at one end of the first set that has some",
+        |tx, args| zmpop(tx, args, 1),
+    )
+    .with_keys(Keys::Find(|args| ManyPop::keys(args, 1))),
+    ZSET.row(
+        "bzmpop",
+        -5,
+        WRITE | flag::BLOCKING | flag::ANY_VALUES,
+        "7.0.0",
+        POPPING,
+        "As ZMPOP; waits until a set has members",
+        |tx, args| zmpop(tx, args, 2),
+    )
+    .with_keys(Keys::Find(|args| ManyPop::keys(args, 2))),
+    ZSET.row(
+        "bzpopmin",
+        -3,
+        BLOCKING_POP,
+        "5.0.0",
+        "O(log N)",
+        "Takes the member with the lowest score out of the first set that has some, or waits for one",
+        |tx, args| bzpop(tx, args, false),
+    )
+    .with_keys(ALL_BUT_LAST),
+    ZSET.row(
+        "bzpopmax",
+        -3,
+        BLOCKING_POP,
+        "5.0.0",
+        "O(log N)",
+        "Takes the member with the highest score out of the first set that has some, or waits for one",
+        |tx, args| bzpop(tx, args, true),
+    )
+    .with_keys(ALL_BUT_LAST),
 ];
 
+pub(super) const ZSET: Group = Group::SortedSet;
 const READ: u32 = flag::READONLY;
 const WRITE: u32 = flag::WRITE;
 const BLOCKING_POP: u32 = WRITE | flag::NOSCRIPT | flag::BLOCKING | flag::FAST | flag::ANY_VALUES;
@@ -138,24 +160,6 @@ const RANKING: &str = "O(sqrt N), some hundred members and counts at most up to 
 const POPPING: &str = "O(log N) for each member taken out";
 
 const NOT_POSITIVE: ClientError = ClientError::fixed("ERR value is out of range, must be positive");
-
-pub(super) const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: u32,
-    since: &'static str,
-    complexity: &'static str,
-    summary: &'static str,
-    run: Handler,
-) -> KeyCommand {
-    let group = Group::SortedSet;
-    KeyCommand { spec: Spec { name, arity, flags, since, complexity, summary, group, ..super::ONE_KEY }, run }
-}
-
-/// A row whose keys are elsewhere than in the first argument.
-pub(super) const fn found(row: KeyCommand, keys: Keys) -> KeyCommand {
-    KeyCommand { spec: Spec { keys, ..row.spec }, ..row }
-}
 
 /// Members, with their scores if that is wanted.
 pub(super) fn members(members: Vec<Scored>, with_scores: bool) -> Reply {
@@ -366,20 +370,15 @@ fn zrandmember(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
 }
 
 fn zscan(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
-    let cursor = ScanOptions::cursor(args.get(2))?;
-    let Some(set) = SortedSet::load(tx, tx.key(args.get(1)))? else {
-        return Ok(Reply::scanned(0, Vec::new()));
-    };
-    let options = ScanOptions::parse(args, 3, false)?;
-    let compact = set.compact();
-    let mut found = Vec::new();
-    let next = set.scan(tx, cursor, options.count, &mut |member, score| {
-        if options.wants(member) {
-            found.push(Reply::bulk(Bytes::copy_from_slice(member)));
-            found.push(Reply::bulk(scanned_score(score, compact)));
-        }
-    })?;
-    Ok(Reply::scanned(next, found))
+    scan(tx, args, false, SortedSet::load, |tx, set, cursor, options, found| {
+        let compact = set.compact();
+        set.scan(tx, cursor, options.count, &mut |member, score| {
+            if options.wants(member) {
+                found.push(Reply::bulk(Bytes::copy_from_slice(member)));
+                found.push(Reply::bulk(scanned_score(score, compact)));
+            }
+        })
+    })
 }
 
 /// A score as ZSCAN tells it: Redis's compact form keeps whole numbers up to 2^62 as such, and shows them so.
@@ -443,46 +442,11 @@ fn bzpop(tx: &mut Tx<'_>, args: &Args<'_>, reverse: bool) -> Result<Reply, Stop>
     Ok(Reply::Array(std::iter::once(key).chain(popped.into_iter().flat_map(member_and_score)).collect()))
 }
 
-/// What ZMPOP and BZMPOP are told from their number of keys on.
-struct ManyPop {
-    keys: Range<usize>,
-    reverse: bool,
-    count: u64,
-}
-
-impl ManyPop {
-    fn parse(args: &Args<'_>, at: usize) -> Result<ManyPop, ClientError> {
-        let positive = |arg, what| {
-            let number =
-                int(arg).ok().and_then(|number| u64::try_from(number).ok()).filter(|number| *number > 0);
-            number.ok_or_else(|| ClientError::new(format!("ERR {what} should be greater than 0")))
-        };
-        let keys = positive(args.get(at), "numkeys")?;
-        let end = usize::try_from(keys).ok().and_then(|keys| keys.checked_add(at + 1));
-        let end = end.filter(|end| *end < args.len()).ok_or(ClientError::SYNTAX)?;
-        let reverse = match () {
-            () if args.is(end, "MIN") => false,
-            () if args.is(end, "MAX") => true,
-            () => return Err(ClientError::SYNTAX),
-        };
-        let count = match args.len() - end {
-            1 => 1,
-            3.. if args.is(end + 1, "COUNT") => positive(args.get(end + 2), "count")?,
-            _ => return Err(ClientError::SYNTAX),
-        };
-        if args.len() > end + 3 {
-            return Err(ClientError::SYNTAX);
-        }
-        Ok(ManyPop { keys: at + 1..end, reverse, count })
-    }
-}
-
-fn mpop_keys(args: &Args<'_>, at: usize) -> Result<KeyArgs, ClientError> {
-    Ok(ManyPop::parse(args, at)?.keys.map(|arg| KeyArg { arg, table: None }).collect())
-}
+/// The words for the two ends.
+const ENDS: [&str; 2] = ["MIN", "MAX"];
 
 fn zmpop(tx: &mut Tx<'_>, args: &Args<'_>, at: usize) -> Result<Reply, Stop> {
-    let ManyPop { keys, reverse, count } = ManyPop::parse(args, at)?;
+    let ManyPop { keys, second_end: reverse, count } = ManyPop::parse(args, at, ENDS)?;
     let nothing = match at {
         2 => Reply::waits(timeout_ms(args.get(1))?, Reply::NilArray, keys.clone()),
         _ => Reply::NilArray,

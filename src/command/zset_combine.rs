@@ -4,7 +4,7 @@
 //! Arguments in, a reply out.
 
 use super::options::int;
-use super::zset::{found, members, row};
+use super::zset::{ZSET, members};
 use super::{Handler, KeyArg, KeyArgs, KeyCommand, Keys, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
@@ -45,13 +45,13 @@ const fn answering(
     summary: &'static str,
     run: Handler,
 ) -> KeyCommand {
-    let row = row(name, -3, flag::READONLY | flag::ANY_VALUES, since, COMBINING, summary, run);
-    found(row, Keys::Find(|args| Ok(key_args(source_keys(args, 1)?).collect())))
+    let row = ZSET.row(name, -3, flag::READONLY | flag::ANY_VALUES, since, COMBINING, summary, run);
+    row.with_keys(Keys::Find(|args| Ok(key_args(source_keys(args, 1)?).collect())))
 }
 
 const fn storing(name: &'static str, since: &'static str, summary: &'static str, run: Handler) -> KeyCommand {
     let flags = flag::WRITE | flag::DENYOOM | flag::ANY_VALUES;
-    found(row(name, -4, flags, since, COMBINING, summary, run), Keys::Find(store_keys))
+    ZSET.row(name, -4, flags, since, COMBINING, summary, run).with_keys(Keys::Find(store_keys))
 }
 
 /// The keys behind their number, which is argument `at`.

@@ -4,7 +4,7 @@
 
 use super::answer::Answer;
 use super::options::int;
-use super::zset::{found, row};
+use super::zset::ZSET;
 use super::{KeyCommand, Keys, flag};
 use crate::error::{ClientError, Stop};
 use crate::limits;
@@ -17,10 +17,10 @@ use crate::types::zset::{Bound, MemberRange, Places, ScoreRange, SortedSet, Wind
 use bytes::Bytes;
 
 pub const COMMANDS: &[KeyCommand] = &[
-    row("zrange", -4, LONG_READ, "1.2.0", RANGING, "Members in a range", |tx, args| {
+    ZSET.row("zrange", -4, LONG_READ, "1.2.0", RANGING, "Members in a range", |tx, args| {
         zrange(tx, args, Form::ANY)
     }),
-    row(
+    ZSET.row(
         "zrevrange",
         -4,
         LONG_READ,
@@ -29,10 +29,10 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Members in a range of ranks, from the last",
         |tx, args| zrange(tx, args, Form::of(By::Rank, true)),
     ),
-    row("zrangebyscore", -4, LONG_READ, "1.0.5", RANGING, "Members in a range of scores", |tx, args| {
+    ZSET.row("zrangebyscore", -4, LONG_READ, "1.0.5", RANGING, "Members in a range of scores", |tx, args| {
         zrange(tx, args, Form::of(By::Score, false))
     }),
-    row(
+    ZSET.row(
         "zrevrangebyscore",
         -4,
         LONG_READ,
@@ -41,7 +41,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Members in a range of scores, from the greatest",
         |tx, args| zrange(tx, args, Form::of(By::Score, true)),
     ),
-    row(
+    ZSET.row(
         "zrangebylex",
         -4,
         LONG_READ,
@@ -50,7 +50,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Members between two, all of one score",
         |tx, args| zrange(tx, args, Form::of(By::Member, false)),
     ),
-    row(
+    ZSET.row(
         "zrevrangebylex",
         -4,
         LONG_READ,
@@ -59,19 +59,17 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Members between two, all of one score, from the last",
         |tx, args| zrange(tx, args, Form::of(By::Member, true)),
     ),
-    found(
-        row(
-            "zrangestore",
-            -5,
-            flag::WRITE | flag::DENYOOM | flag::ANY_VALUES,
-            "6.2.0",
-            RANGING,
-            "Keeps the members in a range under another key",
-            zrangestore,
-        ),
-        Keys::Span { first: 1, last: 2, step: 1 },
-    ),
-    row(
+    ZSET.row(
+        "zrangestore",
+        -5,
+        flag::WRITE | flag::DENYOOM | flag::ANY_VALUES,
+        "6.2.0",
+        RANGING,
+        "Keeps the members in a range under another key",
+        zrangestore,
+    )
+    .with_keys(Keys::Span { first: 1, last: 2, step: 1 }),
+    ZSET.row(
         "zcount",
         4,
         READ | flag::FAST,
@@ -80,7 +78,7 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Number of members in a range of scores",
         |tx, args| count(tx, args, By::Score),
     ),
-    row(
+    ZSET.row(
         "zlexcount",
         4,
         READ | flag::FAST,
@@ -89,13 +87,25 @@ pub const COMMANDS: &[KeyCommand] = &[
         "Number of members between two, all of one score",
         |tx, args| count(tx, args, By::Member),
     ),
-    row("zremrangebyrank", 4, flag::WRITE, "2.0.0", REMOVING, "Takes out a range of ranks", |tx, args| {
-        remove(tx, args, By::Rank)
-    }),
-    row("zremrangebyscore", 4, flag::WRITE, "1.2.0", REMOVING, "Takes out a range of scores", |tx, args| {
-        remove(tx, args, By::Score)
-    }),
-    row(
+    ZSET.row(
+        "zremrangebyrank",
+        4,
+        flag::WRITE,
+        "2.0.0",
+        REMOVING,
+        "Takes out a range of ranks",
+        |tx, args| remove(tx, args, By::Rank),
+    ),
+    ZSET.row(
+        "zremrangebyscore",
+        4,
+        flag::WRITE,
+        "1.2.0",
+        REMOVING,
+        "Takes out a range of scores",
+        |tx, args| remove(tx, args, By::Score),
+    ),
+    ZSET.row(
         "zremrangebylex",
         4,
         flag::WRITE,

@@ -333,7 +333,7 @@ impl Core {
                 }
                 let call = Call { command, table, shard: ShardId(0), args: *args }.to_owned();
                 let owed = self.wait_for_call(place, &call, Stage::Gather);
-                let protocol = self.connections[place].manner().protocol;
+                let protocol = self.connections[place].session.protocol;
                 self.gather_owed(owed, |id, around| Gather::over_table(id, call, protocol, around));
                 Flow::Next
             }

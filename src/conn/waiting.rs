@@ -5,11 +5,11 @@
 //! something or its time is over. What it finds it takes like any other client.
 
 use super::coordinate::Owed;
-use super::pending::Manner;
 use super::serve::Core;
 use crate::error::ClientError;
 use crate::front::gather::Gather;
 use crate::front::route::{self, Route};
+use crate::resp::encode::Protocol;
 use crate::resp::reply::{Blocked, Reply};
 use crate::shard::mesh::{Answer, Calls, LineId, Message, OwnedCall};
 use crate::slot::{ShardId, TableId};
@@ -35,9 +35,7 @@ enum Phase {
 /// A command that waits, or may have to.
 pub struct Wait {
     owed: Owed,
-    manner: Manner,
-    /// The database in which its keys are.
-    table: TableId,
+    protocol: Protocol,
     call: OwnedCall,
     phase: Phase,
     /// Milliseconds since the epoch; None: for ever.
@@ -51,17 +49,15 @@ pub struct Wait {
     began: Instant,
 }
 
-/// How many wait, and for how long at most, in a core's books.
+/// Commands that wait, by connection.
 pub type Waits = FxHashMap<u64, Wait>;
 
 impl Core {
     /// Begins a command that may have to wait.
     pub fn begin_waiting(&mut self, place: usize, owed: Owed, call: OwnedCall) {
-        let manner = self.connections[place].manner();
         let wait = Wait {
             owed,
-            manner,
-            table: call.table,
+            protocol: self.connections[place].session.protocol,
             call,
             phase: Phase::First,
             until_ms: None,
@@ -77,12 +73,12 @@ impl Core {
     fn attempt_waiting(&mut self, conn: u64) {
         let wait = self.waits.get_mut(&conn).expect("it waits until it is answered");
         wait.began = Instant::now();
-        let (owed, table) = (wait.owed, wait.table);
+        let owed = wait.owed;
         let borrowed = wait.call.call();
         match route::route(&self.node.map, self.node.hash, &borrowed.command.spec, &borrowed.args) {
             Err(error) => self.settle(owed, Reply::Error(error)),
             Ok(Route::One(shard)) => {
-                let call = crate::shard::mesh::Call { shard, table, ..borrowed };
+                let call = crate::shard::mesh::Call { shard, ..borrowed };
                 let line = LineId { core: self.node.core, conn };
                 let mut calls = Calls::new(line);
                 calls.push(&call, owed.seq());
@@ -91,7 +87,7 @@ impl Core {
             Ok(Route::Table) => unreachable!("no command that waits reads keys it does not name"),
             Ok(Route::Several(keys)) => {
                 let call = borrowed.to_owned();
-                let protocol = wait.manner.protocol;
+                let protocol = wait.protocol;
                 self.gather_owed(owed, |id, around| Gather::command(id, call, &keys, protocol, around));
             }
         }
@@ -148,7 +144,7 @@ impl Core {
         for &key in &blocked.keys {
             let name = args.get(key);
             let shard = route::shard_of(&self.node.map, self.node.hash, name);
-            by_shard.entry(shard).or_default().push((wait.table, Bytes::copy_from_slice(name)));
+            by_shard.entry(shard).or_default().push((wait.call.table, Bytes::copy_from_slice(name)));
         }
         wait.shards = by_shard.keys().copied().collect();
         wait.phase = Phase::Announcing(wait.shards.len());

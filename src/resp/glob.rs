@@ -88,6 +88,11 @@ fn class_has(mut class: &[u8], byte: u8, ignore_case: bool) -> (bool, &[u8]) {
     }
 }
 
+/// Whether a name is wanted where a pattern may be given: all are without one.
+pub fn allows(pattern: Option<&[u8]>, name: &[u8]) -> bool {
+    pattern.is_none_or(|pattern| matches(pattern, name, false))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -97,6 +97,6 @@ impl Field {
 
 impl RangeAsk {
     pub fn wants(&self, name: &[u8]) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, name, false))
+        glob::allows(self.pattern.as_deref(), name)
     }
 }

@@ -3,7 +3,7 @@
 //! The same handler runs over the shard itself, over rows fetched from several shards, or over a
 //! snapshot on the blocking pool; only the `Source` differs. Must not know which.
 
-use super::row::{Row, Version};
+use super::row::{Kind, Row, Version};
 use crate::error::{ClientError, Stop};
 use crate::resp::stream::{Parts, Shape};
 use crate::slot::{Slot, SlotHash, TableId};
@@ -208,6 +208,17 @@ impl<'s> Tx<'s> {
         Ok(row.filter(|row| !row.expired(now_ms)))
     }
 
+    /// As `row`, for a key that must hold this type.
+    ///
+    /// # Errors
+    /// When it holds another.
+    pub fn row_of(&mut self, key: KeyRef<'_>, kind: Kind) -> Result<Option<Row>, Stop> {
+        match self.row(key)? {
+            Some(row) if row.kind != kind => Err(ClientError::WRONG_TYPE.into()),
+            row => Ok(row),
+        }
+    }
+
     /// An element, with this command's own writes in it.
     pub fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
         self.spend(1)?;
@@ -264,6 +275,15 @@ impl<'s> Tx<'s> {
     /// Only for a key that has a living row.
     pub fn delete(&mut self, key: KeyRef<'_>) {
         self.push(key, Change::Delete, Some(true));
+    }
+
+    /// Puts the row of a collection that has changed; without elements the key goes, if it was there.
+    pub fn put_unless_empty(&mut self, key: KeyRef<'_>, row: Row, existed: bool, empty: bool) {
+        if !empty {
+            self.put(key, row, Some(existed));
+        } else if existed {
+            self.delete(key);
+        }
     }
 
     pub fn put_element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8], value: Option<Bytes>) {

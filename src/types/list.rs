@@ -3,7 +3,8 @@
 //! A push, a pop, and what stands at the ends cost one chunk; any other item is found in time that hardly
 //! grows with the list. Layout: store/FORMAT.md, "Lists". Knows no command and no reply.
 
-use crate::error::{ClientError, Stop};
+use super::map::{INLINE_MAX, INLINE_MAX_BYTES};
+use crate::error::Stop;
 use crate::store::row::{Body, Extra, Kind, Row};
 use crate::store::tx::{KeyRef, Tx};
 use bytes::Bytes;
@@ -14,10 +15,6 @@ use std::ops::Range;
 mod chunk;
 mod long;
 mod walk;
-
-/// A list with more items, or more bytes, stands in chunks.
-const INLINE_MAX_ITEMS: u64 = 128;
-const INLINE_MAX_BYTES: usize = 4 * 1024;
 
 /// Redis's name for how it holds a list, as OBJECT ENCODING answers it: always the same one in 7.0.
 pub fn encoding(_: &Row) -> &'static str {
@@ -60,10 +57,7 @@ pub struct Search {
 
 impl<'k> List<'k> {
     pub fn load(tx: &mut Tx<'_>, key: KeyRef<'k>) -> Result<Option<List<'k>>, Stop> {
-        let Some(row) = tx.row(key)? else { return Ok(None) };
-        if row.kind != Kind::List {
-            return Err(ClientError::WRONG_TYPE.into());
-        }
+        let Some(row) = tx.row_of(key, Kind::List)? else { return Ok(None) };
         let held = match &row.body {
             Body::Inline(bytes) => Held::Short(Chunk::decode(bytes.clone())?),
             Body::Elements { version, count, extra: Extra::List(ends) } => {
@@ -103,19 +97,14 @@ impl<'k> List<'k> {
         if !self.changed {
             return;
         }
-        if self.is_empty() {
-            if self.existed {
-                tx.delete(self.key);
-            }
-            return;
-        }
+        let empty = self.is_empty();
         self.row.body = match self.held {
             Held::Short(chunk) => Body::Inline(chunk.bytes().clone()),
             Held::Long(Long { version, count, ends, .. }) => {
                 Body::Elements { version, count, extra: Extra::List(ends) }
             }
         };
-        tx.put(self.key, self.row, Some(self.existed));
+        tx.put_unless_empty(self.key, self.row, self.existed, empty);
     }
 
     pub fn len(&self) -> u64 {
@@ -147,7 +136,7 @@ impl<'k> List<'k> {
     fn push_short(&mut self, tx: &mut Tx<'_>, chunk: &Chunk, end: End, items: &[&[u8]]) -> Result<(), Stop> {
         let count = chunk.count + items.len() as u64;
         let bytes: usize = items.iter().map(|item| item.len()).sum();
-        if count > INLINE_MAX_ITEMS || chunk.bytes().len() + bytes > INLINE_MAX_BYTES {
+        if count > INLINE_MAX || chunk.bytes().len() + bytes > INLINE_MAX_BYTES {
             let old = chunk.texts(0..chunk.count)?.collect::<Result<Vec<_>, _>>()?;
             let (old, new) = (old.into_iter(), items.iter().copied());
             self.held = Held::Long(match end {
@@ -168,7 +157,7 @@ impl<'k> List<'k> {
 
     /// A short list has become `chunk`, which may be too much for a row.
     fn settle(&mut self, tx: &mut Tx<'_>, chunk: Chunk) -> Result<(), Stop> {
-        self.held = if chunk.count > INLINE_MAX_ITEMS || chunk.bytes().len() > INLINE_MAX_BYTES {
+        self.held = if chunk.count > INLINE_MAX || chunk.bytes().len() > INLINE_MAX_BYTES {
             let items = chunk.texts(0..chunk.count)?.collect::<Result<Vec<_>, _>>()?;
             Held::Long(Long::create(tx, self.key, &mut items.into_iter())?)
         } else {

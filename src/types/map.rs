@@ -5,7 +5,7 @@
 
 use super::names::{self, Named, Names, See};
 use super::packed::{Packed, damaged, put_number, put_text};
-use crate::error::{ClientError, Stop};
+use crate::error::Stop;
 use crate::store::row::{Body, Extra, Form, Kind, Row, Version};
 use crate::store::tx::{KeyRef, Tx};
 use bytes::Bytes;
@@ -28,11 +28,7 @@ impl<'k> Map<'k> {
     /// # Errors
     /// When it holds another type.
     pub fn load(tx: &mut Tx<'_>, key: KeyRef<'k>, kind: Kind) -> Result<Option<Map<'k>>, Stop> {
-        match tx.row(key)? {
-            None => Ok(None),
-            Some(row) if row.kind == kind => Ok(Some(Map { key, row, existed: true, changed: false })),
-            Some(_) => Err(ClientError::WRONG_TYPE.into()),
-        }
+        Ok(tx.row_of(key, kind)?.map(|row| Map { key, row, existed: true, changed: false }))
     }
 
     /// For a key that is not there.
@@ -249,11 +245,8 @@ impl<'k> Map<'k> {
         if !self.changed {
             return Ok(());
         }
-        if self.len()? > 0 {
-            tx.put(self.key, self.row, Some(self.existed));
-        } else if self.existed {
-            tx.delete(self.key);
-        }
+        let empty = self.len()? == 0;
+        tx.put_unless_empty(self.key, self.row, self.existed, empty);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use super::counted::Counted;
 use super::map::{INLINE_MAX, INLINE_MAX_BYTES};
 use super::names::{self, Names};
 use super::packed::{Packed, damaged};
-use crate::error::{ClientError, Stop};
+use crate::error::Stop;
 use crate::store::NAME_MAX_BYTES;
 use crate::store::row::{Body, Extra, Form, Kind, Row, Version};
 use crate::store::tx::{KeyRef, Sub, Subs, Tx};
@@ -51,13 +51,8 @@ impl<'k> SortedSet<'k> {
     /// # Errors
     /// When it holds another type.
     pub fn load(tx: &mut Tx<'_>, key: KeyRef<'k>) -> Result<Option<SortedSet<'k>>, Stop> {
-        match tx.row(key)? {
-            None => Ok(None),
-            Some(row) if row.kind == Kind::SortedSet => {
-                Ok(Some(SortedSet { key, row, existed: true, changed: false }))
-            }
-            Some(_) => Err(ClientError::WRONG_TYPE.into()),
-        }
+        let row = tx.row_of(key, Kind::SortedSet)?;
+        Ok(row.map(|row| SortedSet { key, row, existed: true, changed: false }))
     }
 
     /// What a key holds, or a new sorted set.
@@ -372,11 +367,8 @@ impl<'k> SortedSet<'k> {
         if !self.changed {
             return Ok(());
         }
-        if self.len()? > 0 {
-            tx.put(self.key, self.row, Some(self.existed));
-        } else if self.existed {
-            tx.delete(self.key);
-        }
+        let empty = self.len()? == 0;
+        tx.put_unless_empty(self.key, self.row, self.existed, empty);
         Ok(())
     }
 

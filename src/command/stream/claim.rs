@@ -1,14 +1,14 @@
 //! XCLAIM and XAUTOCLAIM: pending entries that are given to another consumer of the group.
 
 use super::group::idle_since;
-use super::{ONE_KEY, entry_reply, id, no_group};
+use super::{ONE_KEY, entry_reply, group_of, id};
 use crate::command::{KeyCommand, Spec, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::number::parse_i64;
 use crate::resp::reply::Reply;
 use crate::store::row::StreamId;
-use crate::store::tx::{KeyRef, Tx};
+use crate::store::tx::Tx;
 use crate::types::stream::{Group, Pending, PendingRange, Stream};
 use bytes::Bytes;
 
@@ -86,15 +86,6 @@ enum Claimed {
     Deleted,
 }
 
-fn group_of<'k>(tx: &mut Tx<'_>, key: KeyRef<'k>, name: &[u8]) -> Result<(Stream<'k>, Group<'k>), Stop> {
-    if let Some(stream) = Stream::load(tx, key)?
-        && let Some(group) = stream.group(tx, name)?
-    {
-        return Ok((stream, group));
-    }
-    Err(no_group(key.name, name, "").into())
-}
-
 fn int_or(arg: &[u8], command: &str, what: &str) -> Result<i64, ClientError> {
     parse_i64(arg).ok_or_else(|| ClientError::new(format!("ERR Invalid {what} argument for {command}")))
 }
@@ -133,7 +124,7 @@ fn options(tx: &Tx<'_>, args: &Args<'_>, mut at: usize) -> Result<(Claim, Stream
 }
 
 fn xclaim(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
-    let (stream, mut group) = group_of(tx, tx.key(args.get(1)), id::name(args.get(2))?)?;
+    let (stream, mut group) = group_of(tx, tx.key(args.get(1)), id::name(args.get(2))?, "")?;
     let idle_ms = int_or(args.get(4), "XCLAIM", "min-idle-time")?;
     let ids: Vec<StreamId> = args.iter(5).map_while(|arg| id::id(arg).ok()).collect();
     let (claim, last_id) = options(tx, args, 5 + ids.len())?;
@@ -175,7 +166,7 @@ fn xautoclaim(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
         }
         at += 1;
     }
-    let (stream, mut group) = group_of(tx, tx.key(args.get(1)), id::name(args.get(2))?)?;
+    let (stream, mut group) = group_of(tx, tx.key(args.get(1)), id::name(args.get(2))?, "")?;
     let consumer = Bytes::copy_from_slice(id::name(args.get(3))?);
     let (until_ms, delivered_ms) = (idle_since(idle_ms, tx.now_ms()), tx.now_ms());
     let claim = Claim { consumer, until_ms, delivered_ms, retry_count: None, force: false, just_id };

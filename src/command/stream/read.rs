@@ -2,14 +2,14 @@
 //!
 //! Serves what is there, or says what it would wait for.
 
-use super::{ONE_KEY, entries_reply, entry_reply, id, no_group};
+use super::{ONE_KEY, entries_reply, entry_reply, group_of, id};
 use crate::command::options::int;
 use crate::command::{KeyArg, KeyArgs, KeyCommand, Keys, Spec, flag};
 use crate::error::{ClientError, Stop};
 use crate::resp::args::Args;
 use crate::resp::reply::{Blocked, Reply};
 use crate::store::row::StreamId;
-use crate::store::tx::{KeyRef, Tx};
+use crate::store::tx::Tx;
 use crate::types::stream::{Group, PendingRange, Stream};
 use bytes::Bytes;
 
@@ -204,18 +204,19 @@ impl Want {
 }
 
 fn xreadgroup(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
+    const WHERE: &str = " in XREADGROUP with GROUP option";
     let options = ReadOptions::parse(args)?;
     let (group, consumer) = options.group.expect("XREADGROUP is refused without");
     let mut wanted = Vec::with_capacity(options.streams);
     for (name, arg) in options.streams(args) {
-        let opened = open(tx, tx.key(name), group)?;
+        let opened = group_of(tx, tx.key(name), group, WHERE)?;
         wanted.push((name, opened, Want::parse(arg)?));
     }
     let several = wanted.len() > 1;
     let mut served = Vec::new();
     for (name, opened, want) in wanted {
         // A stream may be named twice, and what is served first changes what comes next.
-        let (stream, group) = if several { open(tx, tx.key(name), group)? } else { opened };
+        let (stream, group) = if several { group_of(tx, tx.key(name), group, WHERE)? } else { opened };
         let reply = match want {
             Want::New => new_entries(tx, &options, &stream, group, consumer)?,
             Want::History(after) => Some(history(tx, &options, &stream, group, consumer, after)?),
@@ -223,15 +224,6 @@ fn xreadgroup(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
         served.extend(reply.map(|reply| (Reply::Bulk(name.to_vec().into()), reply)));
     }
     Ok(if served.is_empty() { options.nothing(Vec::new()) } else { Reply::Keyed(served) })
-}
-
-fn open<'k>(tx: &mut Tx<'_>, key: KeyRef<'k>, group: &[u8]) -> Result<(Stream<'k>, Group<'k>), Stop> {
-    if let Some(stream) = Stream::load(tx, key)?
-        && let Some(group) = stream.group(tx, group)?
-    {
-        return Ok((stream, group));
-    }
-    Err(no_group(key.name, group, " in XREADGROUP with GROUP option").into())
 }
 
 /// None if there is nothing: then nothing changes either.

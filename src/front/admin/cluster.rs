@@ -1,7 +1,7 @@
 //! CLUSTER: this node as a Redis Cluster in which every core is a node with a port of its own.
 //! So an ordinary cluster client sends each command to the core that owns its key. Slots never move here.
 
-use super::keys::{bulks, names};
+use super::keys::names;
 use super::server::count;
 use super::{Sub, help, is_cluster, ok_or_error, one_told, run_subcommand, spec};
 use crate::command::Group::Cluster;
@@ -258,7 +258,7 @@ fn getkeysinslot(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientErr
     let (Some(slot), Ok(count)) = (slot(number), usize::try_from(count)) else {
         return Err(ClientError::fixed("ERR Invalid slot or number of keys"));
     };
-    let fold = |_: &mut Ctx<'_>, tells| ok_or_error(one_told(tells, names).map(bulks));
+    let fold = |_: &mut Ctx<'_>, tells| ok_or_error(one_told(tells, names).map(Reply::bulks));
     let ask = Ask::KeysInSlot { table: ctx.session.table, slot, count: count.min(KEYS_IN_SLOT_MAX) };
     Ok(Answer::AskOne(owner(ctx.node, slot), ask, Box::new(fold)))
 }

@@ -59,8 +59,9 @@ fn keys(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
         pattern: Bytes::copy_from_slice(args.get(1)),
         limit_bytes: KEYS_REPLY_MAX_BYTES / usize::from(ctx.node.cores),
     };
-    let fold =
-        |_: &mut Ctx<'_>, tells| ok_or_error(all_told(tells, names).map(|parts| bulks(parts.concat())));
+    let fold = |_: &mut Ctx<'_>, tells| {
+        ok_or_error(all_told(tells, names).map(|parts| Reply::bulks(parts.concat())))
+    };
     Ok(ask_about_keys(ctx, ask, Box::new(fold)))
 }
 
@@ -69,10 +70,6 @@ pub(super) fn names(tell: Tell) -> Option<Vec<Bytes>> {
         Tell::Keys(keys) => Some(keys),
         _ => None,
     }
-}
-
-pub(super) fn bulks(keys: Vec<Bytes>) -> Reply {
-    Reply::Array(keys.into_iter().map(Reply::Bulk).collect())
 }
 
 /// Where SCAN goes on: a slot in the low 16 bits and a shard's token for a place in it above.
@@ -103,7 +100,7 @@ fn scan(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     let options = KeyScanOptions::parse(args)?;
     let from = Cursor::from_number(number, &ctx.node.map).and_then(|from| first_seen(ctx, from));
     let Some(from) = from else {
-        return Ok(scanned(0, Vec::new()).into());
+        return Ok(Reply::scanned(0, Vec::new()).into());
     };
     let shard = ctx.node.map.shard_of(from.slot);
     let ask = ScanAsk {
@@ -126,7 +123,7 @@ fn scan(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
                 None => next_shard(ctx, shard),
             };
             assert!(next.is_none_or(|next| next != from && next.number() != 0), "a scan goes on");
-            scanned(next.map_or(0, Cursor::number), keys)
+            Reply::scanned(next.map_or(0, Cursor::number), keys.into_iter().map(Reply::Bulk).collect())
         }))
     };
     Ok(Answer::AskOne(ctx.node.map.owner(shard), Ask::Scan(Arc::new(ask)), Box::new(fold)))
@@ -148,10 +145,6 @@ fn next_shard(ctx: &Ctx<'_>, shard: ShardId) -> Option<Cursor> {
     let map = &ctx.node.map;
     let mut later = map.shards().filter(|other| other.0 > shard.0 && sees(ctx, *other));
     later.find_map(|other| map.slots_of(other)).map(|(slot, _)| Cursor { slot, token: 0 })
-}
-
-fn scanned(cursor: u64, keys: Vec<Bytes>) -> Reply {
-    Reply::Array(vec![Reply::bulk(cursor.to_string()), bulks(keys)])
 }
 
 struct KeyScanOptions {

@@ -43,7 +43,7 @@ fn check(memory: &mut Memory, model: &Model) {
     };
     let Body::Elements { extra: Extra::List(ends), .. } = row.body else {
         assert!(matches!(row.body, Body::Inline(ref bytes) if bytes.len() <= INLINE_MAX_BYTES));
-        assert!(model.len() as u64 <= INLINE_MAX_ITEMS);
+        assert!(model.len() as u64 <= INLINE_MAX);
         return;
     };
     let ListEnds { first, last, first_items, last_items, .. } = ends;

@@ -14,7 +14,7 @@ pub use group::{Consumer, Group, GroupHead, Pending, PendingRange};
 
 use super::packed::{Packed, damaged, put_number, put_text};
 use super::value::{self, Place, Stored};
-use crate::error::{ClientError, Stop};
+use crate::error::Stop;
 use crate::store::row::{Body, Extra, Form, Kind, Row, StreamHead, StreamId, Version};
 use crate::store::tx::{KeyRef, Sub, Subs, Tx};
 use bytes::Bytes;
@@ -109,11 +109,7 @@ impl<'k> Stream<'k> {
     /// # Errors
     /// When it holds another type.
     pub fn load(tx: &mut Tx<'_>, key: KeyRef<'k>) -> Result<Option<Stream<'k>>, Stop> {
-        match tx.row(key)? {
-            None => Ok(None),
-            Some(row) if row.kind == Kind::Stream => Stream::of(key, row).map(Some),
-            Some(_) => Err(ClientError::WRONG_TYPE.into()),
-        }
+        tx.row_of(key, Kind::Stream)?.map(|row| Stream::of(key, row)).transpose()
     }
 
     fn of(key: KeyRef<'k>, row: Row) -> Result<Stream<'k>, Stop> {
@@ -331,18 +327,4 @@ impl Entry {
         }
         if packed.is_empty() { Ok(texts) } else { Err(damaged()) }
     }
-}
-
-/// The row of a copy, all of whose elements are put under a new version of `to`.
-pub fn copy(tx: &mut Tx<'_>, from: KeyRef<'_>, row: &Row, to: KeyRef<'_>) -> Result<Row, Stop> {
-    let Body::Elements { version, count, extra } = &row.body else { return Err(damaged()) };
-    let (old, new) = (Life { key: from, version: *version }, Life { key: to, version: tx.new_version(to)? });
-    let mut all = Vec::new();
-    old.scan(tx, &Subs::new(&[], &[u8::MAX]), |sub, value| {
-        all.push((Sub::from_slice(sub), value.to_vec()));
-        Ok(true)
-    })?;
-    all.into_iter().for_each(|(sub, value)| new.put(tx, &sub, value));
-    let body = Body::Elements { version: new.version, count: *count, extra: extra.clone() };
-    Ok(Row { body, ..row.clone() })
 }

@@ -406,7 +406,7 @@ fn copied(memory: &mut Memory) -> dump::Stream {
     let work = |tx: &mut Tx<'_>| {
         let (from, to) = (tx.key(b"k"), tx.key(b"copy"));
         let row = tx.row(from)?.expect("it is filled");
-        let row = copy(tx, from, &row, to)?;
+        let row = crate::types::any::copy(tx, from, &row, to)?;
         tx.put(to, row, None);
         Ok(())
     };
