@@ -20,6 +20,7 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use frame::{FrameMeta, Participant, Touch, Txn};
 pub use reader::{Reader, Segment, footers, segments};
 pub use recover::{Cut, Examined, Recovered, Replay, examine, open};
+pub use segment::FooterLine;
 pub use spare::{ReserveDone, ReserveJob, SyncDone, SyncJob};
 pub use writer::{Group, Writer, Written};
 
@@ -58,6 +59,15 @@ impl Lsn {
     pub fn before(self) -> Lsn {
         Lsn(self.0.saturating_sub(1))
     }
+}
+
+/// How many bits of a term are chance.
+const TERM_CHANCE_BITS: u32 = 20;
+
+/// A term above `max` that no other node is likely to choose when it goes on from the same one. `chance`: any
+/// random number.
+pub fn next_term(max: u64, chance: u64) -> u64 {
+    ((max >> TERM_CHANCE_BITS) + 1) << TERM_CHANCE_BITS | chance & ((1 << TERM_CHANCE_BITS) - 1)
 }
 
 /// What one command, EXEC or script did on this shard, as it stands in the log.

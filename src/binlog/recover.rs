@@ -7,7 +7,7 @@ use super::disk::{Disk, DiskFile};
 use super::segment::{Begun, Cursor, HeaderRead, SegmentHeader, Step, list_segments, segment_path};
 use super::spare;
 use super::writer::{Beginning, Sealed, Writer};
-use super::{LogError, LogOptions, Lsn, Record, Resume, io_error};
+use super::{LogError, LogOptions, Lsn, Record, Resume, io_error, next_term};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub struct Recovered {
     pub ahead: bool,
     /// The term of what is appended from here on.
     pub term: u64,
+    /// It is the one from before: the log had been closed in order.
+    pub term_kept: bool,
 }
 
 /// Where a log was cut.
@@ -393,7 +395,7 @@ fn begin(
         id: disk.random(),
         first: next,
         // Followers may hold what is lost here, so only an orderly end lets its term go on.
-        term: if closed { found.term_max } else { found.term_max + 1 },
+        term: if closed { found.term_max } else { next_term(found.term_max, disk.random()) },
         previous: kept.last().and_then(|last| last.any()).map_or(0, |header| header.id),
         previous_end: found.end_offset,
         durable: next.before(),
@@ -429,7 +431,7 @@ fn begin(
         spare_number,
     };
     let writer = Writer::new(disk, options, beginning);
-    Ok(Recovered { writer, last: next.before(), cut: found.cut, ahead, term })
+    Ok(Recovered { writer, last: next.before(), cut: found.cut, ahead, term, term_kept: closed })
 }
 
 fn sealed(kept: &[&Candidate], next: Lsn, time_ms: u64) -> Vec<Sealed> {

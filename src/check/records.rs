@@ -217,9 +217,13 @@ fn operation_json(operation: &Operation, value_bytes: usize) -> Value {
             let slots = slots.iter().map(|range| json!([range.first.0, range.last.0]));
             json!({"op": "flush", "table": table.0, "slots": slots.collect::<Vec<_>>()})
         }
-        Operation::SlotWide(SlotWide::SwapTables { a, b }) => {
-            json!({"op": "swap_tables", "a": a.0, "b": b.0})
+        Operation::SlotWide(SlotWide::SwapTables { a, b, slots }) => {
+            let slots = slots.iter().map(|range| json!([range.first.0, range.last.0]));
+            json!({"op": "swap_tables", "a": a.0, "b": b.0, "slots": slots.collect::<Vec<_>>()})
         }
+        Operation::SlotWide(SlotWide::Adopt { table, slot, adopted }) => json!({
+            "op": "adopt", "table": table.0, "slot": slot.0, "index": adopted.index, "term": adopted.term,
+        }),
     }
 }
 

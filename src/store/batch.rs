@@ -5,7 +5,7 @@
 //! `WriteBatch`, consumed by `write`, cannot. Knows no database handle, only the numbers of the column
 //! families.
 
-use super::key::{ElementKey, Family, Incarnation, Key, row_key, system, time_key};
+use super::key::{ElementKey, Family, Incarnation, Key, prefix, row_key, system, time_key};
 use super::row::Row;
 use super::slots::SlotEntry;
 use crate::slot::{ShardId, Slot, TableId};
@@ -79,6 +79,13 @@ impl Batch {
 
     pub fn put_element(&mut self, key: &ElementKey, value: &[u8]) {
         self.put(Family::Element, &key.0, value);
+    }
+
+    /// `key`: what stands behind the incarnation.
+    pub(super) fn put_raw_element(&mut self, incarnation: Incarnation, key: &[u8], value: &[u8]) {
+        let mut whole = prefix(incarnation);
+        whole.extend_from_slice(key);
+        self.put(Family::Element, &whole, value);
     }
 
     pub fn delete_element(&mut self, key: &ElementKey) {

@@ -3,6 +3,7 @@
 //! No incarnation is in it, and nothing that replaying could compute differently. Layout: FORMAT.md, "Log
 //! body". Must not know frames, positions or RocksDB.
 
+use super::key::Incarnation;
 use super::row::{Row, Version};
 use super::tx::{Change, Effect};
 use crate::slot::{Slot, TableId};
@@ -30,6 +31,8 @@ impl Origin {
     pub const SET: Origin = Origin(9);
     pub const SORTED_SET: Origin = Origin(10);
     pub const STREAM: Origin = Origin(11);
+    /// A slot was copied from another node: no record of its own stream says what is in it.
+    pub const COPY: Origin = Origin(12);
 }
 
 /// Slots from `first` to `last`, both included.
@@ -50,8 +53,24 @@ impl SlotRange {
 pub enum SlotWide {
     /// These slots are empty from here on: each gets a new incarnation.
     Flush { table: TableId, slots: Vec<SlotRange> },
-    /// The slots of this shard in the two tables change places.
-    SwapTables { a: TableId, b: TableId },
+    /// Slots of two tables change places. No ranges: those of this shard that are in use in either table; as a
+    /// primary does it. With ranges: these, in use or not; as a follower does it, which may have only some of
+    /// them on one shard, and may know a slot to be empty that its primary does not.
+    SwapTables { a: TableId, b: TableId, slots: Vec<SlotRange> },
+    /// A slot's data is from here on what was copied from another node. Means something only in this shard's
+    /// own log: a follower copies too.
+    Adopt { table: TableId, slot: Slot, adopted: Adopted },
+}
+
+/// What a slot becomes when it has been copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// Where the copy lies; the system's own: the slot is empty.
+    pub incarnation: Incarnation,
+    /// Of the last record the copy has in it; 0: none.
+    pub index: u64,
+    pub term: u64,
+    pub keys_estimate: u64,
 }
 
 /// One thing a frame did. Order matters: an EXEC may write, flush and write again.
@@ -67,6 +86,8 @@ const OP_PUT_ELEMENT: u8 = 3;
 const OP_DELETE_ELEMENT: u8 = 4;
 const OP_FLUSH: u8 = 5;
 const OP_SWAP_TABLES: u8 = 6;
+const OP_SWAP_SLOTS: u8 = 7;
+const OP_ADOPT: u8 = 8;
 const OP_MASK: u8 = 0x0f;
 /// The key is that of the effect before.
 const SAME_KEY: u8 = 0x10;
@@ -131,18 +152,34 @@ impl<'a> BodyWriter<'a> {
             SlotWide::Flush { table, slots } => {
                 self.out.push(OP_FLUSH);
                 self.number(u64::from(table.0));
-                self.number(slots.len() as u64);
-                for range in slots {
-                    assert!(range.first <= range.last, "a range of slots goes upward");
-                    self.number(u64::from(range.first.0));
-                    self.number(u64::from(range.last.0 - range.first.0));
-                }
+                self.ranges(slots);
             }
-            SlotWide::SwapTables { a, b } => {
-                self.out.push(OP_SWAP_TABLES);
+            SlotWide::SwapTables { a, b, slots } => {
+                self.out.push(if slots.is_empty() { OP_SWAP_TABLES } else { OP_SWAP_SLOTS });
                 self.number(u64::from(a.0));
                 self.number(u64::from(b.0));
+                if !slots.is_empty() {
+                    self.ranges(slots);
+                }
             }
+            SlotWide::Adopt { table, slot, adopted } => {
+                self.out.push(OP_ADOPT);
+                self.number(u64::from(table.0));
+                self.number(u64::from(slot.0));
+                self.number(u64::from(adopted.incarnation.0));
+                self.number(adopted.index);
+                self.number(adopted.term);
+                self.number(adopted.keys_estimate);
+            }
+        }
+    }
+
+    fn ranges(&mut self, ranges: &[SlotRange]) {
+        self.number(ranges.len() as u64);
+        for range in ranges {
+            assert!(range.first <= range.last, "a range of slots goes upward");
+            self.number(u64::from(range.first.0));
+            self.number(u64::from(range.last.0 - range.first.0));
         }
     }
 
@@ -175,6 +212,14 @@ impl<'a> BodyWriter<'a> {
 #[error("log body: {0}")]
 pub struct BodyError(pub &'static str);
 
+/// Where a body came from, without reading it.
+pub fn origin(body: &[u8]) -> Option<Origin> {
+    match body {
+        [BODY_FORMAT, origin, ..] => Some(Origin(*origin)),
+        _ => None,
+    }
+}
+
 /// Reads a body, one operation at a time; nothing after an error. Values share the body's memory.
 pub struct BodyReader {
     rest: Bytes,
@@ -205,10 +250,25 @@ impl BodyReader {
             }
             OP_FLUSH if tag == OP_FLUSH => self.flush().map(Operation::SlotWide),
             OP_SWAP_TABLES if tag == OP_SWAP_TABLES => {
-                Ok(Operation::SlotWide(SlotWide::SwapTables { a: self.table()?, b: self.table()? }))
+                let (a, b) = (self.table()?, self.table()?);
+                Ok(Operation::SlotWide(SlotWide::SwapTables { a, b, slots: Vec::new() }))
             }
+            OP_SWAP_SLOTS if tag == OP_SWAP_SLOTS => self.swap_slots().map(Operation::SlotWide),
+            OP_ADOPT if tag == OP_ADOPT => self.adopt().map(Operation::SlotWide),
             _ => Err(BodyError("unknown operation")),
         }
+    }
+
+    fn adopt(&mut self) -> Result<SlotWide, BodyError> {
+        let (table, slot) = (self.table()?, self.slot()?);
+        let incarnation = u32::try_from(self.number()?).ok().filter(|number| *number < u32::MAX - 1);
+        let adopted = Adopted {
+            incarnation: Incarnation(incarnation.ok_or(BodyError("incarnation too large"))?),
+            index: self.number()?,
+            term: self.number()?,
+            keys_estimate: self.number()?,
+        };
+        Ok(SlotWide::Adopt { table, slot, adopted })
     }
 
     fn effect(&mut self, tag: u8) -> Result<Effect, BodyError> {
@@ -236,7 +296,18 @@ impl BodyReader {
     }
 
     fn flush(&mut self) -> Result<SlotWide, BodyError> {
-        let table = self.table()?;
+        Ok(SlotWide::Flush { table: self.table()?, slots: self.ranges()? })
+    }
+
+    fn swap_slots(&mut self) -> Result<SlotWide, BodyError> {
+        let (a, b, slots) = (self.table()?, self.table()?, self.ranges()?);
+        if slots.is_empty() {
+            return Err(BodyError("a swap of no slots"));
+        }
+        Ok(SlotWide::SwapTables { a, b, slots })
+    }
+
+    fn ranges(&mut self) -> Result<Vec<SlotRange>, BodyError> {
         let count = self.number()?;
         let mut slots = Vec::new();
         for _ in 0..count {
@@ -245,7 +316,7 @@ impl BodyReader {
             let last = Slot(first.0.checked_add(more).ok_or(BodyError("slot too large"))?);
             slots.push(SlotRange { first, last });
         }
-        Ok(SlotWide::Flush { table, slots })
+        Ok(slots)
     }
 
     fn table(&mut self) -> Result<TableId, BodyError> {
@@ -350,11 +421,24 @@ mod tests {
         );
         let range = (any::<u16>(), any::<u16>())
             .prop_map(|(a, b)| SlotRange { first: Slot(a.min(b)), last: Slot(a.max(b)) });
-        let flush = (any::<u32>(), vec(range, 0..5))
+        let ranges = vec(range, 0..5);
+        let flush = (any::<u32>(), ranges.clone())
             .prop_map(|(table, slots)| SlotWide::Flush { table: TableId(table), slots });
-        let swap = (any::<u32>(), any::<u32>())
-            .prop_map(|(a, b)| SlotWide::SwapTables { a: TableId(a), b: TableId(b) });
-        prop_oneof![8 => effect, 1 => flush.prop_map(Operation::SlotWide), 1 => swap.prop_map(Operation::SlotWide)]
+        let swap = (any::<u32>(), any::<u32>(), ranges).prop_map(|(a, b, slots)| SlotWide::SwapTables {
+            a: TableId(a),
+            b: TableId(b),
+            slots,
+        });
+        let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
+        let adopt = (any::<u32>(), any::<u16>(), 0..u32::MAX - 1, numbers).prop_map(
+            |(table, slot, incarnation, (index, term, keys_estimate))| SlotWide::Adopt {
+                table: TableId(table),
+                slot: Slot(slot),
+                adopted: Adopted { incarnation: Incarnation(incarnation), index, term, keys_estimate },
+            },
+        );
+        let wide = prop_oneof![flush, swap, adopt].prop_map(Operation::SlotWide);
+        prop_oneof![8 => effect, 2 => wide]
     }
 
     fn encode(operations: &[Operation]) -> Vec<u8> {
@@ -421,9 +505,14 @@ mod tests {
         for body in [&[][..], &[1], &[2, 1]] {
             assert!(BodyReader::new(Bytes::copy_from_slice(body)).is_err(), "{body:?}");
         }
-        for operation in
-            [&[0][..], &[7], &[OP_FLUSH | SAME_KEY], &[OP_DELETE | SAME_KEY], &[OP_DELETE | EXISTED]]
-        {
+        for operation in [
+            &[0][..],
+            &[9],
+            &[OP_SWAP_SLOTS, 0, 1, 0],
+            &[OP_FLUSH | SAME_KEY],
+            &[OP_DELETE | SAME_KEY],
+            &[OP_DELETE | EXISTED],
+        ] {
             let body = [&[BODY_FORMAT, 1], operation].concat();
             let read: Vec<_> = BodyReader::new(Bytes::from(body)).unwrap().collect();
             assert!(matches!(read[..], [Err(_)]), "{operation:?}");

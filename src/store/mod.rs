@@ -4,6 +4,7 @@
 //! placement. The bytes on disk are settled in FORMAT.md.
 
 mod batch;
+mod copy;
 mod db;
 pub mod effects;
 mod erase;
@@ -19,6 +20,7 @@ mod tests;
 pub mod tx;
 
 pub use batch::Batch;
+pub use copy::Entry;
 pub use db::{Cached, Pin, Pressure, Reader, SealJob, Sealed, Store, WriteError};
 pub use erase::{EraseJob, Erased};
 pub use inspect::{Content, Inspected, StoreHead};

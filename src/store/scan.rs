@@ -190,6 +190,11 @@ impl<'d> View<'d> {
         Ok(found)
     }
 
+    /// Everything one family holds of an incarnation.
+    pub(super) fn whole(&self, family: Family, incarnation: Incarnation) -> Scan<'d> {
+        self.scan(family, &prefix(incarnation), prefix(incarnation.next()).to_vec(), false)
+    }
+
     fn options(&self) -> ReadOptions {
         let mut read = ReadOptions::default();
         read.set_read_tier(self.tier);
@@ -241,7 +246,7 @@ impl Counted {
 /// A key and its value.
 type Entry<'s> = (&'s [u8], &'s [u8]);
 
-struct Scan<'d> {
+pub(super) struct Scan<'d> {
     iter: DBRawIterator<'d>,
     backward: bool,
     /// Stands on what has not been given out yet.
@@ -249,6 +254,15 @@ struct Scan<'d> {
 }
 
 impl Scan<'_> {
+    /// The next key and value, for a view that never misses.
+    pub(super) fn next_entry(&mut self) -> Result<Option<Entry<'_>>, StoreError> {
+        Ok(match self.next()? {
+            Step::Item(entry) => Some(entry),
+            Step::End => None,
+            Step::Miss => unreachable!("only cache-only views miss"),
+        })
+    }
+
     fn next(&mut self) -> Result<Step<Entry<'_>>, StoreError> {
         if !self.fresh && self.iter.valid() {
             if self.backward { self.iter.prev() } else { self.iter.next() }
