@@ -70,6 +70,16 @@ pub struct Config {
     pub instance_mode: InstanceMode,
     pub slot_hash: HashName,
     pub default_slot_num: u16,
+    /// Host and port; empty: this node is a primary. See `primary`.
+    pub replicaof: String,
+    pub masterauth: Password,
+    pub masteruser: String,
+    pub replica_priority: u32,
+    pub min_replicas_to_write: u32,
+    /// Seconds.
+    pub min_replicas_max_lag_s: u32,
+    /// Seconds.
+    pub repl_timeout_s: u32,
     /// 0: any number.
     pub reply_max_elements: u64,
     /// Bytes; 0: any number.
@@ -128,7 +138,8 @@ impl Config {
         }
         for (param, value) in flags.values {
             param.assign(&mut config, &value).map_err(|why| {
-                let value = if param.key == "requirepass" { "...".to_owned() } else { value };
+                let value =
+                    if ["requirepass", "masterauth"].contains(&param.key) { "...".to_owned() } else { value };
                 ConfigError::Flag { flag: param.flag, value, why }
             })?;
         }
@@ -185,10 +196,23 @@ impl Config {
             }
         }
         self.admin_address()?;
+        self.primary()?;
         let shards = if self.shards == 0 { self.cores } else { self.shards };
         Ledger::from_budget(self.memory_budget, self.cores, shards)
             .map(drop)
             .map_err(|e| format!("memory_budget: {e}"))
+    }
+
+    /// The node to follow from the start: host and port.
+    pub fn primary(&self) -> Result<Option<(String, u16)>, String> {
+        let words: Vec<&str> = self.replicaof.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
+        match words[..] {
+            [] => Ok(None),
+            [host, port] if port.parse().is_ok_and(|port: u16| port > 0) => {
+                Ok(Some((host.to_owned(), port.parse().expect("looked a line above"))))
+            }
+            _ => Err(format!("replicaof: \"{}\" is not a host and a port", self.replicaof)),
+        }
     }
 
     fn first_core_port(&self) -> u32 {

@@ -14,6 +14,8 @@ pub mod error;
 pub mod front;
 pub mod limits;
 pub mod metrics;
+pub mod replica;
+pub mod replicator;
 pub mod resp;
 pub mod runtime;
 pub mod server;

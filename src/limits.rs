@@ -95,10 +95,42 @@ pub const SCAN_TOKENS_MAX_BYTES: usize = 1 << 20;
 /// from there on.
 pub const RANGE_REPLY_MAX_BYTES: usize = 64 * 1024 * 1024;
 
+/// Payload of one frame between two nodes; a longer message takes several.
+pub const REPLICA_FRAME_MAX_BYTES: usize = 1 << 20;
+/// A message between two nodes: the record of the largest command, or what one has of each slot.
+pub const REPLICA_MESSAGE_MAX_BYTES: usize = 1 << 30;
+/// A message's body is sent from where it lies, not copied, from this length on; and received into memory of its
+/// own below it, so that a value that is kept does not keep the buffer it came in.
+pub const REPLICA_SHARE_MIN_BYTES: usize = 16 << 10;
+/// Records that are read of a shard's log at once for one follower.
+pub const REPLICA_READ_BYTES: usize = 1 << 20;
+/// Pieces of a copy that may be under way on one stream: a few megabytes.
+pub const REPLICA_COPY_AHEAD: u64 = 16;
+/// Bytes copied in after which a follower makes visible what is complete: that costs it a seal.
+pub const REPLICA_ADOPT_BYTES: u64 = 64 << 20;
+/// How often two nodes say that they are there, milliseconds.
+pub const REPLICA_BEAT_MS: u64 = 1_000;
+/// Pauses before a link is tried again: the first, and the longest, milliseconds.
+pub const REPLICA_PAUSE_MIN_MS: u64 = 100;
+pub const REPLICA_PAUSE_MAX_MS: u64 = 5_000;
+
 /// What MONITOR shows of one command, about.
 pub const MONITOR_LINE_MAX_BYTES: usize = 64 * 1024;
 /// Longest DEBUG SLEEP.
 pub const DEBUG_SLEEP_MAX: Duration = Duration::from_secs(600);
+
+/// How often the replication thread looks at what time brings, and followers are told that it lives.
+pub const REPLICATION_TICK: Duration = Duration::from_millis(100);
+/// Clients in WAIT; more are answered at once.
+pub const REPLICATION_WAITS_MAX: usize = 10_000;
+/// Sent to a follower of one shard's log and not acknowledged, bytes; then that shard's stream pauses.
+pub const REPLICATION_WINDOW_BYTES: usize = 8 << 20;
+/// Of a slot that is copied: what travels at once, and how many such pieces are read ahead.
+pub const COPY_CHUNK_BYTES: usize = 128 << 10;
+pub const COPY_CHUNK_ENTRIES: usize = 500;
+pub const COPY_CHUNKS_AHEAD: usize = 16;
+/// After so many bytes a follower is told which slots are complete.
+pub const COPY_MARK_BYTES: usize = 8 << 20;
 
 /// Connections to the admin port; more wait in the kernel.
 pub const ADMIN_CONNECTIONS_MAX: usize = 16;

@@ -24,6 +24,7 @@ const ORDER: &[&str] = &[
     "front",
     "conn",
     "adminport",
+    "replicator",
     "server",
     "check",
     "tune",

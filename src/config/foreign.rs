@@ -104,8 +104,6 @@ const fn missing(why: &'static str) -> Meaning {
     Meaning::Missing { unless: &[""], why }
 }
 
-const REPLICATION: &str =
-    "replication is not supported in this version: this node would be a primary of its own";
 const COMMANDS_OPEN: &str = "not supported in this version: the commands stay open under their own names";
 const ACCESS: &str = "users and ACLs are not supported in this version: only requirepass guards the data";
 
@@ -116,12 +114,8 @@ static MEANINGS: &[(&str, Meaning)] = &[
     ("aclfile", missing(ACCESS)),
     ("userpass", missing(ACCESS)),
     ("userblacklist", missing(ACCESS)),
-    ("replicaof", missing(REPLICATION)),
-    ("slaveof", missing(REPLICATION)),
-    ("masterauth", missing(REPLICATION)),
-    ("masteruser", missing(REPLICATION)),
-    ("min-replicas-to-write", Meaning::Missing { unless: &["0"], why: "writes will not wait for replicas" }),
-    ("min-slaves-to-write", Meaning::Missing { unless: &["0"], why: "writes will not wait for replicas" }),
+    ("replicaof", Meaning::Takes(replicaof)),
+    ("slaveof", Meaning::Takes(replicaof)),
     ("replication-num", Meaning::Missing { unless: &["0"], why: "writes will not wait for replicas" }),
     ("consensus-level", Meaning::Missing { unless: &["0"], why: "writes will not wait for replicas" }),
     ("cluster-enabled", Meaning::Missing { unless: &["no"], why: "Redis Cluster is not supported yet" }),
@@ -161,6 +155,15 @@ fn loglevel(config: &mut Config, text: &str) -> Result<(), String> {
 fn expire_logs_days(config: &mut Config, text: &str) -> Result<(), String> {
     let days = Kind::Integer { min: 0, max: 40_000 }.number(text)?;
     assign(config, "binlog_retention_hours", &(days * 24).to_string())
+}
+
+/// A blank stands between host and port in Redis's files, a colon in Pika's.
+fn replicaof(config: &mut Config, text: &str) -> Result<(), String> {
+    let spaced = match text.rsplit_once(':') {
+        Some((host, port)) if !text.contains(' ') => format!("{host} {port}"),
+        _ => text.to_owned(),
+    };
+    assign(config, "replicaof", &spaced)
 }
 
 /// A number of files there, and they may stand before or after the files' size: see `apply`.

@@ -195,18 +195,17 @@ fn a_redis_file_is_understood() {
     assert_eq!(config.client_output_buffer_limit.normal.hard_bytes, 64 << 20);
     assert_eq!((config.loglevel, config.bind.len()), (LogLevel::Verbose, 2));
     let loud: Vec<&str> = ignored.iter().filter(|i| i.danger.is_some()).map(|i| i.key.as_str()).collect();
-    assert_eq!(loud, ["rename-command", "maxmemory-policy", "tls-port", "replicaof"]);
+    assert_eq!(loud, ["rename-command", "maxmemory-policy", "tls-port"]);
+    assert_eq!(config.primary(), Ok(Some(("10.0.0.1".to_owned(), 6379))));
     let quiet: Vec<&str> = ignored.iter().filter(|i| i.danger.is_none()).map(|i| i.key.as_str()).collect();
     let expect = "protected-mode daemonize save save appendonly no-appendfsync-on-rewrite \
-                  cluster-enabled min-replicas-to-write hz";
+                  cluster-enabled hz";
     assert_eq!(quiet, expect.split_whitespace().collect::<Vec<_>>());
     assert_eq!(
         ignored[0].to_string(),
         "configuration, line 3: `protected-mode` has no meaning here and is ignored"
     );
-    assert!(
-        ignored.iter().any(|i| i.to_string().contains("`replicaof` is NOT in force: replication is not"))
-    );
+    assert!(ignored.iter().any(|i| i.to_string().contains("`tls-port` is NOT in force: TLS is not")));
 }
 
 const PIKA_FILE: &str = "\
@@ -252,7 +251,8 @@ fn a_pika_file_is_understood() {
     );
     assert_eq!(config.cores, load(&[]).unwrap().config.cores, "thread-num is not a number of CPUs");
     let loud: Vec<&str> = ignored.iter().filter(|i| i.danger.is_some()).map(|i| i.key.as_str()).collect();
-    assert_eq!(loud, ["userpass", "userblacklist", "slaveof"]);
+    assert_eq!(loud, ["userpass", "userblacklist"]);
+    assert_eq!(config.primary(), Ok(Some(("10.0.0.1".to_owned(), 9221))));
 }
 
 #[test]

@@ -208,6 +208,15 @@ impl Core {
                 let watcher = LineId { core: self.node.core, conn: owed.conn };
                 self.ask_all(Ask::Watch(watcher), End::Then(owed, folded(Box::new(|_, _| Reply::Ok))));
             }
+            Ok(front::Answer::Follower(port)) => {
+                if let Some(place) = self.place_of(owed.conn) {
+                    let lane = self.node.replication_lane();
+                    let connection = &mut self.connections[place];
+                    connection.wish = Some(lane);
+                    connection.session.follower_port = Some(port);
+                }
+                self.settle(owed, Reply::Ok);
+            }
             Ok(front::Answer::Shutdown { hurry }) => {
                 self.shared.hurry.store(hurry, Ordering::Release);
                 self.shared.stopping.store(true, Ordering::Release);
@@ -304,7 +313,8 @@ impl Core {
 
     fn expect(&mut self, outstanding: usize, end: End) -> u64 {
         let ticket = self.coordination.number();
-        let tells = (0..self.node.cores).map(|_| None).collect();
+        // The replication thread is asked too, and stands last.
+        let tells = (0..=self.node.replication_lane().0).map(|_| None).collect();
         self.coordination.asked.insert(ticket, Asked { tells, outstanding, end });
         ticket
     }
@@ -345,6 +355,10 @@ impl Core {
             Message::Wake { conn } => self.wake(conn),
             Message::Watched { conn, line } => self.watched(conn, line),
             Message::Unwatch(connection) => self.remove_watcher(connection),
+            Message::Replicate { from, shard, what } => self.owner.replicate(from, shard, what),
+            Message::Replicated { .. } | Message::Configured(_) => {
+                unreachable!("only the replication thread is told")
+            }
             Message::Planned { number, planned } => self.planned(number, planned),
             Message::Computed { number, computed } => self.computed(number, computed),
         }
@@ -404,6 +418,7 @@ impl Core {
                 self.configure(config);
                 Tell::Done
             }
+            Ask::LogEnds => Tell::LogEnds(self.owner.log_ends()),
             Ask::Stats => Tell::Stats(Box::new(self.stats_now())),
             Ask::Report => Tell::Report(Box::new(CoreReport {
                 stats: self.stats_now(),
@@ -434,6 +449,9 @@ impl Core {
         self.owner.setting.reply_max_bytes = config.reply_max_bytes;
         let value_max = self.owner.setting.value_max_bytes;
         self.limits.bulk_max_bytes = config.proto_max_bulk_len.min(value_max);
+        if self.node.core == CoreId(0) {
+            self.outbox.push((self.node.replication_lane(), Message::Configured(config.clone())));
+        }
         self.node.config = config;
     }
 

@@ -200,8 +200,7 @@ impl Core {
     /// of all.
     fn admit_giant(&mut self, place: usize, args: &Args<'_>) -> Result<Option<&'static KeyCommand>, Flow> {
         let connection = &self.connections[place];
-        let password_set = self.node.config.requirepass.is_set();
-        let Ok(Run::Keys(command)) = gate::admit(&self.commands, &connection.session, password_set, args)
+        let Ok(Run::Keys(command)) = gate::admit(&self.commands, &connection.session, self.standing(), args)
         else {
             return Ok(None);
         };
@@ -230,6 +229,15 @@ impl Core {
         self.plan_giant(place, OwnedCall { command, table, shard: ShardId(0), bytes, spans });
     }
 
+    fn standing(&self) -> gate::Standing {
+        let (config, published) = (&self.node.config, &self.owner.published);
+        gate::Standing {
+            password_set: config.requirepass.is_set(),
+            follows: published.follows(),
+            lacks_followers: published.good_followers() < config.min_replicas_to_write,
+        }
+    }
+
     fn hold(&mut self, place: usize, flow: Flow) {
         let connection = &mut self.connections[place];
         connection.blocked = true;
@@ -253,8 +261,9 @@ impl Core {
         if connection.barrier || connection.pending.is_full() {
             return Flow::Blocked;
         }
-        let password_set = self.node.config.requirepass.is_set();
-        let run = match gate::admit(&self.commands, &connection.session, password_set, args) {
+        let standing = self.standing();
+        let connection = &mut self.connections[place];
+        let run = match gate::admit(&self.commands, &connection.session, standing, args) {
             Ok(run) => run,
             Err(error) => {
                 let manner = connection.manner();

@@ -7,11 +7,14 @@
 
 use super::connection::Connection;
 use super::serve::{Core, Serving};
+use crate::front::session::Session;
 use crate::limits;
+use crate::runtime::ring::SocketId;
 use crate::shard::mesh::Message;
 use crate::slot::CoreId;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
 /// What lanes carry. A full lane keeps it, in order, as it keeps every message; no move begins towards one.
 #[expect(clippy::large_enum_variant, reason = "nearly all are messages: a box would cost each an allocation")]
@@ -103,11 +106,27 @@ impl Core {
     fn may_move(&mut self, place: usize) -> Option<CoreId> {
         let connection = &self.connections[place];
         let to = connection.wish?;
+        if to == self.node.replication_lane() {
+            return (connection.is_quiet() && !connection.leaving && self.stopping.is_none()).then_some(to);
+        }
         // Every core knows a watching connection by where it is.
         let quiet = connection.is_quiet() && !connection.leaving && !connection.session.monitoring;
         let welcome = !self.congested[usize::from(to.0)] && self.stopping.is_none();
         let now_ms = self.owner.clock.now_ms();
         (quiet && welcome && self.node.config.move_connections && self.moves.take(now_ms)).then_some(to)
+    }
+}
+
+impl Moving {
+    /// The socket, who is at its other end, and what that has sent that nobody has looked at.
+    pub fn into_parts(self) -> (OwnedFd, Session, Vec<u8>) {
+        let Connection { session, input, .. } = self.connection;
+        (self.fd, session, input)
+    }
+
+    /// A connection that the replication thread has made, and through which a primary speaks.
+    pub fn of_primary(fd: OwnedFd, session: Session) -> Moving {
+        Moving { fd, connection: Connection::new(0, SocketId::NOWHERE, session) }
     }
 }
 
@@ -129,6 +148,9 @@ impl Serving {
         core.by_socket.remove(&connection.socket);
         core.owner.stats.connections_now -= 1;
         let to = connection.wish.expect("only a connection with a wish is detached");
+        if to == core.node.replication_lane() {
+            core.shared.clients.fetch_sub(1, Ordering::Relaxed);
+        }
         core.departing.push((to, Box::new(Moving { fd, connection })));
     }
 

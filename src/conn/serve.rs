@@ -285,6 +285,8 @@ impl Serving {
             last_command: "NULL",
             commands: 0,
             shard_aware,
+            is_primary: false,
+            follower_port: None,
         };
         core.insert(Connection::new(0, socket, session));
         Ok(())
@@ -421,6 +423,9 @@ impl Serving {
             links.lanes.send(usize::from(to.0), Parcel::Connection(moving));
         }
         let doorbells = &links.doorbells;
+        if std::mem::take(&mut core.owner.log_grown) {
+            doorbells[usize::from(core.node.replication_lane().0)].ring();
+        }
         links.lanes.flush(|to| doorbells[to].ring());
         for (to, congested) in core.congested.iter_mut().enumerate() {
             *congested = links.lanes.congested(to);

@@ -10,16 +10,27 @@ use crate::resp::args::Args;
 /// Text that Redis quotes back of an unknown command: at most this many bytes of it and of its arguments.
 const QUOTED_MAX_BYTES: usize = 128;
 
+/// How the node stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    pub password_set: bool,
+    /// It follows another node.
+    pub follows: bool,
+    /// Fewer followers keep up than writes want.
+    pub lacks_followers: bool,
+}
+
 /// What may run, or why not. The names of a giant command's keys are looked at when it is planned.
 pub fn admit(
     table: &CommandTable,
     session: &Session,
-    password_set: bool,
+    standing: Standing,
     args: &Args<'_>,
 ) -> Result<Run, ClientError> {
     let run = known(table, args)?;
     right_arity(table, run, args)?;
-    authenticated(session, password_set, run)?;
+    authenticated(session, standing.password_set, run)?;
+    may_write(session, standing, table, run, args)?;
     if let Run::Keys(command) = run
         && args.len() <= limits::ARGS_PER_TURN_MAX
     {
@@ -64,6 +75,23 @@ fn authenticated(session: &Session, password_set: bool, run: Run) -> Result<(), 
         return Ok(());
     }
     Err(ClientError::fixed("NOAUTH Authentication required."))
+}
+
+fn may_write(
+    session: &Session,
+    standing: Standing,
+    table: &CommandTable,
+    run: Run,
+    args: &Args<'_>,
+) -> Result<(), ClientError> {
+    let refuses = standing.follows || standing.lacks_followers;
+    if !refuses || session.is_primary || !table.spec_of(run, args).is_some_and(|spec| spec.has(flag::WRITE)) {
+        return Ok(());
+    }
+    Err(ClientError::fixed(match standing.follows {
+        true => "READONLY You can't write against a read only replica.",
+        false => "NOREPLICAS Not enough good replicas to write.",
+    }))
 }
 
 /// No key's name is too long to be stored.

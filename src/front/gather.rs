@@ -333,7 +333,9 @@ impl Gather {
             let operations = match change {
                 WholeTables::Flush { table: Some(table) } => vec![flush(table)],
                 WholeTables::Flush { table: None } => (0..around.tables).map(TableId).map(flush).collect(),
-                WholeTables::Swap { a, b } => vec![Operation::SlotWide(SlotWide::SwapTables { a, b })],
+                WholeTables::Swap { a, b } => {
+                    vec![Operation::SlotWide(SlotWide::SwapTables { a, b, slots: Vec::new() })]
+                }
             };
             ShardWork { origin: Origin::SERVER, operations }
         };

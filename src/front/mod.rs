@@ -69,6 +69,9 @@ pub enum Answer {
     },
     /// Every core's commands are shown to this connection from now on; answered +OK.
     Monitor,
+    /// Answered +OK; then the connection is the link of a node that follows this one and serves clients on
+    /// this port.
+    Follower(u16),
     /// Stop the server; no reply unless it cannot.
     Shutdown {
         hurry: bool,

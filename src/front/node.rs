@@ -2,9 +2,10 @@
 //! One copy per core, changed only by that core.
 
 use crate::config::Config;
-use crate::slot::{CoreId, ShardId, Slot, SlotHash};
+use crate::replica::status::Status;
+use crate::slot::{CoreId, Layout, ShardId, Slot, SlotHash};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A core as a cluster client sees it: a node with a port of its own.
 #[derive(Clone, Debug)]
@@ -15,27 +16,29 @@ pub struct CoreAddress {
     pub port: u16,
 }
 
-/// Which shard holds a slot, and which core owns a shard. Slots lie in contiguous runs, shard by shard.
+/// Which shard holds a slot, and which core owns a shard.
 #[derive(Clone, Debug)]
 pub struct SlotMap {
-    slots: u32,
-    shards: u32,
+    layout: Layout,
     /// By shard.
     owners: Vec<CoreId>,
 }
 
 impl SlotMap {
     pub fn new(slots: u16, owners: Vec<CoreId>) -> SlotMap {
-        assert!(!owners.is_empty() && slots > 0, "a node has shards and slots");
-        SlotMap { slots: u32::from(slots), shards: owners.len() as u32, owners }
+        SlotMap { layout: Layout::new(slots, owners.len() as u16), owners }
+    }
+
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     pub fn shard_of(&self, slot: Slot) -> ShardId {
-        ShardId((u32::from(slot.0) * self.shards / self.slots) as u16)
+        self.layout.shard_of(slot)
     }
 
     pub fn is_single(&self) -> bool {
-        self.shards == 1
+        self.layout.shard_count() == 1
     }
 
     pub fn owner(&self, shard: ShardId) -> CoreId {
@@ -43,18 +46,16 @@ impl SlotMap {
     }
 
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
-        (0..self.shards as u16).map(ShardId)
+        self.layout.shards()
     }
 
     pub fn slots(&self) -> u32 {
-        self.slots
+        u32::from(self.layout.slots())
     }
 
     /// First and last slot of a shard; None if there are more shards than slots and it has none.
     pub fn slots_of(&self, shard: ShardId) -> Option<(Slot, Slot)> {
-        let first = (u32::from(shard.0) * self.slots).div_ceil(self.shards);
-        let end = ((u32::from(shard.0) + 1) * self.slots).div_ceil(self.shards);
-        (first < end).then(|| (Slot(first as u16), Slot((end - 1) as u16)))
+        self.layout.slots_of(shard)
     }
 }
 
@@ -73,6 +74,8 @@ pub struct Node {
     pub addresses: Vec<CoreAddress>,
     /// Shared by all cores, so that each tells the same; locked only by INFO keyspace, for a copy.
     pub key_count: Arc<Mutex<KeyCount>>,
+    /// What the replication thread tells; locked only for a look or a copy.
+    status: Arc<Mutex<Status>>,
     /// Last moment at which everything acknowledged was known to be on disk, seconds since the epoch.
     pub last_save_s: u64,
     rate: Rate,
@@ -80,8 +83,10 @@ pub struct Node {
 
 impl Node {
     /// A node as one core sees it at the start.
-    pub fn new(place: Place, config: Arc<Config>, key_count: Arc<Mutex<KeyCount>>, now_ms: u64) -> Node {
+    pub fn new(place: Place, config: Arc<Config>, shared: NodeShared, now_ms: u64) -> Node {
+        let NodeShared { key_count, status } = shared;
         Node {
+            status,
             core: place.core,
             cores: place.cores,
             hash: place.hash,
@@ -97,6 +102,17 @@ impl Node {
         }
     }
 
+    /// Where the replication thread stands among those that send each other messages: behind the cores and the
+    /// admin port.
+    pub fn replication_lane(&self) -> CoreId {
+        CoreId(self.cores + 1)
+    }
+
+    pub fn status(&self) -> MutexGuard<'_, Status> {
+        // It is replaced as a whole, so it is whole even after a panic.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes a reading of the commands run so far, for the rate.
     pub fn note_commands(&mut self, now_ms: u64, commands: u64) {
         self.rate.note(now_ms, commands);
@@ -106,6 +122,13 @@ impl Node {
     pub fn ops_per_second(&self) -> u64 {
         self.rate.per_second
     }
+}
+
+/// What all cores show alike.
+#[derive(Clone, Default)]
+pub struct NodeShared {
+    pub key_count: Arc<Mutex<KeyCount>>,
+    pub status: Arc<Mutex<Status>>,
 }
 
 /// What does not change while a core runs.

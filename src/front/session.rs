@@ -40,6 +40,10 @@ pub struct Session {
     pub commands: u64,
     /// Accepted on this core's own port: its peer knows where keys live.
     pub shard_aware: bool,
+    /// What this node follows speaks through it: it may write where no client may.
+    pub is_primary: bool,
+    /// The connection is about to become the link of a follower that serves clients on this port.
+    pub follower_port: Option<u16>,
 }
 
 impl Session {

@@ -4,6 +4,8 @@ use crate::limits::MONITOR_LINE_MAX_BYTES;
 use crate::resp::args::Args;
 
 const HIDDEN: &[u8] = b"(redacted)";
+/// Parameters whose values are passwords.
+const SECRETS: [&str; 2] = ["requirepass", "masterauth"];
 
 /// A word, or what stands for it where it is a password.
 pub fn shown<'a>(command: &str, args: &Args<'a>, at: usize) -> &'a [u8] {
@@ -12,7 +14,9 @@ pub fn shown<'a>(command: &str, args: &Args<'a>, at: usize) -> &'a [u8] {
         // HELLO 3 AUTH user password
         "hello" => (2..at).rev().take(2).any(|before| args.is(before, "auth")),
         // CONFIG SET name value [name value ...]
-        "config" => at > 2 && at % 2 == 1 && args.is(1, "set") && args.is(at - 1, "requirepass"),
+        "config" => {
+            at > 2 && at % 2 == 1 && args.is(1, "set") && SECRETS.iter().any(|name| args.is(at - 1, name))
+        }
         _ => false,
     };
     if secret { HIDDEN } else { args.get(at) }

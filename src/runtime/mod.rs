@@ -3,6 +3,7 @@
 //! The only room that says glommio or io_uring. Must not know Redis, storage or what the bytes mean.
 
 mod affinity;
+pub mod alarm;
 pub mod doorbell;
 pub mod executor;
 pub mod lanes;

@@ -52,6 +52,11 @@ pub struct RingLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketId(u64);
 
+impl SocketId {
+    /// Of a socket that no ring has yet.
+    pub const NOWHERE: SocketId = SocketId(u64::MAX);
+}
+
 /// A listener of one ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(u32);

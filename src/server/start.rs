@@ -9,8 +9,9 @@ use crate::config::{Config, Loaded};
 use crate::conn::moving::Parcel;
 use crate::conn::serve::{Core, Links, Serving, Shared};
 use crate::error::Fault;
-use crate::front::node::{CoreAddress, KeyCount, Node, Place, SlotMap};
+use crate::front::node::{CoreAddress, Node, NodeShared, Place, SlotMap};
 use crate::limits::{self, Ledger};
+use crate::replicator::{self, Replicator};
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::executor;
 use crate::runtime::lanes::{Lanes, Mesh};
@@ -20,6 +21,7 @@ use crate::runtime::ring::{RingLimits, SocketRing};
 use crate::runtime::sleeper::Sleeper;
 use crate::shard::open::{self, Opening, ShardPlan};
 use crate::shard::owner::{Owner, Setting};
+use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::shard::work::Done;
 use crate::slot::{CoreId, ShardId};
@@ -35,7 +37,8 @@ use std::thread;
 struct CorePlan {
     place: Place,
     config: Arc<Config>,
-    key_count: Arc<Mutex<KeyCount>>,
+    node: NodeShared,
+    published: Arc<Published>,
     ledger: Ledger,
     listeners: Vec<TcpListener>,
     own_listeners: Vec<TcpListener>,
@@ -97,7 +100,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     let plans = open::recover(&opening, |shard: ShardId| data.shard(shard.0))?;
 
     let shared = Arc::new(Shared::new(cores));
-    let key_count = Arc::new(Mutex::new(KeyCount::default()));
+    let node = NodeShared::default();
+    let published = Arc::new(Published::new(shard_count));
     let settlement = Arc::new(Settlement::new(shard_count));
     let (ready, doorbells) = channel();
     let mut pools = Pools::start(&config, cores, &background)?;
@@ -122,7 +126,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
                 addresses: addresses.clone(),
             },
             config: config.clone(),
-            key_count: key_count.clone(),
+            node: node.clone(),
+            published: published.clone(),
             ledger: ledger.clone(),
             listeners,
             own_listeners,
@@ -141,14 +146,35 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         threads.push(thread.map_err(|error| Fault::new("starting a core", error))?);
     }
     drop(ready);
-    let (doorbells, behind) = tie_cores(cores, &doorbells, &ties, &mut pools)?;
+    let (doorbells, [at_admin, at_replication]) = tie_cores(cores, &doorbells, &ties, &mut pools)?;
+    let replicator = Replicator {
+        lanes: at_replication.lanes,
+        bell: at_replication.sleeper.doorbell(),
+        doorbells: doorbells.clone(),
+        place: replicator::Place {
+            cores,
+            hash,
+            map,
+            run_id: data.identity.id.clone(),
+            tables: config.databases,
+            logs: (0..shard_count).map(|shard| data.shard(shard).join("log")).collect(),
+        },
+        config: config.clone(),
+        published,
+        settlement,
+        status: node.status,
+        shared: shared.clone(),
+    };
+    let replication = replicator.start()?;
     if let Some(attach) = admin {
-        let cores = Cores::new(behind.lanes, doorbells.clone(), behind.sleeper, cores);
+        let cores = Cores::new(at_admin.lanes, doorbells.clone(), at_admin.sleeper, cores);
         let facts = Facts { ledger, memory };
         let attached = attach.send(Attached { cores, facts });
         attached.map_err(|_| Fault::new("starting the admin port", "it has ended"))?;
     }
-    watch_signals(shared, doorbells)?;
+    let mut all_bells = doorbells;
+    all_bells.push(replication);
+    watch_signals(shared, all_bells)?;
     tracing::info!(
         port = config.port,
         cores,
@@ -207,7 +233,7 @@ fn tie_cores(
     ready: &Receiver<(CoreId, Doorbell)>,
     ties: &[Sender<Ties>],
     pools: &mut Pools,
-) -> Result<(Vec<Doorbell>, Behind), Fault> {
+) -> Result<(Vec<Doorbell>, [Behind; 2]), Fault> {
     let mut bells: Vec<Option<Doorbell>> = (0..cores).map(|_| None).collect();
     for _ in 0..cores {
         let (core, bell) =
@@ -215,22 +241,24 @@ fn tie_cores(
         bells[usize::from(core.0)] = Some(bell);
     }
     let mut bells: Vec<Doorbell> = bells.into_iter().flatten().collect();
-    let failed = |error| Fault::new("starting the admin port", error);
-    let sleeper = Sleeper::new().map_err(failed)?;
-    bells.push(sleeper.doorbell());
-    let mut mesh = Mesh::new(usize::from(cores) + 1, limits::LANE_CAPACITY);
-    let lanes = mesh.pop().expect("made a line above");
+    let sleeper =
+        || Sleeper::new().map_err(|error| Fault::new("starting the threads beside the cores", error));
+    let (admin, replication) = (sleeper()?, sleeper()?);
+    bells.extend([admin.doorbell(), replication.doorbell()]);
+    let mut mesh = Mesh::new(bells.len(), limits::LANE_CAPACITY);
+    let replication = Behind { lanes: mesh.pop().expect("made a line above"), sleeper: replication };
+    let admin = Behind { lanes: mesh.pop().expect("made two lines above"), sleeper: admin };
     for ((lanes, bell), tie) in mesh.into_iter().zip(&bells).zip(ties) {
         let pool = pools.cold.handle(bell.clone(), limits::COLD_IN_FLIGHT_PER_CORE_MAX);
         let flusher = pools.flush.handle(bell.clone(), FLUSH_JOBS_PER_CORE_MAX);
         let tied = tie.send(Ties { lanes, doorbells: bells.clone(), pool, flusher });
         tied.map_err(|_| Fault::new("starting", "a core ended before it was ready"))?;
     }
-    bells.pop();
-    Ok((bells, Behind { lanes, sleeper }))
+    bells.truncate(usize::from(cores));
+    Ok((bells, [admin, replication]))
 }
 
-/// What a thread that is no core needs to talk to them: the lanes behind the last core's.
+/// What a thread that is no core needs to talk to them: its lanes, behind the last core's.
 struct Behind {
     lanes: Lanes<Parcel>,
     sleeper: Sleeper,
@@ -277,8 +305,8 @@ fn run_core(plan: CorePlan) -> Result<(), Fault> {
     }
     let map = &plan.place.map;
     let owners = map.shards().map(|shard| map.owner(shard)).collect();
-    let owner = Owner::new(setting, owners, clock, shards, ties.pool, ties.flusher, upkeep);
-    let node = Node::new(plan.place, plan.config, plan.key_count, owner.clock.now_ms());
+    let owner = Owner::new(setting, owners, clock, shards, ties.pool, ties.flusher, upkeep, plan.published);
+    let node = Node::new(plan.place, plan.config, plan.node, owner.clock.now_ms());
     let core = Core::new(owner, node, plan.shared);
     Serving { ring, core }.run(Links { lanes: ties.lanes, doorbells: ties.doorbells }, own_port)
 }

@@ -11,7 +11,7 @@ use crate::error::Fault;
 use crate::slot::ShardId;
 use crate::store::effects::{Operation, SlotWide};
 use crate::store::tx::{Change, Effect};
-use crate::store::{Batch, Cached, ElementKey, Incarnation, Row, SlotEntry, Store, WriteError};
+use crate::store::{Batch, Cached, ElementKey, Entry, Incarnation, Row, SlotEntry, Store, WriteError};
 use bytes::Bytes;
 
 pub struct Data {
@@ -34,6 +34,8 @@ pub struct Data {
     pub parts_applied: Vec<(ShardId, u64)>,
     /// Given to RocksDB since its memtables were last switched, bytes.
     unsealed_bytes: usize,
+    /// Of entries copied in, in the batch that is offered now.
+    copied_bytes: usize,
     /// Entries of the time index that have been dealt with: out of it with the next batch.
     due_done: Vec<(u64, Incarnation, Bytes)>,
 }
@@ -53,6 +55,7 @@ impl Data {
             applied_before: None,
             parts_applied: Vec::new(),
             unsealed_bytes: 0,
+            copied_bytes: 0,
             due_done: Vec::new(),
         }
     }
@@ -95,7 +98,8 @@ impl Data {
             Operation::SlotWide(wide) => {
                 match wide {
                     SlotWide::Flush { table, slots } => self.slots.flush(*table, slots),
-                    SlotWide::SwapTables { a, b } => self.slots.swap(*a, *b),
+                    SlotWide::SwapTables { a, b, slots } => self.slots.swap(*a, *b, slots),
+                    SlotWide::Adopt { table, slot, adopted } => self.slots.adopt(*table, *slot, *adopted),
                 }
                 if self.note_undurable {
                     self.undurable.note_wide(lsn);
@@ -145,10 +149,10 @@ impl Data {
         }
     }
 
-    /// Takes the indexes that a record in the log has given its slots.
+    /// Takes the indexes and the term that a record in the log has given its slots.
     pub fn follow(&mut self, touches: &[Touch]) {
         for touch in touches {
-            self.slots.set_index(touch.table, touch.slot, touch.index);
+            self.slots.set_position(touch.table, touch.slot, touch.index, touch.term);
         }
     }
 
@@ -209,7 +213,7 @@ impl Data {
         match self.store.write(&mut self.batch) {
             Ok(()) => {
                 (self.stalled, self.files_full) = (false, false);
-                self.unsealed_bytes += self.hot.written_bytes();
+                self.unsealed_bytes += self.hot.written_bytes() + std::mem::take(&mut self.copied_bytes);
                 self.hot.settle();
                 Ok(())
             }
@@ -220,6 +224,26 @@ impl Data {
             }
             Err(WriteError::Fault(error)) => Err(Fault::new("writing to RocksDB", error)),
         }
+    }
+
+    /// Writes entries of another node's under an incarnation that nobody reads. No log has them: a crash makes
+    /// them garbage. The inner error says what is wrong with them; then none of them is written.
+    pub fn copy_in(
+        &mut self,
+        incarnation: Incarnation,
+        entries: &[Entry],
+        position: u64,
+    ) -> Result<Result<(), &'static str>, Fault> {
+        assert!(!self.stalled && self.hot.is_clean(), "the turn is applied before anything is copied in");
+        self.batch.clear();
+        for entry in entries {
+            if let Err(why) = self.batch.put_entry(incarnation, entry) {
+                return Ok(Err(why));
+            }
+        }
+        self.copied_bytes = self.batch.size_bytes();
+        self.batch.set_persisted(self.whole_up_to(position));
+        self.write_batch().map(Ok)
     }
 
     /// Writes the slot table, so that the coming memtable switch persists it with the data.

@@ -5,10 +5,10 @@
 //! no more than what stands before that frame, so that a crash replays the record whole.
 
 use super::data::Data;
-use super::mesh::{GatherId, Message, Share, StepDone};
+use super::mesh::{Asker, GatherId, Message, Portion, Share, StepDone};
 use super::owner::{DISK_FULL, Owner};
 use super::steps::{PartWork, Whole};
-use crate::binlog::{FrameMeta, Group, Lsn, Participant, Txn};
+use crate::binlog::{FrameMeta, Group, Lsn, Participant, Touch, Txn};
 use crate::config::Fsync;
 use crate::limits::{COMMIT_OPS_MAX, COMMIT_PIECE_BYTES, COMMIT_PIECE_OPS};
 use crate::resp::reply::Reply;
@@ -17,6 +17,7 @@ use crate::slot::{ShardId, Slot, TableId};
 use crate::store::effects::{BodyReader, BodyWriter, Operation, Origin};
 use crate::store::tx::{Change, Effect};
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 /// Effects as they will stand in the log, and what the owner must know without reading them.
@@ -65,9 +66,27 @@ fn size_bytes(effect: &Effect) -> usize {
 
 /// Whose commit it is.
 pub(super) enum Client {
-    Task { id: usize, reply: Reply },
-    Commit { gather: GatherId, parts: Vec<Share<Encoded>> },
-    Part { gather: GatherId, home: ShardId, home_lsn: u64, number: u64 },
+    Task {
+        id: usize,
+        reply: Reply,
+    },
+    Commit {
+        gather: GatherId,
+        parts: Vec<Share<Encoded>>,
+    },
+    Part {
+        gather: GatherId,
+        home: ShardId,
+        home_lsn: u64,
+        number: u64,
+    },
+    /// The replication thread's: a record of a primary, in whose slots it has these places.
+    Primary {
+        from: Asker,
+        stream: ShardId,
+        lsn: u64,
+        touches: SmallVec<[Touch; 2]>,
+    },
 }
 
 enum Stage {
@@ -85,6 +104,12 @@ pub(super) struct Large {
 impl Large {
     pub fn new(work: Encoded, client: Client) -> Large {
         Large { work, client, stage: Stage::Waiting }
+    }
+
+    pub fn of_portion(portion: Portion, from: Asker) -> Large {
+        let Portion { stream, lsn, touches, body, operations, elements } = portion;
+        let work = Encoded { body, own: operations, elements, slots: Vec::new() };
+        Large::new(work, Client::Primary { from, stream, lsn, touches })
     }
 }
 
@@ -144,9 +169,11 @@ impl Owner {
         }
         if let Stage::Applying { lsn, left, operations } = &mut large.stage {
             // Others keep their latches until the answer may leave.
-            let note = shard.data.note_undurable && matches!(large.client, Client::Task { .. });
-            *left -= show_piece(&mut shard.data, operations, *left, |data, effect| {
-                data.show_as(effect, *lsn, now_ms, note, false);
+            let unlatched = matches!(large.client, Client::Task { .. } | Client::Primary { .. });
+            let note = shard.data.note_undurable && unlatched;
+            *left -= show_piece(&mut shard.data, operations, *left, |data, operation| match operation {
+                Operation::Effect(effect) => data.show_as(effect, *lsn, now_ms, note, false),
+                wide => data.show_operation(wide, *lsn, now_ms),
             });
             if *left > 0 {
                 return Moved::On;
@@ -158,7 +185,7 @@ impl Owner {
         const ROOM_BYTES: u64 = 2 * COMMIT_PIECE_BYTES as u64;
         if !shard.log.has_room_beside_turn(ROOM_BYTES) {
             shard.log.ask_for_room_beside_turn(ROOM_BYTES);
-            let must = matches!(large.client, Client::Part { .. });
+            let must = matches!(large.client, Client::Part { .. } | Client::Primary { .. });
             return if shard.log_full() && !must { Moved::Refused } else { Moved::Not };
         }
         let body = &large.work.body;
@@ -192,7 +219,7 @@ impl Owner {
     fn end_large(&mut self, at: usize, large: &mut Large, group: Option<Group>, from: usize) {
         let now_ms = self.clock.now_ms();
         let txn = match &large.client {
-            Client::Task { .. } => None,
+            Client::Task { .. } | Client::Primary { .. } => None,
             Client::Commit { parts, .. } if parts.is_empty() => None,
             Client::Commit { parts, .. } => {
                 let wholes = &mut self.upkeep[at].wholes;
@@ -207,7 +234,13 @@ impl Owner {
             }
         };
         let shard = &mut self.shards[at];
-        let touches = shard.touch_slots(&large.work.slots);
+        let touches = match &large.client {
+            Client::Primary { touches, .. } => {
+                shard.data.follow(touches);
+                touches.to_vec()
+            }
+            _ => shard.touch_slots(&large.work.slots),
+        };
         let meta = FrameMeta { touches: &touches, txn: txn.as_ref() };
         let rest = [&large.work.body[from..]];
         let lsn = match group {
@@ -219,7 +252,7 @@ impl Owner {
             self.upkeep[at].keep_elements(lsn.0, shard.data.store.pin());
         }
         let operations =
-            BodyReader::new(large.work.body.clone()).expect("the body was encoded by this process");
+            BodyReader::new(large.work.body.clone()).expect("the body has been read, or was made here");
         large.stage = Stage::Applying { lsn: lsn.0, left: large.work.own, operations };
         if let (Some(Txn::Whole { participants }), Client::Commit { gather, parts }) =
             (txn, &mut large.client)
@@ -258,6 +291,7 @@ impl Owner {
                 self.send_released(gather.core, shard, lsn, done);
             }
             Client::Part { gather, .. } => self.done(gather, StepDone::Committed { gather, shard }),
+            Client::Primary { from, stream, lsn: of, .. } => self.appended(at, from, stream, of, lsn),
         }
     }
 
@@ -274,7 +308,9 @@ impl Owner {
                 reaper::free(parts.into_iter().map(|part| part.work.body).collect::<Vec<_>>());
                 self.done(gather, StepDone::Failed { gather, shard, reply });
             }
-            Client::Part { .. } => unreachable!("a part whose whole is committed waits for room"),
+            Client::Part { .. } | Client::Primary { .. } => {
+                unreachable!("what is committed elsewhere waits for room")
+            }
         }
     }
 
@@ -294,15 +330,16 @@ fn show_piece(
     data: &mut Data,
     operations: &mut BodyReader,
     left: usize,
-    show: impl Fn(&mut Data, &Effect),
+    show: impl Fn(&mut Data, &Operation),
 ) -> usize {
     let (mut shown, mut bytes) = (0, 0);
     while shown < left.min(COMMIT_PIECE_OPS) && bytes < COMMIT_PIECE_BYTES {
         let operation = operations.next().expect("it holds all operations it was encoded from");
-        let operation = operation.expect("the body was encoded by this process");
-        let Operation::Effect(effect) = operation else { unreachable!("only effects are encoded here") };
-        bytes += size_bytes(&effect);
-        show(data, &effect);
+        let operation = operation.expect("the body has been read, or was made here");
+        if let Operation::Effect(effect) = &operation {
+            bytes += size_bytes(effect);
+        }
+        show(data, &operation);
         shown += 1;
     }
     shown

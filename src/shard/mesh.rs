@@ -4,7 +4,8 @@
 
 use super::large::Encoded;
 use super::latch::Names;
-use super::work::Lent;
+use super::work::{Lent, Reading};
+use crate::binlog::Touch;
 use crate::command::KeyCommand;
 use crate::error::ClientError;
 use crate::resp::args::{Args, Span};
@@ -12,8 +13,10 @@ use crate::resp::reply::Reply;
 use crate::slot::{CoreId, ShardId, Slot, TableId};
 use crate::store::effects::{Operation, Origin};
 use crate::store::row::{Kind, Row, Version};
+use crate::store::{Entry, Incarnation, Reader};
 use crate::types::stretch::{Found, Stretch};
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// One connection, as other cores name it. Its commands at one owner run in order.
@@ -298,6 +301,37 @@ pub enum Ask {
     SetActiveExpire(bool),
     /// Show this connection every command from now on.
     Watch(LineId),
+    /// Where the logs end: all that was written before stands there or before.
+    LogEnds,
+    /// For the replication thread alone.
+    Replication(ReplicationAsk),
+}
+
+/// Where a shard's log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    pub shard: ShardId,
+    pub lsn: u64,
+}
+
+/// What a client wants of the replication thread; answered with the reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplicationAsk {
+    /// `force`: copy everything anew.
+    Follow {
+        host: String,
+        port: u16,
+        force: bool,
+    },
+    FollowNobody,
+    /// Answered when so many followers have what stands up to here, or when the time is over (0: never).
+    /// `durable`: on their disks, and if true on this node's; answered then with both numbers.
+    Wait {
+        upto: Vec<LogEnd>,
+        durable: Option<bool>,
+        replicas: u64,
+        timeout_ms: u64,
+    },
 }
 
 /// Which connections CLIENT LIST and CLIENT KILL mean; every condition set must hold.
@@ -368,6 +402,8 @@ pub enum Tell {
     Events(Box<crate::metrics::latency::Events>),
     /// The newest first.
     Slow(Vec<crate::metrics::slow::SlowEntry>),
+    LogEnds(Vec<LogEnd>),
+    Replication(Reply),
     Done,
     Failed(String),
 }
@@ -425,6 +461,18 @@ pub enum Message {
     },
     /// From a watching connection's core to every core: it watches no more.
     Unwatch(LineId),
+    Replicate {
+        from: Asker,
+        shard: ShardId,
+        what: Replicate,
+    },
+    Replicated {
+        ticket: u64,
+        shard: ShardId,
+        what: Replicated,
+    },
+    /// From the first core to the replication thread: this configuration holds from now on.
+    Configured(Arc<crate::config::Config>),
     /// From the pool to the coordinator: where a giant command's keys lie.
     Planned {
         number: u64,
@@ -435,6 +483,97 @@ pub enum Message {
         number: u64,
         computed: Computed,
     },
+}
+
+/// A primary's record, as far as it falls on one shard of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// The primary's shard, and the record's number in its log.
+    pub stream: ShardId,
+    pub lsn: u64,
+    /// Slots of this shard, each with the index and term that the primary gave it.
+    pub touches: SmallVec<[Touch; 2]>,
+    /// Operations on these slots.
+    pub body: Bytes,
+    pub operations: usize,
+    /// Some are elements, which stand before the row that names them.
+    pub elements: bool,
+}
+
+/// A slot with the index and term of its last record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotPosition {
+    pub table: TableId,
+    pub slot: Slot,
+    /// 0: it has no record.
+    pub index: u64,
+    pub term: u64,
+}
+
+/// One link of the replication thread, as shards name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub core: CoreId,
+    pub ticket: u64,
+}
+
+/// From the replication thread to the owner of a shard. One shard's are done in order.
+pub enum Replicate {
+    /// How far the shard's slots have come: answered by `State`.
+    State,
+    /// A way to read the shard as it is now, and the positions that are in it: answered by `Lent`.
+    Lend,
+    /// Records of this shard's slots, to be logged and shown: each answered by `Appended`.
+    Append(Vec<Portion>),
+    /// Entries of a slot that is being copied here, shown to nobody yet: answered by `Copied`.
+    Copy { table: TableId, slot: Slot, entries: Vec<Entry> },
+    /// These slots have been copied, and stand as of these positions: answered by `Adopted` when that is
+    /// logged.
+    Adopt(Vec<SlotPosition>),
+    /// What was copied and not adopted is garbage.
+    Abandon,
+    /// Readers of the log are here.
+    HoldLog(Option<u64>),
+    /// Nobody else's records come any more: this node's own ones are of a new term. Answered by `TermBegun`.
+    BeginTerm,
+}
+
+/// From the owner of a shard to the replication thread.
+pub enum Replicated {
+    /// What stands in the log up to `upto`, and no more, has brought the slots to these positions.
+    State {
+        positions: Vec<SlotPosition>,
+        upto: u64,
+    },
+    Lent(Box<LentShard>),
+    /// The record at `lsn` of the primary's shard stands at `own` in this shard's log, which the policy has
+    /// released up to there.
+    Appended {
+        stream: ShardId,
+        lsn: u64,
+        own: u64,
+    },
+    Copied,
+    /// The records that say so end at `own`.
+    Adopted {
+        own: u64,
+    },
+    /// What was sent does not fit what is here: nothing that stood behind it in its message was done.
+    Refused(String),
+    /// Everything asked before is done, and this node's records are of a new term.
+    TermBegun,
+}
+
+/// A shard lent for a copy of its slots.
+pub struct LentShard {
+    pub reader: Reader,
+    /// Slots with data here, and where it lies.
+    pub slots: Vec<(SlotPosition, Incarnation)>,
+    /// All slots that have ever had a record, those with data among them.
+    pub positions: Vec<SlotPosition>,
+    /// What is in the log and not in these positions comes behind this LSN.
+    pub upto: u64,
+    pub reading: Reading,
 }
 
 /// A giant command with its keys by shard, ascending.

@@ -5,6 +5,7 @@
 
 pub mod data;
 mod figures;
+mod follow;
 pub mod hot;
 pub mod hot_elements;
 pub mod keyset;
@@ -15,6 +16,7 @@ pub mod mesh;
 pub mod open;
 pub mod owner;
 pub mod pace;
+pub mod published;
 pub mod range;
 pub mod scan;
 pub mod settled;

@@ -286,6 +286,7 @@ fn share(
             }
             // Every shard's share says the same: one of them is ours.
             Operation::SlotWide(SlotWide::SwapTables { .. }) => !operations.contains(&operation),
+            Operation::SlotWide(SlotWide::Adopt { slot, .. }) => mine.holds(*slot),
         };
         if is_mine {
             operations.push(operation);
@@ -339,7 +340,8 @@ pub fn replay(
     let opened = binlog::open(plan.disk, plan.log, plan.resume, plan.cut_before, &mut show);
     let opened = opened.map_err(|error| fault(&error))?;
     settle(&mut data, opened.last.0).map_err(|error| fault(&error))?;
-    data.slots.set_term(opened.term);
+    let mut writer = opened.writer;
+    data.slots.set_term(term_of_own(&data.slots, opened.term, opened.term_kept, &mut writer));
     if let Some(cut) = &opened.cut {
         tracing::warn!(shard = id.0, lsn = cut.lsn.0, file = %cut.path.display(), offset = cut.offset, "torn tail of the log cut");
     }
@@ -366,8 +368,8 @@ pub fn replay(
     if !data.parts_applied.is_empty() {
         upkeep.noted_part(now_ms);
     }
-    let settled = Settled::new(id, settlement, opened.writer.durable().0);
-    let mut shard = Shard::new(id, data, opened.writer, settled, fsync, seal_bytes(ledger));
+    let settled = Settled::new(id, settlement, writer.durable().0);
+    let mut shard = Shard::new(id, data, writer, settled, fsync, seal_bytes(ledger));
     // Written with the first turn, when all shards of the node have been replayed, and so cut: a log that
     // grew before would seem to hold the wholes it has lost.
     for part in plan.missing {
@@ -386,6 +388,19 @@ pub fn replay(
     Ok((shard, upkeep))
 }
 
+/// The term of this node's own records: no slot's record may have had it with the same index and another
+/// content. So a shard that has followed another node begins a new one.
+fn term_of_own(slots: &SlotTable, term: u64, kept: bool, log: &mut binlog::Writer) -> u64 {
+    let newest = slots.positions().map(|(_, _, state)| state.term).max().unwrap_or(0);
+    let followed = slots.positions().any(|(_, _, state)| state.term != term);
+    if newest <= term && !(kept && followed) {
+        return term;
+    }
+    let term = binlog::next_term(newest.max(term), fastrand::u64(..));
+    log.begin_term(term);
+    term
+}
+
 /// The shard as RocksDB's files have it.
 fn stored(store: Store, slots: u16, parts: Vec<(ShardId, u64)>, hot_bytes: u64) -> Result<Data, StoreError> {
     let mut table = SlotTable::new(slots, store.next_incarnation()?, 1);
@@ -395,6 +410,7 @@ fn stored(store: Store, slots: u16, parts: Vec<(ShardId, u64)>, hot_bytes: u64) 
             entry.slot,
             entry.incarnation,
             entry.next_index,
+            entry.term,
             entry.keys_estimate as i64,
         );
     }

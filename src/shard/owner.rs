@@ -8,6 +8,7 @@ use super::large::{Client, Large, Larges};
 use super::latch::{Names, Request};
 use super::line::Lines;
 use super::mesh::{Answer, Call, Calls, LineId, Message, OwnedCall};
+use super::published::Published;
 use super::shard::{Halted, Holder, Ran, Shard};
 use super::work::{Away, Done, Job, Outcome, Reading};
 use crate::clock::Clock;
@@ -128,6 +129,10 @@ pub struct Owner {
     pub(super) away_running: usize,
     /// CLIENT PAUSE: keys do not expire either.
     pub paused_writes: bool,
+    pub(super) follow: Vec<super::follow::Follow>,
+    pub published: Arc<Published>,
+    /// The replication thread is to be waked for what has been published.
+    pub log_grown: bool,
     pub stats: CoreStats,
     pub times: CoreTimes,
     pub events: Events,
@@ -138,6 +143,7 @@ pub struct Owner {
 }
 
 impl Owner {
+    #[expect(clippy::too_many_arguments, reason = "all that a core is given, once")]
     pub fn new(
         setting: Setting,
         owners: Vec<CoreId>,
@@ -146,6 +152,7 @@ impl Owner {
         pool: PoolHandle<Done>,
         flusher: PoolHandle<Done>,
         upkeep: Vec<super::upkeep::Upkeep>,
+        published: Arc<Published>,
     ) -> Owner {
         let mut local = vec![None; owners.len()];
         for (at, shard) in shards.iter().enumerate() {
@@ -163,6 +170,9 @@ impl Owner {
             jobs: VecDeque::new(),
             flush_jobs: VecDeque::new(),
             paused_writes: false,
+            follow: shards.iter().map(|_| super::follow::Follow::default()).collect(),
+            published,
+            log_grown: false,
             pool,
             flusher,
             finished: Vec::new(),
@@ -562,6 +572,7 @@ impl Owner {
         self.larges_moved = false;
         for at in 0..self.shards.len() {
             self.larges_moved |= self.advance_large(at);
+            self.larges_moved |= self.advance_follow(at)?;
             let was_open = self.shards[at].accepts_writes();
             self.shards[at].commit()?;
             if !was_open && self.shards[at].accepts_writes() && self.writers_waiting(at) {
@@ -569,6 +580,8 @@ impl Owner {
                 self.shards[at].commit()?;
             }
             self.after_commit(at)?;
+            self.lend(at);
+            self.log_grown |= self.published.publish(self.shards[at].id, self.shards[at].released(now_ms));
             for line in self.shards[at].data.waiters.take_woken() {
                 self.outgoing.push((line.core, Message::Wake { conn: line.conn }));
             }
@@ -622,6 +635,7 @@ impl Owner {
             && self.jobs.is_empty()
             && self.sweeps.is_empty()
             && self.larges.iter().all(Larges::is_empty)
+            && self.follow.iter().all(super::follow::Follow::is_quiet)
             && self.held.iter().all(VecDeque::is_empty)
     }
 }

@@ -22,6 +22,11 @@ impl Settlement {
         let zeros = || (0..shards).map(|_| AtomicU64::new(0)).collect();
         Settlement { upto: zeros(), wanted: zeros() }
     }
+
+    /// The last LSN of a shard that nothing can take back.
+    pub fn upto(&self, shard: ShardId) -> u64 {
+        self.upto[usize::from(shard.0)].load(Ordering::Acquire)
+    }
 }
 
 /// What stands here at `lsn` is lost if the other shard loses its own.

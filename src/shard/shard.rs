@@ -280,13 +280,14 @@ impl Shard {
         for operation in operations {
             match operation {
                 Operation::Effect(effect) => add(effect.table, effect.slot),
+                Operation::SlotWide(SlotWide::Adopt { table, slot, .. }) => add(*table, *slot),
                 Operation::SlotWide(SlotWide::Flush { table, slots }) => {
                     for range in slots {
                         let inside = self.data.slots.used(*table).filter(|(slot, _)| range.holds(*slot));
                         inside.for_each(|(slot, _)| add(*table, slot));
                     }
                 }
-                Operation::SlotWide(SlotWide::SwapTables { a, b }) => {
+                Operation::SlotWide(SlotWide::SwapTables { a, b, .. }) => {
                     for of in [*a, *b] {
                         for (slot, _) in self.data.slots.used(of) {
                             add(*a, slot);

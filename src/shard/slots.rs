@@ -5,7 +5,7 @@
 
 use crate::slot::{Slot, TableId};
 use crate::store::Incarnation;
-use crate::store::effects::SlotRange;
+use crate::store::effects::{Adopted, SlotRange};
 use rustc_hash::FxHashMap;
 
 /// An empty slot: the number of the store's own rows, which no slot can have.
@@ -18,6 +18,7 @@ pub struct SlotState {
     pub incarnation: Incarnation,
     /// Index the slot's next record will have; the first record has 1.
     pub next_index: u64,
+    /// Of the slot's last record; 0: it has none.
     pub term: u64,
     /// Estimate: a blind SET of a key that is not cached counts as new.
     pub keys: i64,
@@ -25,7 +26,7 @@ pub struct SlotState {
     changed: bool,
 }
 
-const UNUSED: SlotState = SlotState { incarnation: NONE, next_index: 1, term: 1, keys: 0, changed: false };
+const UNUSED: SlotState = SlotState { incarnation: NONE, next_index: 1, term: 0, keys: 0, changed: false };
 
 /// All slots of all tables that this shard has ever written.
 pub struct SlotTable {
@@ -71,9 +72,9 @@ impl SlotTable {
         slot: Slot,
         incarnation: Incarnation,
         next_index: u64,
+        term: u64,
         keys: i64,
     ) {
-        let term = self.term;
         let state = self.entry(table, slot);
         *state = SlotState { incarnation, next_index, term, keys, changed: false };
         self.next_incarnation = self.next_incarnation.max(incarnation.next());
@@ -86,13 +87,11 @@ impl SlotTable {
     /// The slot's state, with an incarnation to write to.
     pub fn for_write(&mut self, table: TableId, slot: Slot) -> &mut SlotState {
         let fresh = self.next_incarnation;
-        let term = self.term;
         let state = self.entry(table, slot);
         let started = state.incarnation == NONE;
         if started {
             state.incarnation = fresh;
         }
-        state.term = term;
         state.changed = true;
         if started {
             self.next_incarnation = fresh.next();
@@ -109,10 +108,18 @@ impl SlotTable {
         (index, term)
     }
 
-    /// A record with this index is in the log: the next one comes after it.
-    pub fn set_index(&mut self, table: TableId, slot: Slot, index: u64) {
+    /// A record with this index and term is in the log: the next one comes after it.
+    pub fn set_position(&mut self, table: TableId, slot: Slot, index: u64, term: u64) {
         let state = self.entry(table, slot);
-        (state.next_index, state.changed) = (index + 1, true);
+        (state.next_index, state.term, state.changed) = (index + 1, term, true);
+    }
+
+    /// Every slot that has ever had a record, with that record's index and term.
+    pub fn positions(&self) -> impl Iterator<Item = (TableId, Slot, &SlotState)> {
+        self.tables.iter().flat_map(|(table, slots)| {
+            let written = slots.iter().enumerate().filter(|(_, state)| state.next_index > 1);
+            written.map(|(slot, state)| (*table, Slot(slot as u16), state))
+        })
     }
 
     /// Empties slots of a table in one step; their old bytes become garbage.
@@ -130,13 +137,36 @@ impl SlotTable {
         }
     }
 
-    /// Exchanges the contents of two tables. Both slots go on behind the higher of their indexes: a version
-    /// is made of the index, and a key's next one must lie above all it has had, under either table.
-    pub fn swap(&mut self, a: TableId, b: TableId) {
-        for slot in 0..self.slots_per_table {
-            let slot = Slot(slot as u16);
+    /// A number for data that no slot shows yet.
+    pub fn reserve(&mut self) -> Incarnation {
+        let reserved = self.next_incarnation;
+        self.next_incarnation = reserved.next();
+        reserved
+    }
+
+    /// A slot's data becomes what was copied from another node; what it had becomes garbage.
+    pub fn adopt(&mut self, table: TableId, slot: Slot, adopted: Adopted) {
+        let state = self.entry(table, slot);
+        let before = std::mem::replace(&mut state.incarnation, adopted.incarnation);
+        (state.next_index, state.term) = (adopted.index + 1, adopted.term);
+        (state.keys, state.changed) = (adopted.keys_estimate as i64, true);
+        if before != NONE && before != adopted.incarnation {
+            self.garbage.push(before);
+        }
+        if adopted.incarnation != NONE {
+            self.next_incarnation = self.next_incarnation.max(adopted.incarnation.next());
+        }
+    }
+
+    /// Exchanges the contents of slots of two tables: of those in use in either, or of these, in use or not.
+    /// Both slots go on behind the higher of their indexes: a version is made of the index, and a key's next one
+    /// must lie above all it has had, under either table.
+    pub fn swap(&mut self, a: TableId, b: TableId, ranges: &[SlotRange]) {
+        for slot in (0..self.slots_per_table).map(|slot| Slot(slot as u16)) {
             let (left, right) = (*self.get(a, slot), *self.get(b, slot));
-            if left.incarnation == right.incarnation {
+            let in_use = left.incarnation != right.incarnation;
+            let hit = if ranges.is_empty() { in_use } else { ranges.iter().any(|range| range.holds(slot)) };
+            if !hit {
                 continue;
             }
             let next_index = left.next_index.max(right.next_index);
@@ -248,11 +278,21 @@ mod tests {
         let mut slots = SlotTable::new(4, Incarnation::FIRST, 1);
         let a = slots.for_write(TableId(0), Slot(1)).incarnation;
         slots.for_write(TableId(0), Slot(1)).next_index = 5;
-        slots.swap(TableId(0), TableId(1));
+        slots.swap(TableId(0), TableId(1), &[]);
         assert_eq!(slots.get(TableId(1), Slot(1)).incarnation, a);
         assert_eq!(slots.get(TableId(0), Slot(1)).incarnation, NONE);
         for table in [0, 1] {
             assert_eq!(slots.get(TableId(table), Slot(1)).next_index, 5, "above every version made before");
         }
+    }
+    #[test]
+    fn a_swap_of_named_slots_moves_only_these_and_their_indexes_even_if_they_are_empty() {
+        let mut slots = SlotTable::new(4, Incarnation::FIRST, 1);
+        let [a, b] = [1, 2].map(|slot| slots.for_write(TableId(0), Slot(slot)).incarnation);
+        slots.set_position(TableId(0), Slot(3), 7, 1);
+        slots.swap(TableId(0), TableId(1), &[SlotRange { first: Slot(2), last: Slot(3) }]);
+        assert_eq!(slots.get(TableId(0), Slot(1)).incarnation, a);
+        assert_eq!(slots.get(TableId(1), Slot(2)).incarnation, b);
+        assert_eq!(slots.get(TableId(1), Slot(3)).next_index, 8, "as where the primary had data");
     }
 }

@@ -77,6 +77,9 @@ pub struct Upkeep {
     /// Bytes of memtable at which this shard seals.
     seal_bytes: u64,
     seal_wanted: bool,
+    /// Memtable switches done, and those of them whose memtables are in files.
+    seals: u64,
+    seals_persisted: u64,
     syncing: bool,
     reserving: bool,
     expiring: bool,
@@ -110,6 +113,8 @@ impl Upkeep {
             seal: Seal::Idle,
             seal_bytes,
             seal_wanted: false,
+            seals: 0,
+            seals_persisted: 0,
             syncing: false,
             reserving: false,
             expiring: false,
@@ -154,6 +159,16 @@ impl Upkeep {
         self.persisted
     }
 
+    /// Asks for a seal of all that is written by now; its number among `seals_persisted`.
+    pub fn seal_now(&mut self) -> u64 {
+        self.seal_wanted = true;
+        self.seals + 1
+    }
+
+    pub fn seals_persisted(&self) -> u64 {
+        self.seals_persisted
+    }
+
     pub fn expire_lag_ms(&self) -> u64 {
         self.expire_lag_ms
     }
@@ -173,7 +188,9 @@ impl Owner {
             upkeep.last_tick_ms = now_ms;
             upkeep.pace.refill(elapsed);
             let pressure_due = now_ms >= upkeep.next_pressure_ms;
-            let expire_due = self.active_expire && now_ms >= upkeep.next_expire_ms && !upkeep.expiring;
+            // A follower deletes nothing by itself: its primary's log says when.
+            let expires = self.active_expire && !self.published.follows();
+            let expire_due = expires && now_ms >= upkeep.next_expire_ms && !upkeep.expiring;
             if pressure_due {
                 self.measure(at, now_ms)?;
             }
@@ -332,6 +349,7 @@ impl Owner {
                 if sealed == Sealed::Done {
                     self.shards[at].data.sealed();
                     upkeep.seal_wanted = false;
+                    upkeep.seals += 1;
                     upkeep.garbage_since_ms = None;
                     upkeep.parts_since_ms = None;
                     self.shards[at].counters.memtable_switches += 1;
@@ -378,6 +396,7 @@ impl Owner {
             upkeep.pins.pop_front();
         }
         upkeep.seal = Seal::Idle;
+        upkeep.seals_persisted = upkeep.seals;
         upkeep.erasable.append(&mut upkeep.sealed_garbage);
         let keep_from = upkeep.sealed_floor.unwrap_or(u64::MAX).min(persisted + 1);
         shard.log.retain(crate::binlog::Lsn(keep_from), self.clock.now_ms());

@@ -15,6 +15,7 @@ pub mod latency;
 pub mod memory;
 pub mod process;
 pub mod ranges;
+pub mod replication;
 pub mod server;
 pub mod slowlog;
 
@@ -48,6 +49,7 @@ pub fn all() -> impl Iterator<Item = &'static FrontCommand> {
         latency::COMMANDS,
         memory::COMMANDS,
         debug::COMMANDS,
+        replication::COMMANDS,
     ]
     .into_iter()
     .flatten()

@@ -3,9 +3,10 @@
 use super::all;
 use crate::config::Config;
 use crate::error::ClientError;
-use crate::front::node::{CoreAddress, Node, Place, SlotMap};
+use crate::front::node::{CoreAddress, Node, NodeShared, Place, SlotMap};
 use crate::front::session::{ReplyMode, Session};
 use crate::front::{Answer, Ctx};
+use crate::replica::status::Status;
 use crate::resp::args::{Args, Span};
 use crate::resp::encode::Protocol;
 use crate::resp::reply::Reply;
@@ -51,13 +52,17 @@ impl Bench {
             addresses: Vec::new(),
         };
         let config = Arc::new(Config { memory_budget: 1 << 30, ..Config::default() });
-        let mut node = Node::new(place, config, Arc::default(), NOW_MS - 60_000);
+        let mut node = Node::new(place, config, NodeShared::default(), NOW_MS - 60_000);
         node.last_save_s = 1_700_000_000;
         Bench { session: session(), node, now_ms: NOW_MS }
     }
 
     pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
         change(Arc::make_mut(&mut self.node.config));
+    }
+
+    pub fn set_status(&mut self, status: Status) {
+        *self.node.status() = status;
     }
 
     /// Runs a call whose words stand apart by single spaces, with the gate's check of their number.
@@ -118,6 +123,7 @@ impl Bench {
                 format!("in {} ms {}", until_ms - self.now_ms, show(&reply))
             }
             Ok(Answer::Monitor) => "monitor".into(),
+            Ok(Answer::Follower(port)) => format!("follower {port}"),
             Ok(Answer::Shutdown { hurry }) => format!("shutdown {hurry}"),
         }
     }
@@ -146,6 +152,8 @@ pub fn session() -> Session {
         last_command: "ping",
         commands: 3,
         shard_aware: false,
+        is_primary: false,
+        follower_port: None,
     }
 }
 

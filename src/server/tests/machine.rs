@@ -19,6 +19,7 @@ use crate::runtime::pool::ByHand;
 use crate::shard::mesh::{Call, Calls, GatherId, LineId, Message, Step, StepDone};
 use crate::shard::open::{self, Opening};
 use crate::shard::owner::{Owner, Setting};
+use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::shard::work::Done;
 use crate::slot::{CoreId, ShardId, SlotHash, TableId};
@@ -138,7 +139,9 @@ impl Plant<'_> {
                 reply_max_bytes: 0,
                 value_max_bytes: ledger.value_max,
             };
-            let owner = Owner::new(setting, owners.clone(), clock.clone(), shards, pool, flusher, upkeep);
+            let published = Arc::new(Published::new(owners.len() as u16));
+            let owners = owners.clone();
+            let owner = Owner::new(setting, owners, clock.clone(), shards, pool, flusher, upkeep, published);
             Core {
                 owner,
                 cold,
@@ -290,8 +293,11 @@ impl Machine {
             | Message::Wake { .. }
             | Message::WaitOn { .. }
             | Message::WaitNoMore { .. }
+            | Message::Replicate { .. }
+            | Message::Replicated { .. }
+            | Message::Configured(_)
             | Message::Planned { .. } => {
-                unreachable!("nobody asks, watches or waits here, and no command is a giant")
+                unreachable!("nobody asks, watches, waits or follows here, and no command is a giant")
             }
         }
     }

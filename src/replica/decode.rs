@@ -1,0 +1,237 @@
+//! Messages from bytes, however these come in pieces. The layout is in `encode`.
+//!
+//! Any bytes end in messages or an error. Holds no more than one message and what has come behind it. Must not
+//! know who says what.
+
+use super::encode::{FRAME_HEAD_BYTES, MORE, checksum, kind};
+use super::position::SlotName;
+use super::wire::{Message, NodeId, Record, Subscribe};
+use crate::binlog::{Lsn, Touch};
+use crate::limits::{REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
+use crate::shard::mesh::SlotPosition;
+use crate::slot::{ShardId, Slot, TableId};
+use crate::store::Entry;
+use bytes::{Buf, Bytes, BytesMut};
+use smallvec::SmallVec;
+
+/// The other side does not speak as it should, or bytes were changed on their way: the link must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("from the other node: {0}")]
+pub struct WireError(pub &'static str);
+
+/// Bytes as they come, until they are messages.
+pub struct Decoder {
+    /// Not yet a frame.
+    buffer: BytesMut,
+    /// Of a message, not yet whole.
+    begun: BytesMut,
+    message_max_bytes: usize,
+}
+
+impl Decoder {
+    pub fn new(message_max_bytes: usize) -> Decoder {
+        Decoder { buffer: BytesMut::new(), begun: BytesMut::new(), message_max_bytes }
+    }
+
+    /// Takes what has come. To be followed by `next` until that has nothing more.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    #[expect(clippy::should_implement_trait, reason = "it may have another later, and can fail")]
+    /// The next whole message. After an error the bytes mean nothing any more.
+    pub fn next(&mut self) -> Result<Option<Message>, WireError> {
+        while let Some((payload, more)) = self.frame()? {
+            if self.begun.len() + payload.len() > self.message_max_bytes {
+                return Err(WireError("a message is too long"));
+            }
+            if !more && self.begun.is_empty() {
+                return message(payload).map(Some);
+            }
+            self.begun.extend_from_slice(&payload);
+            if !more {
+                return message(std::mem::take(&mut self.begun).freeze()).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn frame(&mut self) -> Result<Option<(Bytes, bool)>, WireError> {
+        let Some(head) = self.buffer.first_chunk::<FRAME_HEAD_BYTES>() else { return Ok(None) };
+        let [a, b, c, d, sum @ ..] = *head;
+        let (length, sum) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes(sum));
+        let bytes = (length & !MORE) as usize;
+        if bytes > REPLICA_FRAME_MAX_BYTES {
+            return Err(WireError("a frame is too long"));
+        }
+        if bytes == 0 {
+            return Err(WireError("a frame is empty"));
+        }
+        if self.buffer.len() < FRAME_HEAD_BYTES + bytes {
+            self.buffer.reserve(FRAME_HEAD_BYTES + bytes - self.buffer.len());
+            return Ok(None);
+        }
+        self.buffer.advance(FRAME_HEAD_BYTES);
+        let payload = self.buffer.split_to(bytes).freeze();
+        if checksum(length, &[&payload]) != sum {
+            return Err(WireError("a frame's checksum is wrong"));
+        }
+        Ok(Some((payload, length & MORE != 0)))
+    }
+}
+
+fn message(payload: Bytes) -> Result<Message, WireError> {
+    let mut fields = Fields(payload);
+    let message = match fields.byte()? {
+        kind::SUBSCRIBE => Message::Subscribe(fields.subscribe()?),
+        kind::ACK => {
+            Message::Ack { stream: fields.stream()?, applied: fields.lsn()?, durable: fields.lsn()? }
+        }
+        kind::COPY_ACK => Message::CopyAck { stream: fields.stream()?, chunks: fields.number()? },
+        kind::ALIVE => Message::Alive,
+        kind::WELCOME => {
+            let (streams, time_ms) = (fields.stream()?.0, fields.number()?);
+            Message::Welcome { streams, time_ms, node: fields.node()? }
+        }
+        kind::REFUSED => {
+            let why = String::from_utf8_lossy(&fields.rest()).into_owned();
+            Message::Refused { why }
+        }
+        kind::COPY_BEGIN => Message::CopyBegin { stream: fields.stream()?, slots: fields.positions()? },
+        kind::COPY_ROWS => {
+            let (stream, (table, slot)) = (fields.stream()?, fields.slot()?);
+            Message::CopyRows { stream, table, slot, entries: fields.list(Fields::entry)? }
+        }
+        kind::COPY_MARK => {
+            let stream = fields.stream()?;
+            let upto = u32::try_from(fields.number()?).map_err(|_| WireError("a count is too large"))?;
+            Message::CopyMark { stream, upto }
+        }
+        kind::COPY_END => Message::CopyEnd { stream: fields.stream()? },
+        kind::STREAM_FROM => Message::StreamFrom { stream: fields.stream()?, next: fields.lsn()? },
+        kind::RECORD => Message::Record(fields.record()?),
+        kind::UPTO => Message::Upto { stream: fields.stream()?, lsn: fields.lsn()? },
+        kind::FORGET => Message::Forget { slots: fields.list(Fields::slot)? },
+        kind::BEAT => {
+            let time_ms = fields.number()?;
+            Message::Beat { time_ms, published: fields.list(Fields::lsn)? }
+        }
+        _ => return Err(WireError("an unknown message")),
+    };
+    if fields.0.is_empty() { Ok(message) } else { Err(WireError("a message is longer than what it says")) }
+}
+
+struct Fields(Bytes);
+
+impl Fields {
+    fn subscribe(&mut self) -> Result<Subscribe, WireError> {
+        Ok(Subscribe {
+            tables: self.table()?.0,
+            slots_per_table: self.stream()?.0,
+            crc16: self.flag()?,
+            node: self.node()?,
+            positions: self.positions()?,
+        })
+    }
+
+    fn record(&mut self) -> Result<Record, WireError> {
+        let (stream, lsn, time_ms, exact) = (self.stream()?, self.lsn()?, self.number()?, self.flag()?);
+        let mut touches = SmallVec::new();
+        for _ in 0..self.number()? {
+            let ((table, slot), index, term) = (self.slot()?, self.number()?, self.number()?);
+            touches.push(Touch { table, slot, index, term });
+        }
+        let body = self.rest();
+        let body = if body.len() < REPLICA_SHARE_MIN_BYTES { Bytes::copy_from_slice(&body) } else { body };
+        Ok(Record { stream, lsn, time_ms, touches, exact, body })
+    }
+
+    fn positions(&mut self) -> Result<Vec<SlotPosition>, WireError> {
+        self.list(|fields| {
+            let ((table, slot), index, term) = (fields.slot()?, fields.number()?, fields.number()?);
+            Ok(SlotPosition { table, slot, index, term })
+        })
+    }
+
+    fn entry(&mut self) -> Result<Entry, WireError> {
+        Ok(Entry { element: self.flag()?, key: self.bytes()?, value: self.bytes()? })
+    }
+
+    /// Grows with what is there, not with what is claimed.
+    fn list<T>(
+        &mut self,
+        mut one: impl FnMut(&mut Self) -> Result<T, WireError>,
+    ) -> Result<Vec<T>, WireError> {
+        let count = self.number()?;
+        let mut list = Vec::with_capacity(count.min(self.0.len() as u64 / 16) as usize);
+        for _ in 0..count {
+            list.push(one(self)?);
+        }
+        Ok(list)
+    }
+
+    fn stream(&mut self) -> Result<ShardId, WireError> {
+        u16::try_from(self.number()?).map(ShardId).map_err(|_| WireError("a stream's number is too large"))
+    }
+
+    fn table(&mut self) -> Result<TableId, WireError> {
+        u32::try_from(self.number()?).map(TableId).map_err(|_| WireError("a table's number is too large"))
+    }
+
+    fn slot(&mut self) -> Result<SlotName, WireError> {
+        let table = self.table()?;
+        let slot = u16::try_from(self.number()?).map_err(|_| WireError("a slot's number is too large"))?;
+        Ok((table, Slot(slot)))
+    }
+
+    fn lsn(&mut self) -> Result<Lsn, WireError> {
+        self.number().map(Lsn)
+    }
+
+    fn node(&mut self) -> Result<NodeId, WireError> {
+        let node = *self.0.first_chunk().ok_or(WireError("a message is shorter than what it says"))?;
+        self.0.advance(std::mem::size_of::<NodeId>());
+        Ok(node)
+    }
+
+    fn flag(&mut self) -> Result<bool, WireError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(WireError("a flag is neither")),
+        }
+    }
+
+    fn rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.0)
+    }
+
+    fn bytes(&mut self) -> Result<Bytes, WireError> {
+        match usize::try_from(self.number()?) {
+            Ok(len) if len <= self.0.len() => Ok(self.0.split_to(len)),
+            _ => Err(WireError("a message is shorter than what it says")),
+        }
+    }
+
+    fn byte(&mut self) -> Result<u8, WireError> {
+        let byte = *self.0.first().ok_or(WireError("a message is shorter than what it says"))?;
+        self.0.advance(1);
+        Ok(byte)
+    }
+
+    fn number(&mut self) -> Result<u64, WireError> {
+        let mut number = 0;
+        for at in 0..10 {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if at == 9 && bits > 1 {
+                break;
+            }
+            number |= bits << (7 * at);
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(WireError("a number is too large"))
+    }
+}

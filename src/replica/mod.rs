@@ -1,0 +1,22 @@
+//! How nodes follow each other: what is said, and what follows from what is heard.
+//!
+//! Reading order: `position` (how far a slot has come), `wire` (what is said; as bytes in `encode` and `decode`),
+//! `plan`, `stream` and `primary` (what one follower is sent), `portion`, `inflow` and
+//! `follower` (what is done with it).
+//! The two machines take events and give actions; the same events give the same actions. Must not know sockets,
+//! files, clocks and cores: `replicator` has those.
+
+pub mod decode;
+pub mod encode;
+pub mod follower;
+mod inflow;
+mod plan;
+pub mod portion;
+pub mod position;
+pub mod primary;
+pub mod status;
+mod stream;
+pub mod wire;
+
+/// Version of what two nodes say to each other; others are refused.
+pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,141 @@
+//! What a follower's slots need so that they can go on: nothing, records from some place of the log on, or a copy;
+//! and whether the records that pass bear that out.
+//!
+//! A slot's part of a log is not one history for all time: when a node copies a slot from another one, what it
+//! had of it before stays in the log, in front of the record that says so (`Origin::COPY`). Must not know how
+//! anything is sent.
+
+use super::position::{Position, SlotName};
+use super::primary::Indexed;
+use crate::binlog::{Lsn, Touch};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+/// How a slot goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It lacks nothing.
+    Same,
+    /// It lacks records of the log from here on. `proven`: what stands before can only be what it has.
+    From {
+        lsn: Lsn,
+        proven: bool,
+    },
+    Copy,
+}
+
+/// Finds the way of a slot that the follower claims to have up to `has` (None: it wants a copy), and the primary
+/// has up to `own`. The segments say what the log holds up to `upto`.
+pub(super) fn way(slot: SlotName, has: Option<Position>, own: Position, log: &[Indexed], upto: Lsn) -> Way {
+    let Some(has) = has else { return Way::Copy };
+    if has.is_same(own) {
+        return Way::Same;
+    }
+    let held = |part: &Indexed| part.slots.get(&slot).copied();
+    if has.index == 0 {
+        let first = log.iter().rfind(|part| held(part).is_some_and(|held| held.first_index == 1));
+        return first.map_or(Way::Copy, |part| Way::From { lsn: part.first, proven: false });
+    }
+    if !has.is_unique() || has.index >= own.index {
+        return Way::Copy;
+    }
+    // What stands there: the newest segment that begins at what the follower has, or before.
+    let at = log.iter().rposition(|part| held(part).is_some_and(|held| held.first_index <= has.index));
+    let Some((at, held)) = at.and_then(|at| Some((at, held(&log[at])?))) else { return Way::Copy };
+    if held.last_index > has.index {
+        return Way::From { lsn: log[at].first, proven: false };
+    }
+    if held.last_term != has.term {
+        return Way::Copy;
+    }
+    let lsn = log.get(at + 1).map_or(upto.next(), |after| after.first);
+    Way::From { lsn, proven: true }
+}
+
+/// What the records that pass mean to one slot of the follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expects {
+    /// It has everything up to this LSN, and nothing behind it.
+    Behind(Lsn),
+    /// It has records up to `has`. `term`: of the last record that has passed and that it has.
+    First { has: Position, proven: bool, term: Option<u64> },
+    /// Everything.
+    All,
+    /// Its records in this log are not what the follower has: it must be copied.
+    Diverged,
+}
+
+/// Sorts out, while a stream catches up, which records the follower lacks.
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    slots: FxHashMap<SlotName, Expects>,
+    /// Of slots that are not named: they lack what stands behind this.
+    others: Lsn,
+    /// Behind this every slot lacks everything.
+    upto: Lsn,
+}
+
+impl CatchUp {
+    /// `upto`: where the log stood when the ways were found.
+    pub fn new(upto: Lsn) -> CatchUp {
+        CatchUp { slots: FxHashMap::default(), others: upto, upto }
+    }
+
+    /// The slot lacks what stands behind what it has.
+    pub fn continues(&mut self, slot: SlotName, has: Position, proven: bool) {
+        self.slots.insert(slot, Expects::First { has, proven, term: None });
+    }
+
+    /// The slot has everything up to this LSN.
+    pub fn has_upto(&mut self, slot: SlotName, lsn: Lsn) {
+        self.slots.insert(slot, Expects::Behind(lsn));
+        self.upto = self.upto.max(lsn);
+    }
+
+    /// Keeps the touches that the follower lacks. `copied`: the record says that slots were copied here from
+    /// another node.
+    pub fn keep_lacking(&mut self, lsn: Lsn, touches: &mut SmallVec<[Touch; 2]>, copied: bool) {
+        touches.retain(|touch| {
+            let slot = (touch.table, touch.slot);
+            let expects = self.slots.entry(slot).or_insert(Expects::Behind(self.others));
+            expects.wants(lsn, touch, copied)
+        });
+    }
+
+    /// Everything up to here has passed: true if from now on nothing needs to be sorted out. The slots that have
+    /// turned out to be others than the follower has are told all at once.
+    pub fn passed(&self, lsn: Lsn) -> Result<bool, Vec<SlotName>> {
+        if lsn < self.upto {
+            return Ok(false);
+        }
+        let diverged = |(slot, expects): (&SlotName, &Expects)| {
+            matches!(expects, Expects::First { .. } | Expects::Diverged).then_some(*slot)
+        };
+        let mut diverged: Vec<SlotName> = self.slots.iter().filter_map(diverged).collect();
+        diverged.sort_unstable();
+        if diverged.is_empty() { Ok(true) } else { Err(diverged) }
+    }
+}
+
+impl Expects {
+    /// Whether the follower lacks this record.
+    fn wants(&mut self, lsn: Lsn, touch: &Touch, copied: bool) -> bool {
+        *self = match *self {
+            Expects::Behind(upto) if lsn <= upto => return false,
+            Expects::First { has, proven, .. } if touch.index <= has.index => {
+                Expects::First { has, proven, term: Some(touch.term) }
+            }
+            Expects::Diverged => Expects::Diverged,
+            _ if copied => Expects::Diverged,
+            Expects::First { has, proven, term } => {
+                let follows = match term {
+                    Some(term) => term == has.term,
+                    None => proven || (has.index == 0 && touch.index == 1),
+                };
+                if follows { Expects::All } else { Expects::Diverged }
+            }
+            Expects::Behind(_) | Expects::All => Expects::All,
+        };
+        *self == Expects::All
+    }
+}

@@ -1,0 +1,90 @@
+//! What the replication thread tells of itself: copied as a whole, for INFO, ROLE and the admin port.
+//!
+//! Plain facts. Must not know how they come about.
+
+/// How far the link to the primary is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    /// It will be tried, or tried again.
+    #[default]
+    Connect,
+    /// A connection is being made.
+    Connecting,
+    /// The two are finding out where to go on.
+    Handshake,
+    /// Slots are being copied.
+    Sync,
+    /// Records come as they are made.
+    Connected,
+}
+
+impl Link {
+    /// As ROLE says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Link::Connect => "connect",
+            Link::Connecting => "connecting",
+            Link::Handshake => "handshake",
+            Link::Sync => "sync",
+            Link::Connected => "connected",
+        }
+    }
+}
+
+/// The primary that this node follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Following {
+    pub host: String,
+    pub port: u16,
+    pub link: Link,
+    /// A Redis, not a node of this kind.
+    pub is_redis: bool,
+    /// Milliseconds since the epoch; 0: never.
+    pub last_heard_ms: u64,
+    /// Since when the link is down, milliseconds since the epoch; 0: it is up.
+    pub down_since_ms: u64,
+    /// Records of the primary's logs that are applied here, all its shards together.
+    pub offset: u64,
+    /// Records that the primary has and this node has not, as far as it has told.
+    pub behind: u64,
+    /// Slots copied since the link was made, and those that are to be.
+    pub slots_copied: u64,
+    pub slots_to_copy: u64,
+    /// Why the last attempt ended.
+    pub last_error: Option<String>,
+}
+
+/// One node that follows this one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Follower {
+    pub ip: String,
+    /// The port that it serves clients on.
+    pub port: u16,
+    /// It has all its copies and is sent records.
+    pub online: bool,
+    /// Records of this node's logs that it has acknowledged, all shards together.
+    pub offset: u64,
+    /// Records, and bytes sent, that it has not acknowledged.
+    pub behind: u64,
+    pub unacknowledged_bytes: u64,
+    /// Milliseconds since the epoch.
+    pub acknowledged_ms: u64,
+}
+
+impl Follower {
+    /// It keeps up: it has acknowledged something within this time.
+    pub fn is_good(&self, now_ms: u64, max_lag_ms: u64) -> bool {
+        self.online && now_ms.saturating_sub(self.acknowledged_ms) <= max_lag_ms
+    }
+}
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    pub following: Option<Following>,
+    pub followers: Vec<Follower>,
+    /// Records in this node's logs that followers may have, all shards together.
+    pub offset: u64,
+    /// How often slots of a shard were copied to a follower of this node, since the start.
+    pub copies_begun: u64,
+}

@@ -1,0 +1,114 @@
+//! What two nodes say to each other, as messages and as bytes.
+//!
+//! Must not know who says it, and when.
+
+use super::position::SlotName;
+use crate::binlog::{Lsn, Touch};
+use crate::shard::mesh::SlotPosition;
+use crate::slot::{ShardId, Slot, TableId};
+use crate::store::Entry;
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+/// A data directory's id: 40 hex digits.
+pub type NodeId = [u8; 40];
+
+/// A *stream* is a shard of the primary; its LSNs are of that shard's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The follower's first word.
+    Subscribe(Subscribe),
+    /// From the follower: up to here everything of a stream is logged and shown (`applied`), and cannot be lost
+    /// by a crash any more (`durable`). Both only grow.
+    Ack {
+        stream: ShardId,
+        applied: Lsn,
+        durable: Lsn,
+    },
+    /// From the follower: so many `CopyRows` of a stream are dealt with, counted from its `CopyBegin`.
+    CopyAck {
+        stream: ShardId,
+        chunks: u64,
+    },
+    /// From the follower: it is there.
+    Alive,
+    /// The primary's first word: the number of its streams. Milliseconds since the epoch.
+    Welcome {
+        streams: u16,
+        node: NodeId,
+        time_ms: u64,
+    },
+    /// The primary's only word.
+    Refused {
+        why: String,
+    },
+    /// These slots of a stream are copied now, in this order, and stand at these positions then. At 0: nothing
+    /// comes, and what the follower has of it goes.
+    CopyBegin {
+        stream: ShardId,
+        slots: Vec<SlotPosition>,
+    },
+    /// Entries of one slot, in order.
+    CopyRows {
+        stream: ShardId,
+        table: TableId,
+        slot: Slot,
+        entries: Vec<Entry>,
+    },
+    /// The first `upto` slots of `CopyBegin` are complete.
+    CopyMark {
+        stream: ShardId,
+        upto: u32,
+    },
+    CopyEnd {
+        stream: ShardId,
+    },
+    /// Before this LSN nothing of the stream is missing any more.
+    StreamFrom {
+        stream: ShardId,
+        next: Lsn,
+    },
+    Record(Record),
+    /// Up to here nothing of the stream has been left out that the follower does not have.
+    Upto {
+        stream: ShardId,
+        lsn: Lsn,
+    },
+    /// The primary's last word: these slots' positions are not in its history. They must be copied.
+    Forget {
+        slots: Vec<SlotName>,
+    },
+    /// From the primary: it is there. By stream, how far its log has come.
+    Beat {
+        published: Vec<Lsn>,
+        time_ms: u64,
+    },
+}
+
+/// What a follower is and has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribe {
+    /// Numbered databases.
+    pub tables: u32,
+    pub slots_per_table: u16,
+    /// Slots are Redis Cluster's.
+    pub crc16: bool,
+    pub node: NodeId,
+    /// Slots that it has records of. One at index 0 must be copied: what the follower has of it counts for
+    /// nothing.
+    pub positions: Vec<SlotPosition>,
+}
+
+/// A record of a stream's log, with the slots that the follower does not have yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub stream: ShardId,
+    pub lsn: Lsn,
+    /// When it was written, milliseconds since the epoch.
+    pub time_ms: u64,
+    pub touches: SmallVec<[Touch; 2]>,
+    /// The body holds nothing but operations on these touches.
+    pub exact: bool,
+    /// As the log has it.
+    pub body: Bytes,
+}

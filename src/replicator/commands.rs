@@ -1,0 +1,101 @@
+//! What clients ask of the replication thread: to follow, to stop following, to wait for followers.
+
+use super::hub::{Hub, now_ms};
+use crate::limits;
+use crate::resp::reply::Reply;
+use crate::shard::mesh::{LogEnd, ReplicationAsk, Tell};
+use crate::slot::CoreId;
+use std::rc::Rc;
+
+pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
+    let reply = match ask {
+        ReplicationAsk::Follow { host, port, force } => {
+            let same = hub.link.borrow().as_ref().is_some_and(|link| link.follows(&host, port));
+            if same && !force {
+                Reply::Simple("OK Already connected to specified master")
+            } else {
+                hub.follow(host, port, force);
+                Reply::Ok
+            }
+        }
+        ReplicationAsk::FollowNobody => {
+            let hub = hub.clone();
+            tokio::task::spawn_local(async move {
+                hub.follow_nobody().await;
+                hub.tell(from, ticket, Tell::Replication(Reply::Ok));
+            });
+            return;
+        }
+        ReplicationAsk::Wait { upto, durable, replicas, timeout_ms } => {
+            let until_ms = if timeout_ms == 0 { u64::MAX } else { now_ms().saturating_add(timeout_ms) };
+            let wait = Wait { from, ticket, upto, durable, replicas, until_ms };
+            return hub.waits.borrow_mut().add(hub, wait);
+        }
+    };
+    hub.tell(from, ticket, Tell::Replication(reply));
+}
+
+/// A client that waits for followers.
+struct Wait {
+    from: CoreId,
+    ticket: u64,
+    upto: Vec<LogEnd>,
+    /// None: for what followers have applied. Else for what they have on disk, and whether this node too.
+    durable: Option<bool>,
+    replicas: u64,
+    until_ms: u64,
+}
+
+impl Wait {
+    /// The answer, and whether it is what was waited for.
+    fn answer(&self, hub: &Hub) -> (Reply, bool) {
+        let replicas = hub.acknowledged(self.durable.is_some(), &self.upto);
+        let Some(here) = self.durable else {
+            return (Reply::Int(replicas as i64), replicas >= self.replicas);
+        };
+        let local = self.upto.iter().all(|end| hub.settlement.upto(end.shard) >= end.lsn);
+        let counts = vec![Reply::Int(i64::from(local)), Reply::Int(replicas as i64)];
+        (Reply::Array(counts), replicas >= self.replicas && (local || !here))
+    }
+
+    fn end(&self, hub: &Hub, reply: Reply) {
+        hub.tell(self.from, self.ticket, Tell::Replication(reply));
+    }
+}
+
+/// All clients that wait.
+#[derive(Default)]
+pub struct Waits(Vec<Wait>);
+
+impl Waits {
+    fn add(&mut self, hub: &Hub, wait: Wait) {
+        let (reply, done) = wait.answer(hub);
+        if done || self.0.len() >= limits::REPLICATION_WAITS_MAX {
+            return wait.end(hub, reply);
+        }
+        self.0.push(wait);
+    }
+
+    /// Answers those who have waited long enough for what has come.
+    pub fn look(&mut self, hub: &Hub) {
+        self.0.retain(|wait| {
+            let (reply, done) = wait.answer(hub);
+            if done {
+                wait.end(hub, reply);
+            }
+            !done
+        });
+    }
+
+    /// Answers those whose time is over.
+    pub fn end_late(&mut self, hub: &Hub) {
+        let now_ms = now_ms();
+        self.0.retain(|wait| {
+            let late = wait.until_ms <= now_ms;
+            if late {
+                wait.end(hub, wait.answer(hub).0);
+            }
+            !late
+        });
+    }
+}

@@ -1,0 +1,484 @@
+//! The link to the primary that this node follows: what its machine wants, done with cores and a socket.
+//!
+//! Must not know this node's own followers.
+
+use super::hub::{Answer, Hub, now_ms};
+use super::wire::{LinkError, Wire};
+use crate::binlog::Lsn;
+use crate::limits;
+use crate::replica::PROTOCOL;
+use crate::replica::follower::{Action, Event, Follower, Settings};
+use crate::replica::status::{self, Following};
+use crate::shard::mesh::{Portion, Replicate, Replicated, SlotPosition};
+use crate::slot::ShardId;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// How long making a connection and the first words on it may take.
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// Longest line that is waited for before the messages begin.
+const LINE_MAX_BYTES: usize = 1024;
+
+/// The primary that is followed, as the rest of the thread sees it.
+pub struct Link {
+    facts: Rc<RefCell<Following>>,
+    /// Dropped: the link is to end.
+    _stop: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
+
+impl Link {
+    pub fn follows(&self, host: &str, port: u16) -> bool {
+        let facts = self.facts.borrow();
+        facts.host == host && facts.port == port
+    }
+
+    pub fn facts(&self) -> Following {
+        self.facts.borrow().clone()
+    }
+
+    /// Ends it; everything that has come is done then.
+    async fn stop(self) {
+        drop(self._stop);
+        if let Err(error) = self.ended.await {
+            tracing::error!(%error, "the link to the primary had failed");
+        }
+    }
+}
+
+impl Hub {
+    /// Follows this node from now on, and no other. `force`: what is here counts for nothing.
+    pub fn follow(self: &Rc<Self>, host: String, port: u16, force: bool) {
+        tracing::info!(host, port, "following");
+        self.published.set_follows(true);
+        let before = self.link.borrow_mut().take();
+        let facts = Following { host, port, down_since_ms: now_ms(), ..Following::default() };
+        let facts = Rc::new(RefCell::new(facts));
+        let (stop, stopped) = oneshot::channel();
+        let (hub, shown) = (self.clone(), facts.clone());
+        let ended = tokio::task::spawn_local(async move {
+            if let Some(before) = before {
+                before.stop().await;
+            }
+            Follows::new(hub, shown).run(stopped, force).await;
+        });
+        *self.link.borrow_mut() = Some(Link { facts, _stop: stop, ended });
+    }
+
+    /// This node goes on by itself: what has come is done, and what it writes from now on is of a new term.
+    pub async fn follow_nobody(self: &Rc<Self>) {
+        let link = self.link.borrow_mut().take();
+        if let Some(link) = link {
+            link.stop().await;
+            let (ticket, mut answers) = self.route();
+            for shard in self.shards() {
+                self.ask(ticket, shard, Replicate::Abandon);
+                self.ask(ticket, shard, Replicate::BeginTerm);
+            }
+            for _ in self.shards() {
+                let answer = answers.recv().await.expect("the route stands");
+                assert!(matches!(answer, (_, Replicated::TermBegun)), "nothing else was asked");
+            }
+            self.end_route(ticket);
+            // Another wish to follow may have come meanwhile.
+            if self.link.borrow().is_none() {
+                self.published.set_follows(false);
+                tracing::info!("following nobody: a primary");
+            }
+        }
+    }
+}
+
+/// A local shard's positions, and where its log stands.
+type ShardState = (Vec<SlotPosition>, Lsn);
+
+/// What the attempt to connect has brought.
+type Attempt = Result<(TcpStream, Vec<u8>), String>;
+
+struct Follows {
+    hub: Rc<Hub>,
+    facts: Rc<RefCell<Following>>,
+    machine: Follower,
+    ticket: u64,
+    answers: UnboundedReceiver<Answer>,
+    wire: Option<Wire>,
+    attempts: UnboundedSender<Attempt>,
+    attempted: UnboundedReceiver<Attempt>,
+    /// The attempt under way; another one's outcome is of no use any more.
+    connecting: Option<JoinHandle<()>>,
+    /// Positions by shard, until all have answered.
+    positions: Option<Vec<Option<ShardState>>>,
+    /// Portions of this batch of events, by shard.
+    portions: Vec<Vec<Portion>>,
+    durable: Vec<u64>,
+}
+
+impl Follows {
+    fn new(hub: Rc<Hub>, facts: Rc<RefCell<Following>>) -> Follows {
+        let place = &hub.place;
+        let settings = Settings {
+            layout: place.map.layout(),
+            tables: place.tables,
+            crc16: place.is_crc16(),
+            node: place.node_id(),
+            timeout_ms: u64::from(hub.config().repl_timeout_s) * 1000,
+            seed: fastrand::u64(..),
+        };
+        let shards = place.logs.len();
+        let (ticket, answers) = hub.route();
+        let (attempts, attempted) = unbounded_channel();
+        Follows {
+            machine: Follower::new(settings),
+            facts,
+            ticket,
+            answers,
+            wire: None,
+            attempts,
+            attempted,
+            connecting: None,
+            positions: None,
+            portions: (0..shards).map(|_| Vec::new()).collect(),
+            durable: vec![0; shards],
+            hub,
+        }
+    }
+
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>, force: bool) {
+        if force {
+            self.forget_all().await;
+        }
+        let mut tick = interval(limits::REPLICATION_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.handle(Event::Start);
+        loop {
+            tokio::select! {
+                // Never sent: the other end is dropped.
+                _ = &mut stopped => break,
+                ready = ready(self.wire.as_ref()) => {
+                    if let Err(error) = ready.map_err(LinkError::from).and_then(|()| self.take_messages()) {
+                        self.lost(&error.to_string());
+                    }
+                }
+                answer = self.answers.recv() => {
+                    let (shard, what) = answer.expect("the route lives as long as the link");
+                    self.answered(shard, what);
+                    while let Ok((shard, what)) = self.answers.try_recv() {
+                        self.answered(shard, what);
+                    }
+                }
+                attempt = self.attempted.recv() => self.connected(attempt.expect("the link holds a sender")),
+                _ = tick.tick() => {
+                    self.look_at_disk();
+                    self.handle(Event::Tick { now_ms: now_ms() });
+                }
+            }
+            self.end_batch();
+        }
+        self.handle(Event::Stop);
+        self.end_batch();
+        self.end_attempt();
+        self.settle().await;
+        self.hub.end_route(self.ticket);
+    }
+
+    /// Everything that was asked of the shards is done.
+    async fn settle(&mut self) {
+        let (ticket, mut answers) = self.hub.route();
+        for shard in self.hub.shards() {
+            self.hub.ask(ticket, shard, Replicate::State);
+        }
+        for _ in self.hub.shards() {
+            answers.recv().await.expect("the route stands");
+        }
+        self.hub.end_route(ticket);
+    }
+
+    /// Empties every slot, as if nothing had ever been in it.
+    async fn forget_all(&mut self) {
+        for shard in self.hub.shards() {
+            self.hub.ask(self.ticket, shard, Replicate::State);
+        }
+        for _ in self.hub.shards() {
+            let (shard, what) = self.answers.recv().await.expect("the route stands");
+            let Replicated::State { mut positions, .. } = what else {
+                unreachable!("nothing else was asked")
+            };
+            positions.iter_mut().for_each(|at| (at.index, at.term) = (0, 0));
+            self.hub.ask(self.ticket, shard, Replicate::Adopt(positions));
+        }
+        for _ in self.hub.shards() {
+            self.answers.recv().await.expect("the route stands");
+        }
+    }
+
+    fn take_messages(&mut self) -> Result<(), LinkError> {
+        let Some(wire) = &mut self.wire else { return Ok(()) };
+        if !wire.read()? {
+            return wire.flush();
+        }
+        self.handle(Event::Heard);
+        while let Some(wire) = &mut self.wire
+            && let Some(message) = wire.next()?
+        {
+            self.handle(Event::Received(message));
+        }
+        Ok(())
+    }
+
+    /// What one batch of events has brought leaves together.
+    fn end_batch(&mut self) {
+        self.handle(Event::Idle);
+        for shard in self.hub.shards() {
+            self.send_portions(shard);
+        }
+        if let Some(wire) = &mut self.wire
+            && let Err(error) = wire.flush()
+        {
+            self.lost(&error.to_string());
+        }
+        self.note();
+    }
+
+    fn lost(&mut self, why: &str) {
+        self.wire = None;
+        self.handle(Event::Lost { why: why.to_owned() });
+    }
+
+    fn handle(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        self.machine.handle(event, &mut actions);
+        for action in actions {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::AskPositions => self.ask_positions(),
+            Action::Connect => self.connect(),
+            Action::Send(message) => {
+                if let Some(wire) = &mut self.wire {
+                    wire.queue(&message);
+                }
+            }
+            Action::Apply { shard, portion } => self.portions[usize::from(shard.0)].push(portion),
+            Action::Copy { shard, table, slot, entries } => {
+                self.send_portions(shard);
+                self.hub.ask(self.ticket, shard, Replicate::Copy { table, slot, entries });
+            }
+            Action::Adopt { shard, slots } => {
+                self.send_portions(shard);
+                self.hub.ask(self.ticket, shard, Replicate::Adopt(slots));
+            }
+            Action::Disconnect => {
+                self.wire = None;
+                self.end_attempt();
+            }
+        }
+    }
+
+    fn send_portions(&mut self, shard: ShardId) {
+        let portions = std::mem::take(&mut self.portions[usize::from(shard.0)]);
+        if !portions.is_empty() {
+            self.hub.ask(self.ticket, shard, Replicate::Append(portions));
+        }
+    }
+
+    /// Answers to what was asked before come by another route, which nobody listens to.
+    fn ask_positions(&mut self) {
+        self.hub.end_route(self.ticket);
+        (self.ticket, self.answers) = self.hub.route();
+        self.portions.iter_mut().for_each(Vec::clear);
+        for shard in self.hub.shards() {
+            self.hub.ask(self.ticket, shard, Replicate::Abandon);
+            self.hub.ask(self.ticket, shard, Replicate::State);
+        }
+        self.positions = Some(self.hub.shards().map(|_| None).collect());
+    }
+
+    fn answered(&mut self, shard: ShardId, what: Replicated) {
+        match what {
+            Replicated::State { positions, upto } => {
+                let Some(all) = &mut self.positions else { return };
+                all[usize::from(shard.0)] = Some((positions, Lsn(upto)));
+                if all.iter().all(Option::is_some) {
+                    let all = self.positions.take().expect("looked above").into_iter().flatten();
+                    let (positions, ends): (Vec<_>, Vec<_>) = all.unzip();
+                    let ends = self.hub.shards().zip(ends).collect();
+                    self.handle(Event::Positions { positions: positions.concat(), ends });
+                }
+            }
+            Replicated::Appended { stream, lsn, own } => {
+                self.handle(Event::Applied { shard, stream, lsn: Lsn(lsn), own: Lsn(own) });
+            }
+            Replicated::Copied => self.handle(Event::Copied { shard }),
+            Replicated::Adopted { own } => self.handle(Event::Adopted { shard, own: Lsn(own) }),
+            Replicated::Refused(why) => self.handle(Event::Refused { shard, why }),
+            Replicated::Lent(_) | Replicated::TermBegun => unreachable!("this link asks for no such thing"),
+        }
+    }
+
+    fn look_at_disk(&mut self) {
+        for shard in self.hub.shards() {
+            let own = self.hub.settlement.upto(shard);
+            let known = &mut self.durable[usize::from(shard.0)];
+            if *known != own {
+                *known = own;
+                self.handle(Event::Durable { shard, own: Lsn(own) });
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        let (hub, attempts, facts) = (self.hub.clone(), self.attempts.clone(), self.facts.borrow().clone());
+        self.connecting = Some(tokio::task::spawn_local(async move {
+            let made = timeout(CONNECT_WAIT, introduce(&hub, &facts.host, facts.port)).await;
+            let made = made.unwrap_or_else(|_| Err("the primary does not answer".into()));
+            // The link may be ending.
+            let _ = attempts.send(made);
+        }));
+    }
+
+    fn end_attempt(&mut self) {
+        if let Some(connecting) = self.connecting.take() {
+            connecting.abort();
+            while self.attempted.try_recv().is_ok() {}
+        }
+    }
+
+    fn connected(&mut self, attempt: Attempt) {
+        if self.connecting.take().is_none() {
+            return;
+        }
+        match attempt {
+            Ok((stream, first)) => {
+                self.wire = Some(Wire::new(stream, &first));
+                self.handle(Event::Connected);
+                if let Err(error) = self.take_messages() {
+                    self.lost(&error.to_string());
+                }
+            }
+            Err(why) => self.handle(Event::Lost { why }),
+        }
+    }
+
+    fn note(&self) {
+        let mut facts = self.facts.borrow_mut();
+        let link = self.machine.link();
+        let up = link == status::Link::Connected;
+        if up {
+            facts.down_since_ms = 0;
+        } else if facts.down_since_ms == 0 {
+            facts.down_since_ms = now_ms();
+        }
+        if facts.link != link {
+            tracing::info!(
+                host = facts.host,
+                port = facts.port,
+                link = link.word(),
+                "the link to the primary"
+            );
+        }
+        facts.link = link;
+        facts.last_heard_ms = self.machine.last_heard_ms();
+        let error = self.machine.last_error();
+        if error != facts.last_error.as_deref() {
+            facts.last_error = error.map(str::to_owned);
+            if let Some(why) = error {
+                tracing::warn!(
+                    host = facts.host,
+                    port = facts.port,
+                    why,
+                    "the link to the primary has ended"
+                );
+            }
+        }
+        let (mut offset, mut published) = (0, 0);
+        for stream in self.machine.streams() {
+            offset += self.machine.applied(stream).0;
+            published += self.machine.published(stream).0;
+        }
+        facts.offset = offset;
+        facts.behind = published.saturating_sub(offset);
+        (facts.slots_copied, facts.slots_to_copy) = self.machine.slots_copied();
+    }
+}
+
+/// Without a connection nothing ever comes.
+async fn ready(wire: Option<&Wire>) -> std::io::Result<()> {
+    match wire {
+        Some(wire) => wire.ready().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Connects to the primary as a client and asks to follow; what stands behind its +OK.
+async fn introduce(hub: &Hub, host: &str, port: u16) -> Attempt {
+    let io = |error: std::io::Error| error.to_string();
+    let stream = TcpStream::connect((host, port)).await.map_err(io)?;
+    stream.set_nodelay(true).map_err(io)?;
+    let config = hub.config();
+    let mut words: Vec<Vec<Vec<u8>>> = Vec::new();
+    if config.masterauth.is_set() {
+        let user = Some(config.masteruser.as_bytes().to_vec()).filter(|user| !user.is_empty());
+        let auth = [b"AUTH".to_vec()].into_iter().chain(user);
+        words.push(auth.chain([config.masterauth.as_bytes().to_vec()]).collect());
+    }
+    let follow = ["HAYPILE-FOLLOW".into(), PROTOCOL.to_string(), config.port.to_string()];
+    words.push(follow.map(String::into_bytes).into());
+    let mut rest = Vec::new();
+    for command in words {
+        let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
+        for word in &command {
+            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            bytes.extend_from_slice(word);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        write_all(&stream, &bytes).await.map_err(io)?;
+        let line = line(&stream, &mut rest).await?;
+        if !line.starts_with('+') {
+            return Err(format!("the primary answers: {line}"));
+        }
+    }
+    Ok((stream, rest))
+}
+
+async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The next line; what has come behind it stays in `rest`.
+async fn line(stream: &TcpStream, rest: &mut Vec<u8>) -> Result<String, String> {
+    loop {
+        if let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
+            let line = String::from_utf8_lossy(&rest[..end]).into_owned();
+            rest.drain(..end + 2);
+            return Ok(line);
+        }
+        if rest.len() > LINE_MAX_BYTES {
+            return Err("the primary does not speak Redis's protocol".into());
+        }
+        stream.readable().await.map_err(|error| error.to_string())?;
+        let mut some = [0; 512];
+        match stream.try_read(&mut some) {
+            Ok(0) => return Err("the primary has closed the connection".into()),
+            Ok(count) => rest.extend_from_slice(&some[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What the tasks of the replication thread share: lanes to the cores, routes back, and who follows whom.
+//!
+//! Only this file sends and receives messages. Must not know what is said on a link.
+
+use super::follower::Link;
+use super::{Place, Replicator, commands};
+use crate::config::Config;
+use crate::conn::moving::Parcel;
+use crate::conn::serve::Shared;
+use crate::limits;
+use crate::replica::status::{Follower, Following, Status};
+use crate::runtime::alarm::Alarm;
+use crate::runtime::doorbell::Doorbell;
+use crate::runtime::lanes::Lanes;
+use crate::shard::mesh::{Ask, Asker, Message, Replicate, Replicated, Tell};
+use crate::shard::published::Published;
+use crate::shard::settled::Settlement;
+use crate::slot::{CoreId, ShardId};
+use rustc_hash::FxHashMap;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+
+/// What a shard's owner has answered to a link.
+pub type Answer = (ShardId, Replicated);
+
+pub struct Hub {
+    pub place: Place,
+    pub published: Arc<Published>,
+    pub settlement: Arc<Settlement>,
+    pub shared: Arc<Shared>,
+    config: RefCell<Arc<Config>>,
+    lanes: RefCell<Lanes<Parcel>>,
+    doorbells: Vec<Doorbell>,
+    /// By ticket. What comes is bounded by what the link has asked and not been answered.
+    routes: RefCell<FxHashMap<u64, UnboundedSender<Answer>>>,
+    next_ticket: Cell<u64>,
+    /// Counts how often a log has grown.
+    grown: watch::Sender<u64>,
+    /// The link to the primary.
+    pub link: RefCell<Option<Link>>,
+    /// Nodes that follow this one, by ticket.
+    followers: RefCell<FxHashMap<u64, Attached>>,
+    pub waits: RefCell<commands::Waits>,
+    status: Arc<Mutex<Status>>,
+    copies_begun: Cell<u64>,
+}
+
+/// A follower as its link sees it.
+#[derive(Clone, Default)]
+pub struct Attached {
+    pub facts: Follower,
+    /// By shard of this node: what it has acknowledged, and what is on its disk.
+    pub applied: Vec<u64>,
+    pub durable: Vec<u64>,
+    /// By shard: its log is needed from here on.
+    pub needs: Vec<Option<u64>>,
+}
+
+/// Milliseconds since the epoch.
+pub fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("the clock stands after 1970").as_millis() as u64
+}
+
+/// Runs the thread until the process stops.
+pub fn run(replicator: Replicator) -> io::Result<()> {
+    let Replicator { lanes, bell, doorbells, place, config, published, settlement, status, shared } =
+        replicator;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let hub = Rc::new(Hub {
+        place,
+        published,
+        settlement,
+        shared,
+        config: RefCell::new(config),
+        lanes: RefCell::new(lanes),
+        doorbells,
+        routes: RefCell::default(),
+        next_ticket: Cell::new(1),
+        grown: watch::channel(0).0,
+        link: RefCell::new(None),
+        followers: RefCell::default(),
+        waits: RefCell::default(),
+        status,
+        copies_begun: Cell::default(),
+    });
+    let serve = async move {
+        hub.begin();
+        hub.serve(bell).await
+    };
+    tokio::task::LocalSet::new().block_on(&runtime, serve)
+}
+
+impl Hub {
+    fn begin(self: &Rc<Self>) {
+        let primary = self.config().primary().expect("checked when the configuration was loaded");
+        if let Some((host, port)) = primary {
+            self.follow(host, port, false);
+        }
+    }
+
+    /// Moves messages, and ticks; ends with the process.
+    async fn serve(self: Rc<Self>, bell: Doorbell) -> io::Result<()> {
+        let alarm = Alarm::new(bell)?;
+        let mut next_tick = tokio::time::Instant::now();
+        while !self.shared.stopping.load(Ordering::Acquire) || self.cores_need_us() {
+            self.receive();
+            let now = tokio::time::Instant::now();
+            if now >= next_tick {
+                next_tick = now + limits::REPLICATION_TICK;
+                self.tick();
+            }
+            self.flush();
+            // A receiver that makes room in a full lane wakes nobody.
+            let congested = self.lanes.borrow().any_congested();
+            let wait = if congested { Duration::from_millis(1) } else { limits::REPLICATION_TICK };
+            alarm.sleep(wait, || self.lanes.borrow().waiting()).await?;
+            self.note_growth();
+            // The links go on before the next look at the lanes.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Once the process is to stop: a core still waits for an answer. None does for long.
+    fn cores_need_us(&self) -> bool {
+        self.lanes.borrow().waiting()
+    }
+
+    fn note_growth(&self) {
+        self.grown.send_modify(|times| *times += 1);
+        self.waits.borrow_mut().look(self);
+    }
+
+    /// Changes whenever a log may have grown.
+    pub fn growth(&self) -> watch::Receiver<u64> {
+        self.grown.subscribe()
+    }
+
+    pub fn config(&self) -> Arc<Config> {
+        self.config.borrow().clone()
+    }
+
+    pub fn lane(&self) -> CoreId {
+        CoreId(self.place.cores + 1)
+    }
+
+    /// A new link's way to be answered.
+    pub fn route(&self) -> (u64, UnboundedReceiver<Answer>) {
+        let ticket = self.next_ticket.replace(self.next_ticket.get() + 1);
+        let (send, receive) = unbounded_channel();
+        self.routes.borrow_mut().insert(ticket, send);
+        (ticket, receive)
+    }
+
+    pub fn end_route(&self, ticket: u64) {
+        self.routes.borrow_mut().remove(&ticket);
+    }
+
+    /// Asks the owner of a shard for something.
+    pub fn ask(&self, ticket: u64, shard: ShardId, what: Replicate) {
+        let from = Asker { core: self.lane(), ticket };
+        self.send(self.place.map.owner(shard), Message::Replicate { from, shard, what });
+    }
+
+    pub fn send(&self, to: CoreId, message: Message) {
+        self.lanes.borrow_mut().send(usize::from(to.0), Parcel::Message(message));
+        self.flush();
+    }
+
+    fn flush(&self) {
+        let doorbells = &self.doorbells;
+        self.lanes.borrow_mut().flush(|core| {
+            if let Some(bell) = doorbells.get(core) {
+                bell.ring();
+            }
+        });
+    }
+
+    fn receive(self: &Rc<Self>) {
+        let mut parcels = Vec::new();
+        self.lanes.borrow_mut().receive(limits::MESSAGES_PER_TURN_MAX, |_, parcel| parcels.push(parcel));
+        for parcel in parcels {
+            match parcel {
+                Parcel::Message(Message::Replicated { ticket, shard, what }) => {
+                    if let Some(route) = self.routes.borrow().get(&ticket) {
+                        // A link that has just ended wants no answer.
+                        let _ = route.send((shard, what));
+                    }
+                }
+                Parcel::Message(Message::Ask { from, ticket, ask }) => self.asked(from, ticket, ask),
+                Parcel::Message(Message::Configured(config)) => *self.config.borrow_mut() = config,
+                Parcel::Connection(moving) => super::primary::attach(self, *moving),
+                Parcel::Message(_) => unreachable!("cores send nothing else here"),
+            }
+        }
+    }
+
+    fn asked(self: &Rc<Self>, from: CoreId, ticket: u64, ask: Ask) {
+        match ask {
+            Ask::Replication(ask) => commands::run(self, from, ticket, ask),
+            _ => unreachable!("this thread is asked about replication only"),
+        }
+    }
+
+    pub fn tell(&self, to: CoreId, ticket: u64, tell: Tell) {
+        self.send(to, Message::Tell { ticket, core: self.lane(), tell });
+    }
+
+    /// Takes over what a link knows of its follower.
+    pub fn note_follower(&self, ticket: u64, attached: Attached) {
+        self.followers.borrow_mut().insert(ticket, attached);
+        self.followers_changed();
+    }
+
+    pub fn forget_follower(&self, ticket: u64) {
+        self.followers.borrow_mut().remove(&ticket);
+        self.followers_changed();
+    }
+
+    fn followers_changed(&self) {
+        self.published.await_growth(!self.followers.borrow().is_empty());
+        self.waits.borrow_mut().look(self);
+    }
+
+    /// How many followers have all that stands up to here.
+    pub fn acknowledged(&self, durable: bool, upto: &[crate::shard::mesh::LogEnd]) -> u64 {
+        let has = |attached: &&Attached| {
+            let reached = if durable { &attached.durable } else { &attached.applied };
+            upto.iter().all(|end| reached.get(usize::from(end.shard.0)).is_some_and(|lsn| *lsn >= end.lsn))
+        };
+        self.followers.borrow().values().filter(has).count() as u64
+    }
+
+    pub fn note_copy_begun(&self) {
+        self.copies_begun.set(self.copies_begun.get() + 1);
+    }
+
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        self.place.map.shards()
+    }
+
+    /// All shards together.
+    pub fn offset(&self) -> u64 {
+        self.shards().map(|shard| self.published.upto(shard)).sum()
+    }
+
+    fn tick(self: &Rc<Self>) {
+        self.waits.borrow_mut().end_late(self);
+        let (config, now_ms) = (self.config(), now_ms());
+        let max_lag_ms = u64::from(config.min_replicas_max_lag_s) * 1000;
+        let followers: Vec<Follower> =
+            self.followers.borrow().values().map(|attached| attached.facts.clone()).collect();
+        let good = followers.iter().filter(|follower| follower.is_good(now_ms, max_lag_ms)).count();
+        self.published.set_good_followers(good as u32);
+        for shard in self.shards() {
+            let needs = self.followers.borrow();
+            let needed = needs.values().filter_map(|attached| attached.needs.get(usize::from(shard.0)));
+            let from = needed.filter_map(|needs| *needs).min();
+            drop(needs);
+            self.ask(0, shard, Replicate::HoldLog(from));
+        }
+        let following: Option<Following> = self.link.borrow().as_ref().map(Link::facts);
+        let status =
+            Status { following, followers, offset: self.offset(), copies_begun: self.copies_begun.get() };
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}

@@ -1,0 +1,88 @@
+//! The replication thread: the links to followers and to the primary, and what they move between nodes.
+//!
+//! A core of its own beside the data cores, with a place among their lanes, as the admin port has. What is said
+//! on a link is decided in `replica`; here are its sockets, log files and timers (tokio, on one thread: nothing
+//! here may wait for a disk longer than a page takes to come out of the kernel's cache). Must not know how a
+//! command runs.
+
+mod commands;
+mod copy;
+mod follower;
+mod hub;
+mod primary;
+mod source;
+mod wire;
+
+use crate::config::Config;
+use crate::conn::moving::Parcel;
+use crate::conn::serve::Shared;
+use crate::error::Fault;
+use crate::front::node::SlotMap;
+use crate::replica::status::Status;
+use crate::replica::wire::NodeId;
+use crate::runtime::doorbell::Doorbell;
+use crate::runtime::lanes::Lanes;
+use crate::shard::published::Published;
+use crate::shard::settled::Settlement;
+use crate::slot::SlotHash;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// What does not change while the node runs.
+pub struct Place {
+    pub cores: u16,
+    pub hash: SlotHash,
+    pub map: SlotMap,
+    /// Of the data directory: 40 hex digits.
+    pub run_id: String,
+    /// Numbered databases.
+    pub tables: u32,
+    /// The directories of the logs, by shard.
+    pub logs: Vec<PathBuf>,
+}
+
+impl Place {
+    pub fn is_crc16(&self) -> bool {
+        self.hash == SlotHash::Crc16
+    }
+
+    pub fn node_id(&self) -> NodeId {
+        let mut id = [b'0'; 40];
+        let given = self.run_id.as_bytes();
+        let bytes = given.len().min(id.len());
+        id[..bytes].copy_from_slice(&given[..bytes]);
+        id
+    }
+}
+
+/// Everything the thread is given.
+pub struct Replicator {
+    /// Behind the cores' and the admin port's.
+    pub lanes: Lanes<Parcel>,
+    pub bell: Doorbell,
+    /// The cores'.
+    pub doorbells: Vec<Doorbell>,
+    pub place: Place,
+    pub config: Arc<Config>,
+    pub published: Arc<Published>,
+    pub settlement: Arc<Settlement>,
+    pub status: Arc<Mutex<Status>>,
+    pub shared: Arc<Shared>,
+}
+
+impl Replicator {
+    /// Starts the thread; its bell wakes it when the process is to stop.
+    pub fn start(self) -> Result<Doorbell, Fault> {
+        let bell = self.bell.clone();
+        let run = move || {
+            if let Err(error) = hub::run(self) {
+                // Without it no follower hears anything, and nobody would know.
+                tracing::error!(%error, "the replication thread has ended");
+                std::process::exit(70);
+            }
+        };
+        let started = std::thread::Builder::new().name("replication".into()).spawn(run);
+        started.map_err(|error| Fault::new("starting the replication thread", error))?;
+        Ok(bell)
+    }
+}

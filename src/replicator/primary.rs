@@ -1,0 +1,349 @@
+//! The link to one node that follows this one: what its machine wants, done with files, cores and a socket.
+//!
+//! Must not know the link to this node's own primary, nor other followers.
+
+use super::copy::{self, Chunk};
+use super::hub::{Answer, Attached, Hub, now_ms};
+use super::source::{self, End, Place};
+use super::wire::{LinkError, Wire};
+use crate::binlog::Lsn;
+use crate::conn::moving::Moving;
+use crate::limits;
+use crate::replica::position::SlotName;
+use crate::replica::primary::{Action, Event, Primary, Settings, Stage};
+use crate::replica::status::Follower;
+use crate::shard::mesh::{LentShard, Replicate, Replicated, SlotPosition};
+use crate::slot::ShardId;
+use rustc_hash::FxHashMap;
+use std::net::TcpStream as StdStream;
+use std::rc::Rc;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Takes over a connection that has asked to follow.
+pub fn attach(hub: &Rc<Hub>, moving: Moving) {
+    let (fd, session, first) = moving.into_parts();
+    let stream = StdStream::from(fd);
+    let stream = stream.set_nonblocking(true).and_then(|()| {
+        stream.set_nodelay(true)?;
+        TcpStream::from_std(stream)
+    });
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => {
+            return tracing::warn!(follower = session.addr, %error, "a follower could not be taken over");
+        }
+    };
+    let ip = session.addr.rsplit_once(':').map_or("", |(ip, _)| ip).to_owned();
+    let port = session.follower_port.expect("only followers are handed over");
+    let hub = hub.clone();
+    tokio::task::spawn_local(async move {
+        let (ticket, answers) = hub.route();
+        tracing::info!(ip, port, "a node follows");
+        let mut link = Follows::new(hub.clone(), ticket, Wire::new(stream, &first), ip.clone(), port);
+        let why = match link.run(answers).await {
+            Ok(why) => why,
+            Err(error) => error.to_string(),
+        };
+        tracing::info!(ip, port, why, "a node follows no more");
+        hub.end_route(ticket);
+        hub.forget_follower(ticket);
+    });
+}
+
+/// What work beside the link has brought.
+enum Inner {
+    Located(ShardId, Result<(Vec<crate::replica::primary::Indexed>, Lsn), String>),
+    Chunk(ShardId, Receiver<Chunk>, Option<Chunk>),
+}
+
+/// A copy under way.
+struct Copy {
+    chunks: Option<Receiver<Chunk>>,
+    done: u32,
+    slots: u32,
+    /// Of whole slots, since the last mark.
+    unmarked_bytes: usize,
+}
+
+struct Follows {
+    hub: Rc<Hub>,
+    ticket: u64,
+    wire: Wire,
+    machine: Primary,
+    /// By shard.
+    logs: Vec<Place>,
+    published: Vec<Lsn>,
+    /// Slots that a shard's copy is to have, until the shard is lent.
+    wanted: FxHashMap<ShardId, Vec<SlotName>>,
+    copies: FxHashMap<ShardId, Copy>,
+    inner: UnboundedSender<Inner>,
+    inner_events: UnboundedReceiver<Inner>,
+    attached: Attached,
+    /// Something has come since the last note.
+    heard: bool,
+    /// The machine has closed the link, for this reason.
+    closed: Option<String>,
+}
+
+impl Follows {
+    fn new(hub: Rc<Hub>, ticket: u64, wire: Wire, ip: String, port: u16) -> Follows {
+        let (config, place) = (hub.config(), &hub.place);
+        let settings = Settings {
+            layout: place.map.layout(),
+            tables: place.tables,
+            crc16: place.is_crc16(),
+            node: place.node_id(),
+            window_bytes: limits::REPLICATION_WINDOW_BYTES as u64,
+            timeout_ms: u64::from(config.repl_timeout_s) * 1000,
+        };
+        let shards = place.logs.len();
+        let (inner, inner_events) = unbounded_channel();
+        Follows {
+            machine: Primary::new(settings, now_ms()),
+            logs: place.logs.iter().map(|dir| Place::new(dir.clone())).collect(),
+            published: vec![Lsn::ZERO; shards],
+            wanted: FxHashMap::default(),
+            copies: FxHashMap::default(),
+            inner,
+            inner_events,
+            attached: Attached {
+                facts: Follower { ip, port, acknowledged_ms: now_ms(), ..Follower::default() },
+                applied: vec![0; shards],
+                durable: vec![0; shards],
+                needs: vec![None; shards],
+            },
+            heard: false,
+            closed: None,
+            hub,
+            ticket,
+            wire,
+        }
+    }
+
+    /// Until the link ends; why it has.
+    async fn run(&mut self, mut answers: UnboundedReceiver<Answer>) -> Result<String, LinkError> {
+        let mut growth = self.hub.growth();
+        let mut tick = interval(limits::REPLICATION_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.hub.note_follower(self.ticket, self.attached.clone());
+        self.take_messages()?;
+        while self.closed.is_none() {
+            tokio::select! {
+                ready = self.wire.ready() => {
+                    ready?;
+                    if self.wire.read()? {
+                        self.take_messages()?;
+                    }
+                }
+                answer = answers.recv() => {
+                    let (shard, what) = answer.expect("the route lives as long as the link");
+                    self.answered(shard, what);
+                }
+                inner = self.inner_events.recv() => self.happened(inner.expect("the link holds a sender")),
+                grown = growth.changed() => {
+                    grown.expect("the hub outlives its links");
+                    self.look_at_logs();
+                }
+                _ = tick.tick() => self.handle(Event::Tick { now_ms: now_ms() }),
+            }
+            self.wire.flush()?;
+            self.note();
+        }
+        // Its last words, as far as the peer takes them.
+        self.wire.flush()?;
+        Ok(self.closed.take().expect("looked above"))
+    }
+
+    fn take_messages(&mut self) -> Result<(), LinkError> {
+        self.heard = true;
+        self.handle(Event::Heard);
+        while let Some(message) = self.wire.next()? {
+            self.handle(Event::Received(message));
+        }
+        Ok(())
+    }
+
+    fn look_at_logs(&mut self) {
+        for shard in self.hub.shards() {
+            let lsn = Lsn(self.hub.published.upto(shard));
+            let known = &mut self.published[usize::from(shard.0)];
+            if *known != lsn {
+                *known = lsn;
+                self.handle(Event::Published { shard, lsn });
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let mut events = vec![event];
+        let mut actions = Vec::new();
+        while let Some(event) = events.pop() {
+            if self.closed.is_some() {
+                return;
+            }
+            self.machine.handle(event, &mut actions);
+            let mut answers = Vec::new();
+            for action in actions.drain(..) {
+                self.perform(action, &mut answers);
+            }
+            // Taken from the end: what was answered first comes first.
+            events.extend(answers.into_iter().rev());
+        }
+    }
+
+    fn perform(&mut self, action: Action, events: &mut Vec<Event>) {
+        match action {
+            Action::Send(message) => self.wire.queue(&message),
+            Action::AskState { shard } => self.hub.ask(self.ticket, shard, Replicate::State),
+            Action::Locate { shard } => self.locate(shard),
+            Action::Copy { shard, slots } => {
+                self.wanted.insert(shard, slots);
+                self.hub.note_copy_begun();
+                self.hub.ask(self.ticket, shard, Replicate::Lend);
+            }
+            Action::CopyMore { shard } => self.more(shard),
+            Action::Read { shard, from, bytes } => self.read(shard, from, bytes, events),
+            Action::KeepLog { shard, from } => self.attached.needs[usize::from(shard.0)] = Some(from.0),
+            Action::Close { why } => self.closed = Some(why),
+        }
+    }
+
+    fn locate(&mut self, shard: ShardId) {
+        let dir = self.hub.place.logs[usize::from(shard.0)].clone();
+        let upto = Lsn(self.hub.published.upto(shard));
+        let inner = self.inner.clone();
+        tokio::task::spawn_local(async move {
+            let found = tokio::task::spawn_blocking(move || source::index(&dir, upto)).await;
+            let found = found.map_err(|error| error.to_string());
+            let found = found.and_then(|found| found.map_err(|error| error.to_string()));
+            // The link may have ended meanwhile.
+            let _ = inner.send(Inner::Located(shard, found.map(|segments| (segments, upto))));
+        });
+    }
+
+    fn read(&mut self, shard: ShardId, from: Lsn, bytes: usize, events: &mut Vec<Event>) {
+        let at = usize::from(shard.0);
+        let end = self.logs[at].read(from, bytes, self.published[at], |record| {
+            events.push(Event::Read { shard, record });
+        });
+        match end {
+            Ok(End::UpTo(lsn)) => events.push(Event::ReadUpTo { shard, lsn }),
+            Ok(End::Gone) => events.push(Event::Gone { shard }),
+            Err(error) => {
+                tracing::error!(shard = shard.0, %error, "reading the log for a follower failed");
+                self.closed = Some(format!("reading the log failed: {error}"));
+            }
+        }
+    }
+
+    fn more(&mut self, shard: ShardId) {
+        let copy = self.copies.get_mut(&shard).expect("it is asked for while it is under way");
+        let mut chunks = copy.chunks.take().expect("one thing is asked for at a time");
+        let inner = self.inner.clone();
+        tokio::task::spawn_local(async move {
+            let chunk = chunks.recv().await;
+            // The link may have ended meanwhile.
+            let _ = inner.send(Inner::Chunk(shard, chunks, chunk));
+        });
+    }
+
+    fn happened(&mut self, inner: Inner) {
+        match inner {
+            Inner::Located(shard, Ok((segments, upto))) => {
+                self.handle(Event::Located { shard, segments, upto })
+            }
+            Inner::Located(shard, Err(why)) => {
+                tracing::error!(shard = shard.0, why, "looking through the log for a follower failed");
+                self.closed = Some(format!("looking through the log failed: {why}"));
+            }
+            Inner::Chunk(shard, chunks, chunk) => self.copied(shard, chunks, chunk),
+        }
+    }
+
+    fn copied(&mut self, shard: ShardId, chunks: Receiver<Chunk>, chunk: Option<Chunk>) {
+        let copy = self.copies.get_mut(&shard).expect("its chunks come while it is under way");
+        copy.chunks = Some(chunks);
+        match chunk {
+            Some(Chunk::Entries { slot: SlotPosition { table, slot, .. }, entries }) => {
+                copy.unmarked_bytes += entries.iter().map(|entry| entry.value.len()).sum::<usize>();
+                self.handle(Event::CopyRows { shard, table, slot, entries });
+            }
+            Some(Chunk::Done) => {
+                copy.done += 1;
+                let upto = copy.done;
+                if copy.unmarked_bytes >= limits::COPY_MARK_BYTES && upto < copy.slots {
+                    copy.unmarked_bytes = 0;
+                    self.handle(Event::CopyMark { shard, upto });
+                }
+                self.more(shard);
+            }
+            Some(Chunk::Failed(why)) => self.closed = Some(format!("reading a slot failed: {why}")),
+            None => {
+                let upto = copy.slots;
+                if copy.done < upto {
+                    self.closed = Some("a copy ended before its end".into());
+                    return;
+                }
+                self.copies.remove(&shard);
+                self.handle(Event::CopyMark { shard, upto });
+                self.handle(Event::CopyEnd { shard });
+            }
+        }
+    }
+
+    fn answered(&mut self, shard: ShardId, what: Replicated) {
+        match what {
+            Replicated::State { positions, upto } => {
+                self.handle(Event::State { shard, positions, upto: Lsn(upto) })
+            }
+            Replicated::Lent(lent) => self.lent(shard, *lent),
+            _ => unreachable!("this link asks for nothing else"),
+        }
+    }
+
+    fn lent(&mut self, shard: ShardId, lent: LentShard) {
+        let wanted = self.wanted.remove(&shard).expect("it was asked for a copy");
+        let known: FxHashMap<SlotName, SlotPosition> =
+            lent.positions.iter().map(|at| ((at.table, at.slot), *at)).collect();
+        let never = |(table, slot)| SlotPosition { table, slot, index: 0, term: 0 };
+        let slots: Vec<SlotPosition> =
+            wanted.into_iter().map(|name| known.get(&name).copied().unwrap_or_else(|| never(name))).collect();
+        let upto = Lsn(lent.upto);
+        match copy::begin(lent, slots.clone()) {
+            Ok(chunks) => {
+                let copy =
+                    Copy { chunks: Some(chunks), done: 0, slots: slots.len() as u32, unmarked_bytes: 0 };
+                self.copies.insert(shard, copy);
+                self.handle(Event::CopyBegun { shard, slots, upto });
+            }
+            Err(error) => self.closed = Some(format!("a thread for a copy: {error}")),
+        }
+    }
+
+    /// Lets the others know how the follower stands.
+    fn note(&mut self) {
+        let attached = &mut self.attached;
+        let (mut records, mut bytes, mut moved) = (0, 0, false);
+        for shard in self.hub.shards() {
+            let lag = self.machine.lag(shard);
+            let at = usize::from(shard.0);
+            moved |= attached.applied[at] != lag.applied.0 || attached.durable[at] != lag.durable.0;
+            (attached.applied[at], attached.durable[at]) = (lag.applied.0, lag.durable.0);
+            records += lag.records;
+            bytes += lag.bytes;
+        }
+        let online = self.machine.stage() == Stage::Online;
+        if std::mem::take(&mut self.heard) && (moved || records == 0) {
+            attached.facts.acknowledged_ms = now_ms();
+        }
+        moved |= online != attached.facts.online;
+        attached.facts.online = online;
+        attached.facts.offset = attached.applied.iter().sum();
+        (attached.facts.behind, attached.facts.unacknowledged_bytes) = (records, bytes);
+        if moved {
+            self.hub.note_follower(self.ticket, self.attached.clone());
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! A shard's side of replication: records of a primary logged and shown, slots copied in and lent out.
+//!
+//! What the replication thread sends is done in order, as the gates for writes allow. It has checked that
+//! records follow each other; here that is asserted against the slot table. Knows no socket and no peer.
+
+use super::data::Data;
+use super::large::Large;
+use super::mesh::{Asker, LentShard, LogEnd, Message, Portion, Replicate, Replicated, SlotPosition};
+use super::owner::Owner;
+use super::shard::Shard;
+use super::slots::NONE;
+use super::work::Reading;
+use crate::binlog::{FrameMeta, next_term};
+use crate::error::Fault;
+use crate::limits::{COMMIT_OPS_MAX, COMMIT_PIECE_BYTES};
+use crate::slot::{ShardId, Slot, TableId};
+use crate::store::effects::{Adopted, BodyReader, BodyWriter, Operation, Origin, SlotWide};
+use crate::store::{Entry, Incarnation};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+
+/// What one turn logs of a primary's records, bytes of their bodies.
+const APPEND_PER_TURN_BYTES: usize = 1 << 20;
+
+/// What the replication thread has asked of one shard and not been answered.
+#[derive(Default)]
+pub(super) struct Follow {
+    queue: VecDeque<(Asker, Replicate)>,
+    /// Slots on their way in, shown to nobody.
+    copying: FxHashMap<(TableId, Slot), Copying>,
+    /// Slots that are whole here and become visible once files hold them.
+    adopting: Option<Adopting>,
+    /// Who waits for a way to read the shard.
+    lend: Vec<Asker>,
+}
+
+struct Copying {
+    incarnation: Incarnation,
+    rows: u64,
+}
+
+struct Adopting {
+    from: Asker,
+    slots: Vec<SlotPosition>,
+    /// The seal that puts them into files.
+    seal: u64,
+}
+
+impl Follow {
+    pub fn is_quiet(&self) -> bool {
+        self.queue.is_empty() && self.adopting.is_none() && self.lend.is_empty()
+    }
+}
+
+impl Owner {
+    /// Takes what the replication thread asks of a shard of this core.
+    pub fn replicate(&mut self, from: Asker, shard: ShardId, what: Replicate) {
+        let at = self.at(shard);
+        match what {
+            Replicate::HoldLog(lsn) => {
+                self.shards[at].log.hold_for_readers(lsn.map(crate::binlog::Lsn));
+            }
+            what => self.follow[at].queue.push_back((from, what)),
+        }
+    }
+
+    /// One turn's share of what waits for a shard; true if there was something to do.
+    pub(super) fn advance_follow(&mut self, at: usize) -> Result<bool, Fault> {
+        if self.follow[at].is_quiet() {
+            return Ok(false);
+        }
+        self.finish_adopting(at);
+        let (mut moved, mut bytes) = (false, 0);
+        while bytes < APPEND_PER_TURN_BYTES
+            && self.follow[at].adopting.is_none()
+            && self.larges[at].is_empty()
+            && let Some((from, what)) = self.follow[at].queue.pop_front()
+        {
+            moved = true;
+            match what {
+                Replicate::Append(portions) => {
+                    let mut rest = VecDeque::from(portions);
+                    while bytes < APPEND_PER_TURN_BYTES
+                        && self.larges[at].is_empty()
+                        && self.may_append(at)
+                        && let Some(portion) = rest.pop_front()
+                    {
+                        bytes += portion.body.len();
+                        if let Err(why) = self.append_portion(at, from, portion) {
+                            rest.clear();
+                            self.answer_follow(at, from, Replicated::Refused(why));
+                        }
+                    }
+                    if !rest.is_empty() {
+                        self.follow[at].queue.push_front((from, Replicate::Append(rest.into())));
+                        moved = bytes > 0;
+                        break;
+                    }
+                }
+                Replicate::Copy { table, slot, entries } => {
+                    let ready = self.may_append(at) && self.shards[at].data.hot.is_clean();
+                    if !ready {
+                        self.follow[at].queue.push_front((from, Replicate::Copy { table, slot, entries }));
+                        moved = false;
+                        break;
+                    }
+                    bytes += entries.iter().map(|entry| entry.value.len()).sum::<usize>();
+                    self.copy_in(at, from, table, slot, &entries)?;
+                }
+                Replicate::Adopt(slots) => {
+                    let seal = self.upkeep[at].seal_now();
+                    self.follow[at].adopting = Some(Adopting { from, slots, seal });
+                }
+                Replicate::Abandon => {
+                    for (_, copying) in self.follow[at].copying.drain() {
+                        self.shards[at].data.slots.add_garbage(copying.incarnation);
+                    }
+                }
+                Replicate::State => {
+                    let positions = positions(&self.shards[at].data);
+                    let upto = self.shards[at].log.written_or_pending().0;
+                    self.answer_follow(at, from, Replicated::State { positions, upto });
+                }
+                Replicate::Lend => self.follow[at].lend.push(from),
+                Replicate::BeginTerm => {
+                    self.begin_term(at);
+                    self.answer_follow(at, from, Replicated::TermBegun);
+                }
+                Replicate::HoldLog(_) => unreachable!("done when it comes"),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// After a commit: a shard can be lent when RocksDB has all that is logged.
+    pub(super) fn lend(&mut self, at: usize) {
+        let shard = &self.shards[at];
+        let whole = shard.data.hot.is_clean()
+            && !shard.data.is_stalled()
+            && shard.data.applied_before.is_none()
+            && self.larges[at].is_empty()
+            && !shard.log.has_pending();
+        if self.follow[at].lend.is_empty() || !whole {
+            return;
+        }
+        for to in std::mem::take(&mut self.follow[at].lend) {
+            let data = &self.shards[at].data;
+            let with_data = data.slots.tables().into_iter().flat_map(|table| {
+                let used = data.slots.used(table);
+                used.map(move |(slot, state)| {
+                    let (index, term) = (state.next_index - 1, state.term);
+                    (SlotPosition { table, slot, index, term }, state.incarnation)
+                })
+            });
+            let lent = LentShard {
+                reader: data.store.reader(),
+                slots: with_data.collect(),
+                positions: positions(data),
+                upto: self.shards[at].log.written().0,
+                reading: Reading::begin(&self.reading),
+            };
+            self.answer_follow(at, to, Replicated::Lent(Box::new(lent)));
+        }
+    }
+
+    fn may_append(&self, at: usize) -> bool {
+        self.shards[at].accepts_writes() && self.shards[at].log.has_room()
+    }
+
+    fn append_portion(&mut self, at: usize, from: Asker, portion: Portion) -> Result<(), String> {
+        let shard = &mut self.shards[at];
+        for touch in &portion.touches {
+            let next = shard.data.slots.get(touch.table, touch.slot).next_index;
+            if next != touch.index {
+                return Err(format!(
+                    "record {} of slot {} of table {} has come where {next} is the next",
+                    touch.index, touch.slot.0, touch.table.0
+                ));
+            }
+        }
+        let (stream, lsn) = (portion.stream, portion.lsn);
+        if portion.operations > COMMIT_OPS_MAX || portion.body.len() > COMMIT_PIECE_BYTES {
+            self.larges[at].push(Large::of_portion(portion, from));
+            return Ok(());
+        }
+        let now_ms = self.clock.now_ms();
+        let operations: Result<Vec<Operation>, _> =
+            BodyReader::new(portion.body.clone()).and_then(Iterator::collect);
+        let operations = operations.map_err(|error| error.to_string())?;
+        let meta = FrameMeta { touches: &portion.touches, txn: None };
+        let own = shard.log.append(&meta, now_ms, &[&portion.body]).0;
+        shard.data.follow(&portion.touches);
+        for operation in &operations {
+            shard.data.show_operation(operation, own, now_ms);
+        }
+        self.appended(at, from, stream, lsn, own);
+        Ok(())
+    }
+
+    /// Says so once the policy lets an answer leave that depends on it.
+    pub(super) fn appended(&mut self, at: usize, from: Asker, stream: ShardId, lsn: u64, own: u64) {
+        let shard = self.shards[at].id;
+        let what = Replicated::Appended { stream, lsn, own };
+        self.send_released(from.core, shard, own, Message::Replicated { ticket: from.ticket, shard, what });
+    }
+
+    fn copy_in(
+        &mut self,
+        at: usize,
+        from: Asker,
+        table: TableId,
+        slot: Slot,
+        entries: &[Entry],
+    ) -> Result<(), Fault> {
+        let shard = &mut self.shards[at];
+        let copying = self.follow[at]
+            .copying
+            .entry((table, slot))
+            .or_insert_with(|| Copying { incarnation: shard.data.slots.reserve(), rows: 0 });
+        copying.rows += entries.iter().filter(|entry| !entry.element).count() as u64;
+        let position = shard.log.written().0;
+        let what = match shard.data.copy_in(copying.incarnation, entries, position)? {
+            Ok(()) => Replicated::Copied,
+            Err(why) => Replicated::Refused(format!("an entry that was sent cannot be read: {why}")),
+        };
+        self.answer_follow(at, from, what);
+        Ok(())
+    }
+
+    /// Files hold what was copied: its slots become visible.
+    fn finish_adopting(&mut self, at: usize) {
+        let persisted = self.upkeep[at].seals_persisted();
+        let Some(adopting) = self.follow[at].adopting.take_if(|adopting| adopting.seal <= persisted) else {
+            return;
+        };
+        if !self.may_append(at) {
+            self.follow[at].adopting = Some(adopting);
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        let Adopting { from, slots, .. } = adopting;
+        for position in &slots {
+            let SlotPosition { table, slot, index, term } = *position;
+            let copied = self.follow[at].copying.remove(&(table, slot));
+            let adopted = Adopted {
+                incarnation: copied.as_ref().map_or(NONE, |copied| copied.incarnation),
+                index,
+                term,
+                keys_estimate: copied.map_or(0, |copied| copied.rows),
+            };
+            let mut body = Vec::new();
+            let wide = SlotWide::Adopt { table, slot, adopted };
+            BodyWriter::new(&mut body, Origin::COPY).slot_wide(&wide);
+            let touches = [crate::binlog::Touch { table, slot, index, term }];
+            let shard = &mut self.shards[at];
+            let lsn = shard.log.append(&FrameMeta { touches: &touches, txn: None }, now_ms, &[&body]).0;
+            shard.data.show_operation(&Operation::SlotWide(wide), lsn, now_ms);
+        }
+        let (shard, own) = (self.shards[at].id, self.shards[at].log.written_or_pending().0);
+        let what = Replicated::Adopted { own };
+        self.send_released(from.core, shard, own, Message::Replicated { ticket: from.ticket, shard, what });
+    }
+
+    fn begin_term(&mut self, at: usize) {
+        let shard = &mut self.shards[at];
+        let newest = shard.data.slots.positions().map(|(_, _, state)| state.term).max().unwrap_or(0);
+        let term = next_term(newest.max(shard.log.term()), fastrand::u64(..));
+        shard.log.begin_term(term);
+        shard.data.slots.set_term(term);
+    }
+
+    /// Where the logs of this core's shards end, what is not written yet included.
+    pub fn log_ends(&self) -> Vec<LogEnd> {
+        let end = |shard: &Shard| LogEnd { shard: shard.id, lsn: shard.log.written_or_pending().0 };
+        self.shards.iter().map(end).collect()
+    }
+
+    fn answer_follow(&mut self, at: usize, to: Asker, what: Replicated) {
+        let shard = self.shards[at].id;
+        self.outgoing.push((to.core, Message::Replicated { ticket: to.ticket, shard, what }));
+    }
+}
+
+fn positions(data: &Data) -> Vec<SlotPosition> {
+    let position = |(table, slot, state): (TableId, Slot, &super::slots::SlotState)| SlotPosition {
+        table,
+        slot,
+        index: state.next_index - 1,
+        term: state.term,
+    };
+    data.slots.positions().map(position).collect()
+}

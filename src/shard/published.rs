@@ -1,0 +1,64 @@
+//! What the cores and the replication thread tell each other without a message.
+//!
+//! Plain numbers, each written by one side: how far each log may be shown to followers, and in which role this
+//! node is. Knows no log and no follower.
+
+use crate::slot::ShardId;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// Shared by all cores and the replication thread.
+pub struct Published {
+    /// By shard: followers may have its log up to here.
+    upto: Box<[AtomicU64]>,
+    /// The replication thread wants to be waked when a log grows.
+    awaited: AtomicBool,
+    /// This node follows another: it takes no writes from clients, and deletes nothing by itself.
+    follows: AtomicBool,
+    /// Followers that have acknowledged lately.
+    good_followers: AtomicU32,
+}
+
+impl Published {
+    pub fn new(shards: u16) -> Published {
+        Published {
+            upto: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            awaited: AtomicBool::new(false),
+            follows: AtomicBool::new(false),
+            good_followers: AtomicU32::new(0),
+        }
+    }
+
+    /// True if the replication thread is to be waked for it.
+    pub fn publish(&self, shard: ShardId, lsn: u64) -> bool {
+        let upto = &self.upto[usize::from(shard.0)];
+        if upto.load(Ordering::Relaxed) == lsn {
+            return false;
+        }
+        upto.store(lsn, Ordering::Release);
+        self.awaited.load(Ordering::Relaxed)
+    }
+
+    pub fn upto(&self, shard: ShardId) -> u64 {
+        self.upto[usize::from(shard.0)].load(Ordering::Acquire)
+    }
+
+    pub fn await_growth(&self, awaited: bool) {
+        self.awaited.store(awaited, Ordering::Relaxed);
+    }
+
+    pub fn follows(&self) -> bool {
+        self.follows.load(Ordering::Acquire)
+    }
+
+    pub fn set_follows(&self, follows: bool) {
+        self.follows.store(follows, Ordering::Release);
+    }
+
+    pub fn good_followers(&self) -> u32 {
+        self.good_followers.load(Ordering::Acquire)
+    }
+
+    pub fn set_good_followers(&self, count: u32) {
+        self.good_followers.store(count, Ordering::Release);
+    }
+}
