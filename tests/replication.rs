@@ -1,78 +1,10 @@
 //! Nodes that follow each other: real processes, real links, compared key by key.
 
 mod harness;
+mod nodes;
 
 use harness::{Client, Options, Server, Value};
-use std::collections::BTreeMap;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(20));
-    }
-}
-
-fn info(server: &Server, field: &str) -> String {
-    let reply = server.client().ask("INFO replication");
-    let text = String::from_utf8_lossy(reply.bytes().expect("INFO answers text")).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
-    line.unwrap_or_else(|| panic!("no {field} in {text}"))
-}
-
-fn follow(follower: &Server, primary: &Server) {
-    let reply = follower.client().ask(&format!("REPLICAOF 127.0.0.1 {}", primary.port()));
-    assert!(reply.error_text().is_empty(), "{reply:?}");
-}
-
-fn is_up(follower: &Server) -> bool {
-    info(follower, "role") == "slave" && info(follower, "master_link_status") == "up"
-}
-
-/// Every key of every database with its value and the moment of its end.
-fn contents(server: &Server) -> BTreeMap<(usize, Vec<u8>), (Vec<u8>, i64)> {
-    let mut client = server.client();
-    let mut all = BTreeMap::new();
-    for db in 0..16 {
-        client.ask(&format!("SELECT {db}"));
-        let mut cursor = b"0".to_vec();
-        loop {
-            let reply = client.must(&args!["SCAN", cursor, "COUNT", "500"]);
-            let [next, keys] = reply.items() else { panic!("{reply:?}") };
-            for key in keys.items().iter().filter_map(Value::bytes) {
-                let dump = client.must(&args!["DUMP", key]).bytes().map(<[u8]>::to_vec);
-                let end = client.must(&args!["PEXPIRETIME", key]).int();
-                // Between the scan and the look it may have expired.
-                if let (Some(dump), Some(end)) = (dump, end) {
-                    all.insert((db, key.to_vec()), (dump, end));
-                }
-            }
-            cursor = next.bytes().expect("a cursor").to_vec();
-            if cursor == b"0" {
-                break;
-            }
-        }
-    }
-    all
-}
-
-fn caught_up(follower: &Server, primary: &Server) -> bool {
-    is_up(follower) && info(follower, "slave_repl_offset") == info(primary, "master_repl_offset")
-}
-
-fn assert_same(follower: &Server, primary: &Server) {
-    eventually("the follower catches up", || caught_up(follower, primary));
-    let (have, want) = (contents(follower), contents(primary));
-    let differs = want.iter().find(|(key, value)| have.get(key) != Some(value));
-    assert!(differs.is_none(), "differs at {:?}", differs.map(|(key, _)| key));
-    let extra = have.keys().find(|key| !want.contains_key(key));
-    assert!(extra.is_none(), "only the follower has {extra:?}");
-    assert!(!want.is_empty(), "there is something to compare");
-}
+use nodes::{assert_same, caught_up, eventually, follow, info, is_up};
 
 /// Keys of every type, small and large, in several databases, some that expire.
 fn fill(client: &mut Client, round: usize) {
@@ -187,4 +119,87 @@ fn what_wait_acknowledged_is_there_after_a_promotion() {
     first.restart();
     follow(&first, &second);
     assert_same(&first, &second);
+}
+
+#[test]
+fn a_follower_takes_nothing_by_itself() {
+    let primary = Server::start(Options::shards(1));
+    let follower = Server::start(Options::shards(1));
+    // One who waits to take something on a node that becomes a follower is told; one who reads is served.
+    let mut taking = follower.client();
+    taking.send(&args!["BLPOP", "list", "0"]).expect("it is connected");
+    eventually("it waits", || follower.client().info("blocked_clients") == 1);
+    follow(&follower, &primary);
+    let told = taking.read().expect("it is answered").error_text();
+    assert!(told.starts_with("UNBLOCKED force unblock"), "{told}");
+    eventually("the link is up", || is_up(&follower));
+    let mut reading = follower.client();
+    reading.send(&args!["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]).expect("it is connected");
+    eventually("it waits", || follower.client().info("blocked_clients") == 1);
+    let mut client = primary.client();
+    client.ask("XADD s 5-5 f v");
+    client.ask("RPUSH list a");
+    assert!(!reading.read().expect("it is answered").items().is_empty());
+    // What ends does so at the moment it is to, and is deleted by the primary's word.
+    client.must(&args!["SET", "short", "v", "PX", "300"]);
+    client.ask("HSET h f v g w");
+    client.ask("HPEXPIRE h 300 FIELDS 1 f");
+    assert_eq!(client.ask("WAIT 1 5000"), Value::Int(1));
+    assert_eq!(follower.client().ask("GET short"), Value::bulk("v"));
+    eventually("it ends", || follower.client().ask("GET short").is_nil());
+    eventually("its field ends", || follower.client().ask("HLEN h") == Value::Int(1));
+    eventually("the primary has deleted it", || primary.client().info("expired_keys") == 1);
+    assert_same(&follower, &primary);
+    assert_eq!(follower.client().info("expired_keys"), 0);
+    assert_eq!(follower.client().ask("LRANGE list 0 -1").items().len(), 1);
+}
+
+#[test]
+fn followers_that_must_keep_up_are_waited_for() {
+    let primary = Server::start(Options::shards(1).with(&["--min-replicas-to-write", "1"]));
+    let follower = Server::start(Options::shards(1));
+    let refused = primary.client().ask("SET a b").error_text();
+    assert_eq!(refused, "NOREPLICAS Not enough good replicas to write.");
+    follow(&follower, &primary);
+    eventually("it keeps up", || primary.client().ask("SET a b") == Value::ok());
+    assert_eq!(info(&primary, "min_slaves_good_slaves"), "1");
+}
+
+#[test]
+fn a_password_is_given_and_a_wrong_one_is_told() {
+    let primary = Server::start(Options::shards(1).with(&["--requirepass", "sesame"]));
+    let follower = Server::start(Options::shards(1).with(&["--masterauth", "open"]));
+    follow(&follower, &primary);
+    eventually("the error is told", || {
+        let reply = follower.client().ask("INFO replication");
+        String::from_utf8_lossy(reply.bytes().expect("text"))
+            .contains("master_link_last_error:the primary answers: -WRONGPASS")
+    });
+    assert_eq!(follower.client().ask("CONFIG SET masterauth sesame"), Value::ok());
+    eventually("the link is up", || is_up(&follower));
+}
+
+#[test]
+fn a_chain_of_nodes_and_a_node_that_would_follow_itself() {
+    let first = Server::start(Options::shards(2));
+    let second = Server::start(Options::shards(1));
+    let third = Server::start(Options::shards(2));
+    let mut client = first.client();
+    fill(&mut client, 0);
+    follow(&third, &second);
+    follow(&second, &first);
+    eventually("the second follows", || caught_up(&second, &first));
+    assert_same(&third, &second);
+    fill(&mut client, 1);
+    assert_same(&second, &first);
+    assert_same(&third, &second);
+    follow(&first, &first);
+    eventually("it is refused", || {
+        let reply = first.client().ask("INFO replication");
+        String::from_utf8_lossy(reply.bytes().expect("text")).contains("a node cannot follow itself")
+    });
+    assert_eq!(first.client().ask("REPLICAOF NO ONE"), Value::ok());
+    fill(&mut first.client(), 2);
+    assert_same(&second, &first);
+    assert_same(&third, &second);
 }

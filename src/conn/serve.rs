@@ -625,6 +625,7 @@ impl Core {
             self.unpause();
         }
         self.answer_delayed(self.owner.clock.now_ms());
+        self.end_waits_to_write();
         self.end_late_waits(self.owner.clock.now_ms());
         self.node.note_commands(self.owner.clock.now_ms(), self.owner.stats.commands);
     }

@@ -6,6 +6,7 @@
 
 use super::coordinate::Owed;
 use super::serve::Core;
+use crate::command::flag;
 use crate::error::ClientError;
 use crate::front::gather::Gather;
 use crate::front::route::{self, Route};
@@ -17,6 +18,10 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::time::Instant;
+
+const NOW_A_REPLICA: ClientError = ClientError::fixed(
+    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+);
 
 /// What a waiting command does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +171,7 @@ impl Core {
 
     /// One of its keys has been written.
     pub fn wake(&mut self, conn: u64) {
+        self.end_waits_to_write();
         let Some(wait) = self.waits.get_mut(&conn) else { return };
         match &mut wait.phase {
             Phase::Sleeping => {
@@ -210,6 +216,19 @@ impl Core {
         let wait = self.forget_wait(conn).expect("looked above");
         self.settle(wait.owed, wait.otherwise);
         true
+    }
+
+    /// On a node that follows another nothing is taken any more: those who wait for it are told.
+    pub fn end_waits_to_write(&mut self) {
+        if self.waits.is_empty() || !self.owner.published.follows() {
+            return;
+        }
+        let writes = |wait: &Wait| wait.call.command.spec.has(flag::WRITE);
+        let writing: Vec<u64> =
+            self.waits.iter().filter(|(_, wait)| writes(wait)).map(|(conn, _)| *conn).collect();
+        for conn in writing {
+            self.end_wait(conn, Some(Reply::Error(NOW_A_REPLICA)));
+        }
     }
 
     /// Ends those whose time is over.

@@ -329,7 +329,10 @@ impl Primary {
     }
 
     fn refusal(&self, subscribe: &Subscribe) -> Option<&'static str> {
-        let Settings { layout, tables, crc16, .. } = &self.settings;
+        let Settings { layout, tables, crc16, node, .. } = &self.settings;
+        if subscribe.node == *node {
+            return Some("a node cannot follow itself");
+        }
         if subscribe.slots_per_table != layout.slots() || subscribe.crc16 != *crc16 {
             return Some("the two nodes divide keys into slots differently");
         }

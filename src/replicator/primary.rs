@@ -129,6 +129,7 @@ impl Follows {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.hub.note_follower(self.ticket, self.attached.clone());
         self.take_messages()?;
+        self.look_at_logs();
         while self.closed.is_none() {
             tokio::select! {
                 ready = self.wire.ready() => {
