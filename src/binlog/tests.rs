@@ -399,6 +399,26 @@ fn a_recycled_segment_shows_nothing_of_its_former_life() {
 }
 
 #[test]
+fn a_new_term_in_an_empty_segment_hides_nothing_of_how_the_log_went_on() {
+    let disk = SimDisk::new(1);
+    let mut writer = open_new(&disk).writer;
+    append(&mut writer, b"one");
+    writer.write().expect("the disk works");
+    sync(&mut writer);
+    drop(writer);
+    // Killed: its segment has no footer, and nobody must look for one.
+    let mut again = open_at(&disk, 0, None).expect("it is whole").0.writer;
+    again.begin_term(next_term(again.term(), 0));
+    append(&mut again, b"two");
+    again.write().expect("the disk works");
+    sync(&mut again);
+    assert!(footers(&disk, DIR.as_ref()).expect("every footer that is named is there").is_empty());
+    drop(again);
+    let (_, records) = open_at(&disk, 0, None).expect("it is whole");
+    assert_eq!(records.into_values().collect::<Vec<_>>(), [b"one".to_vec(), b"two".to_vec()]);
+}
+
+#[test]
 fn an_orderly_end_keeps_its_term() {
     let disk = SimDisk::new(1);
     let mut recovered = open_new(&disk);

@@ -276,10 +276,12 @@ impl Writer {
     /// Goes on in a new segment: footer of the old one and header of the new into the buffer.
     fn roll(&mut self) {
         let (mut previous, mut previous_end) = (self.header.previous, self.header.previous_end);
-        // A segment in which nothing stands yet gives its name to the new one.
+        // A segment in which nothing stands yet gives its name to the new one, and what it was begun for: the one
+        // before may have no footer, or end in what is cut.
+        let mut begun = self.header.begun;
         if !self.is_empty_segment() {
             self.seal(false);
-            (previous, previous_end) = (self.header.id, self.used);
+            (previous, previous_end, begun) = (self.header.id, self.used, Begun::Rolled);
             self.sealed.push_back(Sealed {
                 first: self.header.first,
                 last: self.next.before(),
@@ -291,7 +293,7 @@ impl Writer {
         self.close_chunk();
         self.header = SegmentHeader {
             shard: self.options.shard,
-            begun: Begun::Rolled,
+            begun,
             id: self.disk.random(),
             first: self.next,
             term: self.next_term.take().unwrap_or(self.header.term),
