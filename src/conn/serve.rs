@@ -440,6 +440,7 @@ impl Serving {
         }
         let idle = |connection: &Connection| {
             connection.pending.is_empty()
+                && !connection.session.is_primary
                 && now_ms.saturating_sub(connection.session.last_command_ms) > timeout_s * 1000
         };
         let places: Vec<_> = self

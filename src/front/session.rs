@@ -47,6 +47,34 @@ pub struct Session {
 }
 
 impl Session {
+    /// Of the connection through which a primary writes that speaks as a client does.
+    pub fn of_primary(id: u64, addr: String, now_ms: u64) -> Session {
+        Session {
+            id,
+            table: TableId(0),
+            authenticated: true,
+            protocol: Protocol::Resp2,
+            reply_mode: ReplyMode::On,
+            name: Bytes::new(),
+            lib_name: Bytes::new(),
+            lib_ver: Bytes::new(),
+            readonly: false,
+            no_evict: false,
+            no_touch: false,
+            monitoring: false,
+            laddr: addr.clone(),
+            addr,
+            fd: -1,
+            connected_ms: now_ms,
+            last_command_ms: now_ms,
+            last_command: "NULL",
+            commands: 0,
+            shard_aware: false,
+            is_primary: true,
+            follower_port: None,
+        }
+    }
+
     /// What RESET goes back to; the id, the addresses and the times stay.
     pub fn reset(&mut self, password_set: bool) {
         self.table = TableId(0);

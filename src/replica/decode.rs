@@ -235,3 +235,180 @@ impl Fields {
         Err(WireError("a number is too large"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode::Encoder;
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
+        vec(any::<u8>(), 0..max).prop_map(Bytes::from)
+    }
+
+    fn slot() -> impl Strategy<Value = SlotName> {
+        (any::<u32>(), any::<u16>()).prop_map(|(table, slot)| (TableId(table), Slot(slot)))
+    }
+
+    fn positions() -> impl Strategy<Value = Vec<SlotPosition>> {
+        let one = (slot(), any::<u64>(), any::<u64>());
+        vec(one.prop_map(|((table, slot), index, term)| SlotPosition { table, slot, index, term }), 0..9)
+    }
+
+    fn node() -> impl Strategy<Value = NodeId> {
+        any::<u8>().prop_map(|byte| [byte; 40])
+    }
+
+    fn record() -> impl Strategy<Value = Message> {
+        let touch = (slot(), any::<u64>(), any::<u64>());
+        let touch = touch.prop_map(|((table, slot), index, term)| Touch { table, slot, index, term });
+        let body =
+            prop_oneof![4 => bytes(300), 1 => (0..3usize << 20).prop_map(|len| Bytes::from(vec![7; len]))];
+        (any::<u16>(), any::<u64>(), any::<u64>(), vec(touch, 0..5), any::<bool>(), body).prop_map(
+            |(stream, lsn, time_ms, touches, exact, body)| {
+                let (stream, lsn, touches) = (ShardId(stream), Lsn(lsn), touches.into());
+                Message::Record(Record { stream, lsn, time_ms, touches, exact, body })
+            },
+        )
+    }
+
+    fn rows() -> impl Strategy<Value = Message> {
+        let entry = (any::<bool>(), bytes(40), bytes(400));
+        let entry = entry.prop_map(|(element, key, value)| Entry { element, key, value });
+        (any::<u16>(), slot(), vec(entry, 0..9)).prop_map(|(stream, (table, slot), entries)| {
+            Message::CopyRows { stream: ShardId(stream), table, slot, entries }
+        })
+    }
+
+    fn small() -> impl Strategy<Value = Message> {
+        (0..10u8, any::<u16>(), any::<u64>(), any::<u64>(), any::<u32>(), vec(slot(), 0..9)).prop_map(
+            |(kind, stream, a, b, upto, slots)| {
+                let stream = ShardId(stream);
+                match kind {
+                    0 => Message::Ack { stream, applied: Lsn(a), durable: Lsn(b) },
+                    1 => Message::CopyAck { stream, chunks: a },
+                    2 => Message::Alive,
+                    3 => Message::Refused { why: format!("because {a}") },
+                    4 => Message::CopyMark { stream, upto },
+                    5 => Message::CopyEnd { stream },
+                    6 => Message::StreamFrom { stream, next: Lsn(a) },
+                    7 => Message::Upto { stream, lsn: Lsn(a) },
+                    8 => Message::Forget { slots },
+                    _ => Message::Beat { published: vec![Lsn(a), Lsn(b)], time_ms: a },
+                }
+            },
+        )
+    }
+
+    fn any_message() -> impl Strategy<Value = Message> {
+        let welcome = (any::<u16>(), node(), any::<u64>())
+            .prop_map(|(streams, node, time_ms)| Message::Welcome { streams, node, time_ms });
+        let subscribe = (any::<u32>(), any::<u16>(), any::<bool>(), node(), positions()).prop_map(
+            |(tables, slots_per_table, crc16, node, positions)| {
+                Message::Subscribe(Subscribe { tables, slots_per_table, crc16, node, positions })
+            },
+        );
+        let begin = (any::<u16>(), positions())
+            .prop_map(|(stream, slots)| Message::CopyBegin { stream: ShardId(stream), slots });
+        prop_oneof![4 => small(), 1 => welcome, 1 => subscribe, 1 => begin, 2 => rows(), 2 => record()]
+    }
+
+    fn encoded(messages: &[Message]) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        messages.iter().for_each(|message| encoder.push(message));
+        let len = encoder.len();
+        let bytes = encoder.take().concat();
+        assert_eq!(bytes.len(), len);
+        bytes
+    }
+
+    /// Feeds bytes in pieces; the messages, and what ended them.
+    fn decoded(bytes: &[u8], piece: usize) -> (Vec<Message>, Option<WireError>) {
+        let mut decoder = Decoder::new(16 << 20);
+        let mut messages = Vec::new();
+        for piece in bytes.chunks(piece) {
+            decoder.feed(piece);
+            loop {
+                match decoder.next() {
+                    Ok(Some(message)) => messages.push(message),
+                    Ok(None) => break,
+                    Err(error) => return (messages, Some(error)),
+                }
+            }
+        }
+        (messages, None)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn messages_come_back_as_they_were_however_they_are_cut(
+            messages in vec(any_message(), 1..6),
+            piece in prop_oneof![1..40usize, 1000..3_000_000usize],
+        ) {
+            let bytes = encoded(&messages);
+            prop_assume!(piece > 100 || bytes.len() < 100_000);
+            prop_assert_eq!(decoded(&bytes, piece), (messages, None));
+        }
+
+        #[test]
+        fn one_changed_byte_is_noticed(message in small(), at: usize, by in 1..=255u8) {
+            let mut bytes = encoded(&[message, Message::Alive]);
+            let first = bytes.len() - encoded(&[Message::Alive]).len();
+            let at = at % first;
+            bytes[at] ^= by;
+            // A length that grows makes what follows a part of the frame: nothing comes, or an error.
+            prop_assert_eq!(decoded(&bytes, 1000).0, vec![]);
+        }
+
+        #[test]
+        fn any_bytes_end_in_messages_or_an_error(bytes in vec(any::<u8>(), 0..300), kind in 0..17u8) {
+            decoded(&bytes, 7);
+            // Text that is none is replaced, which may be longer.
+            prop_assume!(kind != kind::REFUSED);
+            let payload = [&[kind], &bytes[..]].concat();
+            if let Ok(understood) = message(Bytes::from(payload.clone())) {
+                prop_assert!(encoded(&[understood]).len() <= payload.len() + FRAME_HEAD_BYTES);
+            }
+        }
+
+        #[test]
+        fn a_claimed_length_takes_no_memory(kind in prop::sample::select(vec![kind::COPY_BEGIN, kind::FORGET, kind::BEAT])) {
+            let payload = [&[kind, 1][..], &[0xff; 9], &[1, 1, 1]].concat();
+            prop_assert!(message(Bytes::from(payload)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_is_refused_before_it_is_held() {
+        let body = Bytes::from(vec![1; 3 << 20]);
+        let (stream, lsn) = (ShardId(0), Lsn(1));
+        let record = Record { stream, lsn, time_ms: 0, touches: SmallVec::new(), exact: true, body };
+        let bytes = encoded(&[Message::Record(record)]);
+        let mut decoder = Decoder::new(2 << 20);
+        decoder.feed(&bytes);
+        assert_eq!(decoder.next(), Err(WireError("a message is too long")));
+        assert!(decoder.begun.capacity() <= 4 << 20);
+        let mut decoder = Decoder::new(2 << 20);
+        decoder.feed(&[0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0]);
+        assert_eq!(decoder.next(), Err(WireError("a frame is too long")));
+    }
+
+    #[test]
+    fn a_large_body_is_not_copied_on_its_way_out_and_a_small_one_keeps_no_buffer() {
+        let record = |body: Bytes| {
+            let (stream, lsn) = (ShardId(0), Lsn(1));
+            Message::Record(Record { stream, lsn, time_ms: 0, touches: SmallVec::new(), exact: true, body })
+        };
+        let large = Bytes::from(vec![1; 100_000]);
+        let mut encoder = Encoder::default();
+        encoder.push(&record(large.clone()));
+        assert!(encoder.take().iter().any(|piece| piece.as_ptr() == large.as_ptr()));
+        let mut decoder = Decoder::new(1 << 20);
+        decoder.feed(&encoded(&[record(Bytes::from_static(b"small"))]));
+        let Ok(Some(Message::Record(Record { body, .. }))) = decoder.next() else { panic!("a record") };
+        assert!(body.is_unique(), "it has memory of its own");
+    }
+}

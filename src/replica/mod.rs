@@ -14,8 +14,11 @@ mod plan;
 pub mod portion;
 pub mod position;
 pub mod primary;
+pub mod redis;
 pub mod status;
 mod stream;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 /// Version of what two nodes say to each other; others are refused.

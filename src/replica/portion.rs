@@ -204,3 +204,130 @@ fn write(portion: &mut Portion, shard: ShardId, origin: Origin, operations: &[Op
     }
     portion.body = body.into();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binlog::Lsn;
+    use crate::store::Row;
+    use bytes::Bytes;
+
+    const LAYOUT: u16 = 8;
+
+    fn put(table: u32, slot: u16) -> Operation {
+        let change = Change::Put(Row::string(Bytes::from_static(b"value")));
+        let (table, slot, name) = (TableId(table), Slot(slot), Bytes::from_static(b"name"));
+        Operation::Effect(Effect { table, slot, name, change, existed: None })
+    }
+
+    fn ranges(slots: &[(u16, u16)]) -> Vec<SlotRange> {
+        slots.iter().map(|(first, last)| SlotRange { first: Slot(*first), last: Slot(*last) }).collect()
+    }
+
+    fn flush(table: u32, slots: &[(u16, u16)]) -> Operation {
+        Operation::SlotWide(SlotWide::Flush { table: TableId(table), slots: ranges(slots) })
+    }
+
+    fn swap(slots: &[(u16, u16)]) -> Operation {
+        Operation::SlotWide(SlotWide::SwapTables { a: TableId(0), b: TableId(1), slots: ranges(slots) })
+    }
+
+    fn record(operations: &[Operation], touched: &[(u32, u16)], exact: bool) -> Record {
+        let mut body = Vec::new();
+        let mut writer = BodyWriter::new(&mut body, Origin::TRANSACTION);
+        for operation in operations {
+            match operation {
+                Operation::Effect(effect) => writer.effect(effect),
+                Operation::SlotWide(wide) => writer.slot_wide(wide),
+            }
+        }
+        let touch =
+            |at: &(u32, u16)| Touch { table: TableId(at.0), slot: Slot(at.1), index: 1, term: 1 << 20 };
+        let touches = touched.iter().map(touch).collect();
+        Record { stream: ShardId(0), lsn: Lsn(5), time_ms: 0, touches, exact, body: body.into() }
+    }
+
+    fn parts(record: Record, shards: u16) -> Vec<(u16, Vec<Operation>)> {
+        let split = split(record, Layout::new(LAYOUT, shards)).unwrap();
+        let part = |(shard, portion): (ShardId, Portion)| {
+            let reader = BodyReader::new(portion.body).unwrap();
+            assert_eq!(reader.origin(), Origin::TRANSACTION);
+            let operations: Vec<_> = reader.collect::<Result<_, _>>().unwrap();
+            assert_eq!(operations.len(), portion.operations);
+            (shard.0, operations)
+        };
+        split.portions.into_iter().map(part).collect()
+    }
+
+    #[test]
+    fn a_record_of_one_shard_keeps_its_body() {
+        let record = record(&[put(0, 1), put(0, 2)], &[(0, 1), (0, 2)], true);
+        let body = record.body.clone();
+        let split = split(record, Layout::new(LAYOUT, 2)).unwrap();
+        assert_eq!(split.portions.len(), 1);
+        assert_eq!(split.portions[0].1.body.as_ptr(), body.as_ptr());
+        assert_eq!(split.portions[0].1.operations, 2);
+    }
+
+    #[test]
+    fn each_shard_gets_its_operations_in_their_order_and_nothing_that_is_here_already() {
+        let all = [put(0, 1), put(1, 7), put(0, 2), put(0, 1), put(0, 6)];
+        assert_eq!(
+            parts(record(&all, &[(0, 1), (0, 6), (1, 7)], false), 2),
+            [(0, vec![put(0, 1), put(0, 1)]), (1, vec![put(1, 7), put(0, 6)])]
+        );
+    }
+
+    #[test]
+    fn a_flush_is_cut_to_what_is_touched() {
+        let all = [flush(0, &[(0, 7)]), put(0, 3)];
+        assert_eq!(
+            parts(record(&all, &[(0, 1), (0, 2), (0, 3), (0, 5), (0, 6)], true), 2),
+            [(0, vec![flush(0, &[(1, 3)]), put(0, 3)]), (1, vec![flush(0, &[(5, 6)])])]
+        );
+        assert_eq!(
+            parts(record(&all, &[(1, 3)], false), 1),
+            [(0, vec![])],
+            "nothing of it, and its touch stays"
+        );
+    }
+
+    #[test]
+    fn a_swap_names_its_slots_and_is_done_once() {
+        let touched = [(0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4)];
+        // A whole says it once for each shard of the primary.
+        let record = record(&[swap(&[]), swap(&[])], &touched, false);
+        assert_eq!(parts(record.clone(), 2), [(0, vec![swap(&[(2, 3)])]), (1, vec![swap(&[(4, 4)])])]);
+        assert_eq!(split(record, Layout::new(LAYOUT, 2)).unwrap().swaps.len(), 3);
+    }
+
+    #[test]
+    fn half_a_swap_is_not_done() {
+        let half = record(&[swap(&[])], &[(0, 2), (0, 3), (1, 3)], false);
+        assert_eq!(
+            split(half, Layout::new(LAYOUT, 1)).unwrap_err(),
+            Unfit::Copy(vec![(TableId(0), Slot(2))])
+        );
+    }
+
+    #[test]
+    fn what_another_node_has_copied_does_not_travel() {
+        let adopted = crate::store::effects::Adopted {
+            incarnation: crate::store::Incarnation::FIRST,
+            index: 1,
+            term: 1,
+            keys_estimate: 0,
+        };
+        let adopt = SlotWide::Adopt { table: TableId(0), slot: Slot(1), adopted };
+        let record = record(&[Operation::SlotWide(adopt)], &[(0, 1)], true);
+        let unfit = split(record, Layout::new(LAYOUT, 1)).unwrap_err();
+        assert_eq!(unfit, Unfit::Copy(vec![(TableId(0), Slot(1))]));
+    }
+
+    #[test]
+    fn a_body_that_is_damaged_is_refused() {
+        let mut damaged = record(&[put(0, 1)], &[(0, 1)], true);
+        damaged.body = damaged.body.slice(..damaged.body.len() - 1);
+        assert!(matches!(split(damaged, Layout::new(LAYOUT, 1)), Err(Unfit::Body(_))));
+    }
+}

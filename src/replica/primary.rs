@@ -134,7 +134,8 @@ pub struct Held {
 /// How far a follower is behind on one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// Everything up to here is applied at the follower; durable there.
+    /// Everything up to here is applied at the follower; durable there. 0 until it is known that what it had when
+    /// it came is of this history.
     pub applied: Lsn,
     pub durable: Lsn,
     /// Numbers of the log that are published and not acknowledged.
@@ -211,6 +212,7 @@ impl Primary {
                 let now_ms = self.now_ms;
                 if let Some(stream) = self.streams.get_mut(usize::from(shard.0)) {
                     stream.publish(lsn, now_ms);
+                    self.locate(shard, actions);
                     self.read(shard, actions);
                 }
             }
@@ -220,8 +222,8 @@ impl Primary {
             }
             Event::Heard => self.heard = true,
             Event::State { shard, positions, upto } => {
-                self.stream(shard).phase = Phase::Locating { positions, upto };
-                actions.push(Action::Locate { shard });
+                self.stream(shard).phase = Phase::Locating { positions, upto, asked: false };
+                self.locate(shard, actions);
             }
             Event::Located { shard, segments, upto } => self.located(shard, &segments, upto, actions),
             Event::CopyBegun { shard, slots, upto } => self.copy_begun(shard, slots, upto, actions),
@@ -343,9 +345,22 @@ impl Primary {
         subscribe.positions.iter().any(outside).then_some("the follower has slots that cannot be")
     }
 
+    /// The log is looked through when it may be read as far as the positions go: what a follower has of a
+    /// primary before this one may stand in what is not published yet.
+    fn locate(&mut self, shard: ShardId, actions: &mut Vec<Action>) {
+        let stream = self.stream(shard);
+        if let Phase::Locating { upto, asked, .. } = &mut stream.phase
+            && !*asked
+            && stream.published >= *upto
+        {
+            *asked = true;
+            actions.push(Action::Locate { shard });
+        }
+    }
+
     fn located(&mut self, shard: ShardId, log: &[Indexed], upto: Lsn, actions: &mut Vec<Action>) {
         let phase = std::mem::replace(&mut self.stream(shard).phase, Phase::Asked);
-        let Phase::Locating { positions, upto: state_upto } = phase else {
+        let Phase::Locating { positions, upto: state_upto, .. } = phase else {
             unreachable!("a log is looked through once its shard's positions are known");
         };
         let own: Positions = positions.into_iter().collect();

@@ -37,8 +37,10 @@ pub struct Following {
     pub host: String,
     pub port: u16,
     pub link: Link,
-    /// A Redis, not a node of this kind.
+    /// A Redis, not a node of this kind: then `offset` is its stream's, in bytes.
     pub is_redis: bool,
+    /// Writes of a Redis that were refused here: the two differ.
+    pub redis_stream_errors: u64,
     /// Milliseconds since the epoch; 0: never.
     pub last_heard_ms: u64,
     /// Since when the link is down, milliseconds since the epoch; 0: it is up.

@@ -23,10 +23,11 @@ const TOUCH_BYTES: usize = 20;
 pub(super) enum Phase {
     /// The shard's owner has been asked for its positions.
     Asked,
-    /// The log is looked through; the owner has said this.
+    /// The log is looked through, or will be (`asked`); the owner has said this.
     Locating {
         positions: Vec<SlotPosition>,
         upto: Lsn,
+        asked: bool,
     },
     Copying(CopyOut),
     Flowing,
@@ -262,9 +263,12 @@ impl Stream {
     }
 
     pub fn lag(&self, now_ms: u64) -> Lag {
+        // While it catches up a slot may turn out to be another: then it had not what was passed over.
+        let counts = self.catch_up.is_none();
+        let (applied, durable) = if counts { (self.applied, self.durable) } else { (Lsn::ZERO, Lsn::ZERO) };
         Lag {
-            applied: self.applied,
-            durable: self.durable,
+            applied,
+            durable,
             records: self.published.0.saturating_sub(self.applied.0),
             bytes: self.unacknowledged_bytes,
             ms: self.behind_since_ms.map_or(0, |since| now_ms.saturating_sub(since)),

@@ -3,6 +3,7 @@
 //! Must not know this node's own followers.
 
 use super::hub::{Answer, Hub, now_ms};
+use super::redis;
 use super::wire::{LinkError, Wire};
 use crate::binlog::Lsn;
 use crate::limits;
@@ -71,21 +72,26 @@ impl Hub {
         *self.link.borrow_mut() = Some(Link { facts, _stop: stop, ended });
     }
 
+    /// What this node writes from now on is of a new term, behind all that has come from elsewhere.
+    async fn begin_term(&self) {
+        let (ticket, mut answers) = self.route();
+        for shard in self.shards() {
+            self.ask(ticket, shard, Replicate::Abandon);
+            self.ask(ticket, shard, Replicate::BeginTerm);
+        }
+        for _ in self.shards() {
+            let answer = answers.recv().await.expect("the route stands");
+            assert!(matches!(answer, (_, Replicated::TermBegun)), "nothing else was asked");
+        }
+        self.end_route(ticket);
+    }
+
     /// This node goes on by itself: what has come is done, and what it writes from now on is of a new term.
     pub async fn follow_nobody(self: &Rc<Self>) {
         let link = self.link.borrow_mut().take();
         if let Some(link) = link {
             link.stop().await;
-            let (ticket, mut answers) = self.route();
-            for shard in self.shards() {
-                self.ask(ticket, shard, Replicate::Abandon);
-                self.ask(ticket, shard, Replicate::BeginTerm);
-            }
-            for _ in self.shards() {
-                let answer = answers.recv().await.expect("the route stands");
-                assert!(matches!(answer, (_, Replicated::TermBegun)), "nothing else was asked");
-            }
-            self.end_route(ticket);
+            self.begin_term().await;
             // Another wish to follow may have come meanwhile.
             if self.link.borrow().is_none() {
                 self.published.set_follows(false);
@@ -99,7 +105,20 @@ impl Hub {
 type ShardState = (Vec<SlotPosition>, Lsn);
 
 /// What the attempt to connect has brought.
-type Attempt = Result<(TcpStream, Vec<u8>), String>;
+type Attempt = Result<(TcpStream, Vec<u8>), NoLink>;
+
+/// Why there is no link.
+enum NoLink {
+    Failed(String),
+    /// The primary is not of this kind.
+    Redis,
+}
+
+impl From<std::io::Error> for NoLink {
+    fn from(error: std::io::Error) -> NoLink {
+        NoLink::Failed(error.to_string())
+    }
+}
 
 struct Follows {
     hub: Rc<Hub>,
@@ -117,6 +136,8 @@ struct Follows {
     /// Portions of this batch of events, by shard.
     portions: Vec<Vec<Portion>>,
     durable: Vec<u64>,
+    /// The primary has turned out to be a Redis.
+    is_redis: bool,
 }
 
 impl Follows {
@@ -145,6 +166,7 @@ impl Follows {
             positions: None,
             portions: (0..shards).map(|_| Vec::new()).collect(),
             durable: vec![0; shards],
+            is_redis: false,
             hub,
         }
     }
@@ -156,7 +178,7 @@ impl Follows {
         let mut tick = interval(limits::REPLICATION_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.handle(Event::Start);
-        loop {
+        while !self.is_redis {
             tokio::select! {
                 // Never sent: the other end is dropped.
                 _ = &mut stopped => break,
@@ -185,6 +207,24 @@ impl Follows {
         self.end_attempt();
         self.settle().await;
         self.hub.end_route(self.ticket);
+        if self.is_redis {
+            self.follow_redis(stopped).await;
+        }
+    }
+
+    /// Follows a primary that is a Redis: its commands become this node's own.
+    async fn follow_redis(&mut self, mut stopped: oneshot::Receiver<()>) {
+        self.hub.begin_term().await;
+        let (host, port) = {
+            let facts = self.facts.borrow();
+            (facts.host.clone(), facts.port)
+        };
+        let following = redis::Following::new(self.hub.clone(), self.facts.clone(), host, port);
+        tokio::select! {
+            // Never sent: the other end is dropped.
+            _ = &mut stopped => {}
+            () = following.run() => unreachable!("it ends with the link only"),
+        }
     }
 
     /// Everything that was asked of the shards is done.
@@ -339,7 +379,7 @@ impl Follows {
         let (hub, attempts, facts) = (self.hub.clone(), self.attempts.clone(), self.facts.borrow().clone());
         self.connecting = Some(tokio::task::spawn_local(async move {
             let made = timeout(CONNECT_WAIT, introduce(&hub, &facts.host, facts.port)).await;
-            let made = made.unwrap_or_else(|_| Err("the primary does not answer".into()));
+            let made = made.unwrap_or_else(|_| Err(NoLink::Failed("the primary does not answer".into())));
             // The link may be ending.
             let _ = attempts.send(made);
         }));
@@ -364,7 +404,8 @@ impl Follows {
                     self.lost(&error.to_string());
                 }
             }
-            Err(why) => self.handle(Event::Lost { why }),
+            Err(NoLink::Failed(why)) => self.handle(Event::Lost { why }),
+            Err(NoLink::Redis) => self.is_redis = true,
         }
     }
 
@@ -420,9 +461,8 @@ async fn ready(wire: Option<&Wire>) -> std::io::Result<()> {
 
 /// Connects to the primary as a client and asks to follow; what stands behind its +OK.
 async fn introduce(hub: &Hub, host: &str, port: u16) -> Attempt {
-    let io = |error: std::io::Error| error.to_string();
-    let stream = TcpStream::connect((host, port)).await.map_err(io)?;
-    stream.set_nodelay(true).map_err(io)?;
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
     let config = hub.config();
     let mut words: Vec<Vec<Vec<u8>>> = Vec::new();
     if config.masterauth.is_set() {
@@ -440,10 +480,13 @@ async fn introduce(hub: &Hub, host: &str, port: u16) -> Attempt {
             bytes.extend_from_slice(word);
             bytes.extend_from_slice(b"\r\n");
         }
-        write_all(&stream, &bytes).await.map_err(io)?;
-        let line = line(&stream, &mut rest).await?;
+        write_all(&stream, &bytes).await?;
+        let line = line(&stream, &mut rest).await.map_err(NoLink::Failed)?;
+        if line.starts_with("-ERR unknown command") {
+            return Err(NoLink::Redis);
+        }
         if !line.starts_with('+') {
-            return Err(format!("the primary answers: {line}"));
+            return Err(NoLink::Failed(format!("the primary answers: {line}")));
         }
     }
     Ok((stream, rest))

@@ -5,7 +5,7 @@
 use super::follower::Link;
 use super::{Place, Replicator, commands};
 use crate::config::Config;
-use crate::conn::moving::Parcel;
+use crate::conn::moving::{Moving, Parcel};
 use crate::conn::serve::Shared;
 use crate::limits;
 use crate::replica::status::{Follower, Following, Status};
@@ -171,6 +171,12 @@ impl Hub {
 
     pub fn send(&self, to: CoreId, message: Message) {
         self.lanes.borrow_mut().send(usize::from(to.0), Parcel::Message(message));
+        self.flush();
+    }
+
+    /// Gives a core a connection that this thread has made.
+    pub fn give(&self, to: CoreId, connection: Moving) {
+        self.lanes.borrow_mut().send(usize::from(to.0), Parcel::Connection(Box::new(connection)));
         self.flush();
     }
 

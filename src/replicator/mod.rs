@@ -10,6 +10,7 @@ mod copy;
 mod follower;
 mod hub;
 mod primary;
+pub mod redis;
 mod source;
 mod wire;
 
@@ -37,6 +38,8 @@ pub struct Place {
     pub run_id: String,
     /// Numbered databases.
     pub tables: u32,
+    /// Longest value that is taken, bytes.
+    pub value_max_bytes: u64,
     /// The directories of the logs, by shard.
     pub logs: Vec<PathBuf>,
 }

@@ -157,6 +157,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
             map,
             run_id: data.identity.id.clone(),
             tables: config.databases,
+            value_max_bytes: ledger.value_max,
             logs: (0..shard_count).map(|shard| data.shard(shard).join("log")).collect(),
         },
         config: config.clone(),

@@ -5,6 +5,7 @@
 //! what is written, 7.0 can read. Source: rdb.c, rdb.h and cluster.c of Redis 7.0 and 7.4.
 
 mod collection;
+pub mod extent;
 mod intset;
 mod item;
 mod listpack;
@@ -14,14 +15,15 @@ mod stream;
 mod tests;
 mod ziplist;
 
-use rest::Source;
+pub use rest::Source;
 pub use stream::{Consumer, Fields, Group, Pending, Stream};
 
 /// The newest RDB version that is read: Redis 7.4's.
-const VERSION_READ_MAX: u16 = 12;
+pub const VERSION_READ_MAX: u16 = 12;
 const FOOTER_BYTES: usize = 10;
 
-static CRC64: crc::Crc<u64> = crc::Crc::<u64>::new(&crc::CRC_64_REDIS);
+/// The checksum of RDB files and of payloads.
+pub static CRC64: crc::Crc<u64> = crc::Crc::<u64>::new(&crc::CRC_64_REDIS);
 
 /// RDB's numbers for the types that are written, and below for those that are only read.
 mod kind {
@@ -128,10 +130,21 @@ pub fn encode(value: &Value) -> Vec<u8> {
             10
         }
     };
-    payload.extend_from_slice(&version.to_le_bytes());
-    let checksum = CRC64.checksum(&payload);
-    payload.extend_from_slice(&checksum.to_le_bytes());
+    let footer = footer(&[&payload], version);
+    payload.extend_from_slice(&footer);
     payload
+}
+
+/// What stands behind a payload's content, which is given in pieces.
+pub fn footer(content: &[&[u8]], version: u16) -> [u8; FOOTER_BYTES] {
+    let mut digest = CRC64.digest();
+    let version = version.to_le_bytes();
+    content.iter().for_each(|piece| digest.update(piece));
+    digest.update(&version);
+    let mut footer = [0; FOOTER_BYTES];
+    footer[..2].copy_from_slice(&version);
+    footer[2..].copy_from_slice(&digest.finalize().to_le_bytes());
+    footer
 }
 
 fn put_texts(payload: &mut Vec<u8>, kind: u8, texts: &[Vec<u8>]) {

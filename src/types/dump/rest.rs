@@ -45,7 +45,7 @@ pub struct Source<'p> {
     room: u64,
 }
 
-enum Length {
+pub enum Length {
     Bytes(u64),
     /// A string in another form, by its number.
     Special(u8),
@@ -58,7 +58,7 @@ impl<'p> Source<'p> {
         Source { rest: Rest(content), max_bytes, room }
     }
 
-    fn any_length(&mut self) -> Result<Length, Refused> {
+    pub fn any_length(&mut self) -> Result<Length, Refused> {
         let first = self.rest.byte()?;
         Ok(match (first >> 6, first) {
             (0, _) => Length::Bytes(u64::from(first)),

@@ -174,6 +174,38 @@ fn what_other_versions_dump_is_read() {
     }
 }
 
+/// Gives a walk the content, with something behind it, byte by byte, or a long one in a hundred pieces.
+fn extends_to_the_end(content: &[u8], behind: &[u8]) {
+    let mut walk = extent::Walk::new(extent::grammar(content[0]).expect("a type that is read"));
+    let bytes = [&content[1..], behind].concat();
+    for end in (0..content.len() - 1).step_by(content.len() / 100 + 1) {
+        match walk.go(&bytes[..end]) {
+            Ok(extent::Reached::Beyond(at)) => assert!(at > end as u64 && at < content.len() as u64),
+            other => panic!("{other:?} at {end} of {}", content.len() - 1),
+        }
+    }
+    assert_eq!(walk.go(&bytes), Ok(extent::Reached::End(content.len() - 1)));
+}
+
+#[test]
+fn the_extent_of_every_form_is_found() {
+    for (hex, _) in dumped() {
+        let payload = bytes(hex);
+        extends_to_the_end(&payload[..payload.len() - FOOTER_BYTES], b"xyz");
+    }
+    for (hex, _) in by_hand() {
+        extends_to_the_end(&bytes(hex), b"xyz");
+    }
+}
+
+#[test]
+fn every_type_that_is_read_has_a_grammar() {
+    for kind in 0..=u8::MAX {
+        let read = (0..26).contains(&kind) && ![6, 7, 8].contains(&kind);
+        assert_eq!(extent::grammar(kind).is_some(), read, "{kind}");
+    }
+}
+
 #[test]
 fn every_form_of_a_string_is_read() {
     assert_eq!(read(b"\x00\xc0\xf6"), Ok(string("-10")));
@@ -501,6 +533,31 @@ proptest! {
         }
         if let Ok(value) = read(&content) {
             prop_assert_eq!(read(&encode(&value)[..encode(&value).len() - FOOTER_BYTES]), Ok(written(value)));
+        }
+    }
+
+    #[test]
+    fn a_values_extent_is_where_the_reader_ends(
+        value in any_value(), more in prop::collection::vec(any::<u8>(), 0..9),
+    ) {
+        let payload = encode(&value);
+        extends_to_the_end(&payload[..payload.len() - FOOTER_BYTES], &more);
+    }
+
+    #[test]
+    fn no_walk_panics(kind in 0..27_u8, content in prop::collection::vec(any::<u8>(), 0..60)) {
+        if let Some(steps) = extent::grammar(kind) {
+            let mut walk = extent::Walk::new(steps);
+            for end in 0..=content.len() {
+                match walk.go(&content[..end]) {
+                    Ok(extent::Reached::End(at)) => {
+                        prop_assert!(at <= end);
+                        break;
+                    }
+                    Ok(extent::Reached::Beyond(at)) => prop_assert!(at > end as u64),
+                    Err(_) => break,
+                }
+            }
         }
     }
 

@@ -313,6 +313,9 @@ fn following_lines(figures: &Figures<'_>, following: &Following, lines: &mut Lin
     lines.field("slave_priority", figures.node.config.replica_priority);
     lines.field("slave_read_only", 1);
     lines.field("replica_announced", 1);
+    if following.is_redis {
+        lines.field("redis_stream_errors", following.redis_stream_errors);
+    }
     if let Some(error) = &following.last_error {
         lines.field("master_link_last_error", error);
     }

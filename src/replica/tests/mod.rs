@@ -1,0 +1,128 @@
+//! The two machines against each other, over a network of a seed's making.
+
+mod model;
+mod primary;
+mod world;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use world::{Weather, World};
+
+const FAIR: Weather = Weather {
+    always: false,
+    write: 500,
+    sync: 200,
+    roll: 0,
+    purge: 0,
+    cut: 0,
+    part: 0,
+    crash: 0,
+    promote: 0,
+    wide: 0,
+    pace: 900,
+    window_bytes: 1 << 20,
+};
+
+/// Prints the seed of a run that fails.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}", self.0);
+        }
+    }
+}
+
+/// Runs a world of this seed, and then lets it calm down.
+fn run(seed: u64) -> World {
+    let _seed = Seed(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut some = |most: u32| if rng.random_bool(0.5) { rng.random_range(0..=most) } else { 0 };
+    let weather = Weather {
+        always: some(1) == 1,
+        write: 100 + some(600),
+        sync: 20 + some(300),
+        roll: some(60),
+        purge: some(40),
+        cut: some(20),
+        part: some(15),
+        crash: some(10),
+        promote: some(8),
+        wide: some(100),
+        pace: 200 + some(750),
+        window_bytes: [60, 400, 1 << 20][some(2) as usize],
+    };
+    let shards: Vec<u16> = (0..rng.random_range(2..=4)).map(|_| rng.random_range(1..=3)).collect();
+    let mut world = World::new(seed, weather, &shards);
+    for _ in 0..rng.random_range(100..900) {
+        world.step();
+    }
+    world.calm_down();
+    world.settle_acknowledgements();
+    world
+}
+
+#[test]
+fn whatever_befalls_nodes_and_network_all_nodes_come_to_have_the_same() {
+    let begun = std::time::Instant::now();
+    let (first, count) = match std::env::var("REPLICA_SEED") {
+        Ok(seed) => (seed.parse().unwrap(), 1),
+        Err(_) => (0, std::env::var("REPLICA_SEEDS").map_or(2000, |count| count.parse().unwrap())),
+    };
+    let (mut promotions, mut crashes, mut copied, mut sent, mut forgotten) = (0, 0, 0, 0, 0);
+    for seed in first..first + count {
+        let world = run(seed);
+        promotions += world.promotions;
+        crashes += world.crashes;
+        copied += world.slots_copied;
+        sent += world.records_sent;
+        forgotten += world.forgotten;
+    }
+    eprintln!(
+        "{count} seeds, {:?}: {promotions} promotions, {crashes} crashes, {copied} slots copied, {forgotten} forgotten, {sent} records sent",
+        begun.elapsed()
+    );
+    if count > 100 {
+        // The bad weather was there, and the easy way was taken in spite of it.
+        assert!(2 * promotions > count && 2 * crashes > count && copied > count && forgotten > 0);
+        assert!(sent > 10 * copied, "{sent} records sent");
+    }
+}
+
+#[test]
+fn a_follower_that_has_only_lost_its_connection_copies_nothing() {
+    for seed in 0..20 {
+        let _seed = Seed(seed);
+        let mut world = World::new(seed, FAIR, &[2, 3]);
+        for _ in 0..400 {
+            world.step();
+        }
+        world.calm_down();
+        world.weather = FAIR;
+        for _ in 0..5 {
+            world.cut_all();
+            for _ in 0..100 {
+                world.step();
+            }
+        }
+        world.calm_down();
+        assert_eq!(world.slots_copied, 0, "the log was there from its first record on");
+        assert_eq!(world.forgotten, 0);
+    }
+}
+
+#[test]
+fn a_new_primary_goes_on_where_followers_are_and_only_the_old_ones_tail_is_copied() {
+    for seed in 0..20 {
+        let _seed = Seed(seed);
+        let mut world = World::new(seed, Weather { promote: 10, ..FAIR }, &[1, 2, 2]);
+        while world.promotions < 3 {
+            world.step();
+        }
+        world.calm_down();
+        // Each time one node of three had what the others had not: a copy of everything would be twice as much.
+        let slots = 2 * u64::from(world::SLOTS);
+        assert!(world.slots_copied <= world.promotions * slots, "{} slots copied", world.slots_copied);
+    }
+}

@@ -1,0 +1,977 @@
+//! Nodes that follow each other over a network that loses, delays and cuts, with everything by chance of a seed.
+//!
+//! What is checked on the way: the same position of a slot means the same data on every node; what a follower
+//! has acknowledged it has when it is promoted; nothing is copied or forgotten that could have gone on.
+
+use super::model::{Content, Shard};
+use crate::binlog::{Lsn, Participant, Txn};
+use crate::replica::decode::Decoder;
+use crate::replica::encode::Encoder;
+use crate::replica::follower::{self, Follower};
+use crate::replica::position::{Position, Positions, SlotName};
+use crate::replica::primary::{self, Primary, Stage};
+use crate::replica::status::Link as LinkState;
+use crate::replica::wire::Message;
+use crate::shard::mesh::{Portion, SlotPosition};
+use crate::slot::{Layout, ShardId, Slot, TableId};
+use crate::store::effects::{Operation, SlotRange, SlotWide};
+use crate::store::tx::{Change, Effect};
+use crate::store::{Entry, Row};
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, VecDeque};
+
+pub const SLOTS: u16 = 6;
+const TABLES: u32 = 2;
+const TIMEOUT_MS: u64 = 3_000;
+
+/// What a run is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// Answers leave when they are durable; else a power cut may take them back.
+    pub always: bool,
+    /// Chances per step, of 1000.
+    pub write: u32,
+    pub sync: u32,
+    pub roll: u32,
+    pub purge: u32,
+    pub cut: u32,
+    pub part: u32,
+    pub crash: u32,
+    pub promote: u32,
+    pub wide: u32,
+    /// Something that waits is done in this step.
+    pub pace: u32,
+    pub window_bytes: u64,
+}
+
+pub struct Node {
+    id: [u8; 40],
+    layout: Layout,
+    pub shards: Vec<Shard>,
+    up_at_ms: u64,
+    pub up: bool,
+    /// The node that it follows.
+    pub follows: Option<usize>,
+    machine: Follower,
+    /// The link its machine talks on.
+    link: Option<u64>,
+    decoder: Decoder,
+    encoder: Encoder,
+    /// By local shard, what has been asked of it and not been done.
+    tasks: Vec<VecDeque<Task>>,
+    /// Answers to older questions are not told.
+    ticket: u64,
+    /// Applied and not told, until it is durable.
+    unreleased: Vec<(ShardId, follower::Event, Lsn, u64)>,
+    asked: Option<(usize, Vec<SlotPosition>, Vec<(ShardId, Lsn)>)>,
+}
+
+enum Task {
+    /// Asked under this ticket.
+    State(u64),
+    Apply(Portion),
+    Copy(SlotName, Vec<Entry>),
+    Adopt(Vec<SlotPosition>),
+}
+
+/// A connection: bytes on their way in both directions, and its end at the primary.
+struct Link {
+    id: u64,
+    follower: usize,
+    primary: usize,
+    opened: bool,
+    opens_at_ms: u64,
+    /// Nothing arrives any more; each end learns of it in its own time.
+    cut: bool,
+    /// The primary has ended it: what is under way arrives.
+    closed: bool,
+    to_primary: VecDeque<(u64, Bytes)>,
+    to_follower: VecDeque<(u64, Bytes)>,
+    server: Option<Server>,
+}
+
+struct Server {
+    machine: Primary,
+    encoder: Encoder,
+    decoder: Decoder,
+    questions: VecDeque<primary::Action>,
+    copies: FxHashMap<ShardId, VecDeque<primary::Event>>,
+    claims: Positions,
+    wants: Vec<SlotName>,
+}
+
+pub struct World {
+    rng: StdRng,
+    pub weather: Weather,
+    now_ms: u64,
+    pub nodes: Vec<Node>,
+    pub head: usize,
+    links: Vec<Link>,
+    next_link: u64,
+    parted: Vec<(usize, usize)>,
+    counter: u64,
+    /// What a slot holds at a position.
+    oracle: FxHashMap<(SlotName, u64, u64), u64>,
+    /// Of this reign: by follower and shard of the primary, what it has acknowledged.
+    acknowledged: FxHashMap<(usize, ShardId), Lsn>,
+    /// Of this reign: what was written, with what it made of the slots.
+    reign: Vec<Vec<(Lsn, Vec<(SlotName, Position)>)>>,
+    pub slots_copied: u64,
+    pub records_sent: u64,
+    pub promotions: u64,
+    pub crashes: u64,
+    pub forgotten: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, weather: Weather, shards: &[u16]) -> World {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let nodes: Vec<Node> =
+            shards.iter().enumerate().map(|(at, count)| Node::new(at, *count, &mut rng)).collect();
+        let mut world = World {
+            rng,
+            weather,
+            now_ms: 1_000,
+            nodes,
+            head: 0,
+            links: Vec::new(),
+            next_link: 1,
+            parted: Vec::new(),
+            counter: 0,
+            oracle: FxHashMap::default(),
+            acknowledged: FxHashMap::default(),
+            reign: Vec::new(),
+            slots_copied: 0,
+            records_sent: 0,
+            promotions: 0,
+            crashes: 0,
+            forgotten: 0,
+        };
+        world.begin_reign();
+        for at in 1..world.nodes.len() {
+            world.nodes[at].follows = Some(0);
+            world.tell(at, follower::Event::Start);
+        }
+        world
+    }
+
+    fn chance(&mut self, of_1000: u32) -> bool {
+        self.rng.random_range(0..1000) < of_1000
+    }
+
+    fn begin_reign(&mut self) {
+        self.acknowledged.clear();
+        self.reign = vec![Vec::new(); self.nodes[self.head].shards.len()];
+    }
+
+    /// One step of time, in which some of what can happen happens.
+    pub fn step(&mut self) {
+        self.now_ms += self.rng.random_range(1..20);
+        let weather = self.weather;
+        for at in 0..self.nodes.len() {
+            if !self.nodes[at].up && self.now_ms >= self.nodes[at].up_at_ms {
+                self.start(at);
+            }
+        }
+        if self.nodes[self.head].up && self.chance(weather.write) {
+            self.write();
+        }
+        for at in 0..self.nodes.len() {
+            if self.chance(weather.sync) {
+                self.sync(at);
+            }
+            for shard in 0..self.nodes[at].shards.len() {
+                if self.chance(weather.roll) {
+                    self.nodes[at].shards[shard].roll();
+                }
+                if self.chance(weather.purge) {
+                    self.nodes[at].shards[shard].purge();
+                }
+            }
+        }
+        if self.chance(weather.cut) && !self.links.is_empty() {
+            let at = self.rng.random_range(0..self.links.len());
+            self.links[at].cut = true;
+        }
+        if self.chance(weather.part) {
+            self.part();
+        }
+        if self.chance(weather.crash) {
+            self.crash();
+        }
+        if self.chance(weather.promote) {
+            self.promote();
+        }
+        self.work();
+    }
+
+    /// Everything that is asked for and can be done, as fast as the weather lets it.
+    fn work(&mut self) {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].up {
+                self.tell(at, follower::Event::Tick { now_ms: self.now_ms });
+                self.local(at);
+            }
+        }
+        for id in self.links.iter().map(|link| link.id).collect::<Vec<_>>() {
+            self.carry(id);
+        }
+        let nodes = &self.nodes;
+        self.links
+            .retain(|link| !link.cut || link.server.is_some() || nodes[link.follower].link == Some(link.id));
+    }
+
+    // The primary's writes.
+
+    fn write(&mut self) {
+        self.counter += 1;
+        let layout = self.nodes[self.head].layout;
+        let value = Bytes::from(self.counter.to_string());
+        let mut works: BTreeMap<ShardId, Vec<Operation>> = BTreeMap::new();
+        if self.chance(self.weather.wide) {
+            let swap = self.chance(500);
+            for shard in layout.shards() {
+                let Some((first, last)) = layout.slots_of(shard) else { continue };
+                let table = TableId(self.rng.random_range(0..TABLES));
+                let wide = if swap {
+                    SlotWide::SwapTables { a: TableId(0), b: TableId(1), slots: Vec::new() }
+                } else {
+                    SlotWide::Flush { table, slots: vec![SlotRange { first, last }] }
+                };
+                works.insert(shard, vec![Operation::SlotWide(wide)]);
+            }
+        } else {
+            let keys = if self.chance(700) { 1 } else { self.rng.random_range(2..5) };
+            for _ in 0..keys {
+                let (table, slot) =
+                    (TableId(self.rng.random_range(0..TABLES)), Slot(self.rng.random_range(0..SLOTS)));
+                let name = Bytes::from(format!("k{}", self.rng.random_range(0..4)));
+                let change =
+                    if self.chance(150) { Change::Delete } else { Change::Put(Row::string(value.clone())) };
+                let effect = Effect { table, slot, name, change, existed: None };
+                works.entry(layout.shard_of(slot)).or_default().push(Operation::Effect(effect));
+            }
+        }
+        self.commit(works);
+    }
+
+    fn commit(&mut self, mut works: BTreeMap<ShardId, Vec<Operation>>) {
+        let (number, skip, now) =
+            (self.counter, self.rng.random_range(0..8u64).saturating_sub(5), self.now_ms);
+        let Some((home, own)) = works.pop_first() else { return };
+        let others: Vec<Operation> = works.values().flatten().cloned().collect();
+        let part = |shard: &ShardId| Participant { shard: *shard, number, after: Lsn::ZERO };
+        let whole =
+            (!works.is_empty()).then(|| Txn::Whole { participants: works.keys().map(part).collect() });
+        let home_lsn = self.shard(self.head, home).write(&own, &others, whole, skip, now).0;
+        self.note_written(home);
+        for (shard, own) in works {
+            let txn = Txn::Part { home, home_lsn, number };
+            self.shard(self.head, shard).write(&own, &[], Some(txn), 0, now);
+            self.note_written(shard);
+        }
+    }
+
+    fn shard(&mut self, node: usize, shard: ShardId) -> &mut Shard {
+        &mut self.nodes[node].shards[usize::from(shard.0)]
+    }
+
+    fn note_written(&mut self, shard: ShardId) {
+        let of = &self.nodes[self.head].shards[usize::from(shard.0)];
+        let entry = of.log.last().unwrap();
+        for (slot, position) in &entry.after {
+            let print = of.get(*slot).print();
+            let before = self.oracle.insert((*slot, position.term, position.index), print);
+            assert!(
+                before.is_none_or(|before| before == print),
+                "a position was given twice: {slot:?} {position:?}"
+            );
+        }
+        self.reign[usize::from(shard.0)].push((entry.logged.lsn, entry.after.clone()));
+    }
+
+    // What befalls the nodes.
+
+    fn sync(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if !node.up {
+            return;
+        }
+        for shard in &mut node.shards {
+            shard.durable = shard.last;
+        }
+        let ends: Vec<(ShardId, Lsn)> = node.shards.iter().map(|shard| (shard.id, shard.durable)).collect();
+        let released = std::mem::take(&mut node.unreleased);
+        for (_, event, _, ticket) in released {
+            if ticket == self.nodes[at].ticket {
+                self.tell(at, event);
+            }
+        }
+        for (shard, own) in ends {
+            self.tell(at, follower::Event::Durable { shard, own });
+        }
+    }
+
+    fn part(&mut self) {
+        if !self.parted.is_empty() && self.chance(500) {
+            self.parted.clear();
+        } else {
+            let (a, b) =
+                (self.rng.random_range(0..self.nodes.len()), self.rng.random_range(0..self.nodes.len()));
+            self.parted.push((a, b));
+        }
+    }
+
+    fn is_parted(&self, a: usize, b: usize) -> bool {
+        self.parted.contains(&(a, b)) || self.parted.contains(&(b, a))
+    }
+
+    fn crash(&mut self) {
+        let at = self.rng.random_range(0..self.nodes.len());
+        if !self.nodes[at].up {
+            return;
+        }
+        self.crashes += 1;
+        let kept = self.chance(500);
+        for shard in 0..self.nodes[at].shards.len() {
+            let chance = self.rng.random();
+            self.nodes[at].shards[shard].restart(kept, chance);
+        }
+        if !kept && !self.weather.always {
+            self.acknowledged.retain(|(follower, _), _| *follower != at);
+        }
+        if !kept && at == self.head {
+            for (shard, written) in self.nodes[at].shards.iter().zip(&mut self.reign) {
+                written.retain(|(lsn, _)| *lsn <= shard.last);
+            }
+            // Numbers of the log are given again.
+            let lasts: Vec<Lsn> = self.nodes[at].shards.iter().map(|shard| shard.last).collect();
+            for ((_, shard), lsn) in &mut self.acknowledged {
+                *lsn = (*lsn).min(lasts[usize::from(shard.0)]);
+            }
+        }
+        let seed = self.rng.random();
+        let node = &mut self.nodes[at];
+        (node.up, node.up_at_ms) = (false, self.now_ms + 400);
+        node.forget_process(seed);
+        for link in &mut self.links {
+            if link.primary == at {
+                link.server = None;
+            }
+            if link.primary == at || link.follower == at {
+                link.cut = true;
+            }
+        }
+    }
+
+    fn start(&mut self, at: usize) {
+        self.nodes[at].up = true;
+        if self.nodes[at].follows.is_some() {
+            self.tell(at, follower::Event::Start);
+        }
+    }
+
+    /// Another node becomes the primary; all others follow it from now on.
+    fn promote(&mut self) {
+        let to = self.rng.random_range(0..self.nodes.len());
+        if to == self.head || !self.nodes[to].up {
+            return;
+        }
+        self.promotions += 1;
+        self.check_acknowledged(to);
+        self.head = to;
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].up {
+                self.tell(at, follower::Event::Stop);
+            }
+            self.nodes[at].follows = (at != to).then_some(to);
+        }
+        for link in &mut self.links {
+            // Whoever served the others stops.
+            (link.cut, link.server) = (true, None);
+        }
+        let node = &mut self.nodes[to];
+        node.forget_tasks();
+        for shard in &mut node.shards {
+            shard.staged.clear();
+            shard.begin_term(self.rng.random());
+        }
+        for at in (0..self.nodes.len()).filter(|at| *at != to) {
+            if self.nodes[at].up {
+                self.tell(at, follower::Event::Start);
+            }
+        }
+        self.begin_reign();
+    }
+
+    /// What a follower has acknowledged it has.
+    fn check_acknowledged(&self, follower: usize) {
+        for (at, written) in self.reign.iter().enumerate() {
+            let upto = self.acknowledged.get(&(follower, ShardId(at as u16))).copied().unwrap_or(Lsn::ZERO);
+            for (slot, position) in
+                written.iter().filter(|(lsn, _)| *lsn <= upto).flat_map(|(_, after)| after)
+            {
+                let node = &self.nodes[follower];
+                let has = node.shards[usize::from(node.layout.shard_of(slot.1).0)].get(*slot).position();
+                assert!(
+                    has.index >= position.index && has.term >= position.term,
+                    "node {follower} has acknowledged {upto:?} of shard {at}, with {slot:?} at {position:?}; it has {has:?}"
+                );
+            }
+        }
+    }
+
+    // The follower's driver.
+
+    fn tell(&mut self, at: usize, event: follower::Event) {
+        let mut actions = Vec::new();
+        self.nodes[at].machine.handle(event, &mut actions);
+        for action in actions {
+            self.follower_does(at, action);
+        }
+    }
+
+    fn follower_does(&mut self, at: usize, action: follower::Action) {
+        use follower::Action;
+        let now_ms = self.now_ms;
+        let delay = self.rng.random_range(1..30);
+        let node = &mut self.nodes[at];
+        match action {
+            Action::AskPositions => {
+                node.ticket += 1;
+                node.asked = Some((node.shards.len(), Vec::new(), Vec::new()));
+                let ticket = node.ticket;
+                node.tasks.iter_mut().for_each(|tasks| tasks.push_back(Task::State(ticket)));
+            }
+            Action::Connect => {
+                let id = self.next_link;
+                self.next_link += 1;
+                node.link = Some(id);
+                (node.encoder, node.decoder) = (Encoder::default(), Decoder::new(1 << 20));
+                let primary = node.follows.unwrap();
+                let (to_primary, to_follower) = (VecDeque::new(), VecDeque::new());
+                self.links.push(Link {
+                    id,
+                    follower: at,
+                    primary,
+                    opened: false,
+                    opens_at_ms: now_ms + delay,
+                    cut: false,
+                    closed: false,
+                    to_primary,
+                    to_follower,
+                    server: None,
+                });
+            }
+            Action::Send(message) => {
+                node.encoder.push(&message);
+                let bytes = node.encoder.take();
+                let link = node.link;
+                if let Some(link) = self.links.iter_mut().find(|of| Some(of.id) == link) {
+                    link.to_primary.extend(bytes.into_iter().map(|bytes| (now_ms + delay, bytes)));
+                }
+            }
+            Action::Apply { shard, portion } => node.task(shard, Task::Apply(portion)),
+            Action::Copy { shard, table, slot, entries } => {
+                node.task(shard, Task::Copy((table, slot), entries))
+            }
+            Action::Adopt { shard, slots } => node.task(shard, Task::Adopt(slots)),
+            Action::Disconnect => {
+                let link = node.link.take();
+                if let Some(link) = self.links.iter_mut().find(|of| Some(of.id) == link) {
+                    link.cut = true;
+                }
+            }
+        }
+    }
+
+    /// The local shards do some of what they have been asked.
+    fn local(&mut self, at: usize) {
+        for shard in 0..self.nodes[at].shards.len() {
+            while self.chance(self.weather.pace) {
+                let Some(task) = self.nodes[at].tasks[shard].pop_front() else { break };
+                self.do_task(at, ShardId(shard as u16), task);
+            }
+        }
+        self.tell(at, follower::Event::Idle);
+    }
+
+    fn do_task(&mut self, at: usize, id: ShardId, task: Task) {
+        let (now, always) = (self.now_ms, self.weather.always);
+        let node = &mut self.nodes[at];
+        let shard = &mut node.shards[usize::from(id.0)];
+        let (event, own) = match task {
+            Task::State(ticket) => {
+                shard.staged.clear();
+                if ticket != node.ticket {
+                    return;
+                }
+                let Some((waiting, positions, ends)) = &mut node.asked else { return };
+                *waiting -= 1;
+                positions.extend(shard.positions());
+                ends.push((id, shard.last));
+                if *waiting == 0
+                    && let Some((_, positions, ends)) = node.asked.take()
+                {
+                    self.tell(at, follower::Event::Positions { positions, ends });
+                }
+                return;
+            }
+            Task::Apply(portion) => {
+                let (stream, lsn) = (portion.stream, Lsn(portion.lsn));
+                match shard.apply(portion, now) {
+                    Ok(own) => {
+                        self.check_print(at, id);
+                        (follower::Event::Applied { shard: id, stream, lsn, own }, own)
+                    }
+                    Err(why) => panic!("node {at} refuses a record: {why}"),
+                }
+            }
+            Task::Copy(slot, entries) => {
+                let content: &mut Content = shard.staged.entry(slot).or_default();
+                content.extend(entries.into_iter().map(|entry| (entry.key, entry.value)));
+                (follower::Event::Copied { shard: id }, Lsn::ZERO)
+            }
+            Task::Adopt(slots) => {
+                let own = shard.adopt(slots, now);
+                self.check_print(at, id);
+                (follower::Event::Adopted { shard: id, own }, own)
+            }
+        };
+        let node = &mut self.nodes[at];
+        if always && own > node.shards[usize::from(id.0)].durable {
+            node.unreleased.push((id, event, own, node.ticket));
+        } else {
+            self.tell(at, event);
+        }
+    }
+
+    /// The slots that the last record has touched hold what they hold elsewhere at this position.
+    fn check_print(&self, at: usize, id: ShardId) {
+        let shard = &self.nodes[at].shards[usize::from(id.0)];
+        for (slot, position) in &shard.log.last().unwrap().after {
+            let expected = self.oracle.get(&(*slot, position.term, position.index));
+            let print = (position.index > 0).then(|| shard.get(*slot).print());
+            assert_eq!(print.as_ref(), expected, "node {at}, {slot:?} at {position:?}");
+        }
+    }
+
+    // The network, and the primary's driver.
+
+    fn carry(&mut self, id: u64) {
+        let Some(at) = self.links.iter().position(|link| link.id == id) else { return };
+        let (follower, primary) = (self.links[at].follower, self.links[at].primary);
+        if self.is_parted(follower, primary) {
+            return;
+        }
+        if self.links[at].cut {
+            // Some of what was under way may still arrive; then each end learns of it.
+            if self.nodes[follower].link == Some(id) {
+                if self.chance(300) {
+                    self.deliver(id, false);
+                }
+                if self.nodes[follower].link == Some(id) {
+                    self.nodes[follower].link = None;
+                    self.tell(follower, follower::Event::Lost { why: "cut".into() });
+                }
+            }
+            if self.chance(200)
+                && let Some(link) = self.links.iter_mut().find(|link| link.id == id)
+            {
+                link.server = None;
+            }
+            return;
+        }
+        if !self.links[at].opened {
+            if self.now_ms < self.links[at].opens_at_ms || self.nodes[follower].link != Some(id) {
+                return;
+            }
+            if !self.nodes[primary].up || self.head != primary {
+                self.links[at].cut = true;
+                return;
+            }
+            self.links[at].opened = true;
+            self.links[at].server = Some(self.server(primary));
+            return self.tell(follower, follower::Event::Connected);
+        }
+        while self.chance(self.weather.pace) && self.deliver(id, true) {}
+        while self.chance(self.weather.pace) && self.deliver(id, false) {}
+        self.serve(id);
+        if let Some(link) = self.link(id) {
+            link.cut |= link.closed && link.to_follower.is_empty();
+        }
+    }
+
+    fn server(&self, primary: usize) -> Server {
+        let settings = primary::Settings {
+            layout: self.nodes[primary].layout,
+            tables: TABLES,
+            crc16: false,
+            node: [b'0' + primary as u8; 40],
+            window_bytes: self.weather.window_bytes,
+            timeout_ms: TIMEOUT_MS,
+        };
+        Server {
+            machine: Primary::new(settings, self.now_ms),
+            encoder: Encoder::default(),
+            decoder: Decoder::new(1 << 20),
+            questions: VecDeque::new(),
+            copies: FxHashMap::default(),
+            claims: Positions::default(),
+            wants: Vec::new(),
+        }
+    }
+
+    fn link(&mut self, id: u64) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.id == id)
+    }
+
+    /// A piece of what is under way arrives; false if there is none.
+    fn deliver(&mut self, id: u64, to_primary: bool) -> bool {
+        let (now_ms, cut) = (self.now_ms, self.rng.random_range(1..200usize));
+        let Some(link) = self.link(id) else { return false };
+        let pipe = if to_primary { &mut link.to_primary } else { &mut link.to_follower };
+        let Some((due_ms, bytes)) = pipe.front_mut().filter(|(due_ms, _)| *due_ms <= now_ms) else {
+            return false;
+        };
+        let piece = bytes.split_to(cut.min(bytes.len()));
+        if bytes.is_empty() {
+            pipe.pop_front();
+        } else {
+            *due_ms = now_ms;
+        }
+        let follower = link.follower;
+        if to_primary {
+            let Some(server) = &mut link.server else { return true };
+            server.decoder.feed(&piece);
+            while let Some(message) = self
+                .link(id)
+                .and_then(|link| link.server.as_mut())
+                .and_then(|server| server.decoder.next().unwrap())
+            {
+                self.heard_from_follower(id, message);
+            }
+        } else {
+            self.nodes[follower].decoder.feed(&piece);
+            while self.nodes[follower].link == Some(id)
+                && let Some(message) = self.nodes[follower].decoder.next().unwrap()
+            {
+                self.tell(follower, follower::Event::Received(message));
+            }
+        }
+        true
+    }
+
+    fn heard_from_follower(&mut self, id: u64, message: Message) {
+        let link = self.link(id).unwrap();
+        let (follower, primary) = (link.follower, link.primary);
+        let server = link.server.as_mut().unwrap();
+        match &message {
+            Message::Subscribe(subscribe) => {
+                server.claims = subscribe.positions.iter().copied().collect();
+                let wanted = subscribe.positions.iter().filter(|at| at.index == 0);
+                server.wants = wanted.map(|at| (at.table, at.slot)).collect();
+            }
+            _ => {}
+        }
+        self.tell_primary(id, primary::Event::Received(message));
+        let (layout, head) = (self.nodes[primary].layout, self.head);
+        let server = self.link(id).and_then(|link| link.server.as_ref()).filter(|_| primary == head);
+        let Some(server) = server else { return };
+        let applied: Vec<_> =
+            layout.shards().map(|shard| (shard, server.machine.lag(shard).applied)).collect();
+        for (shard, applied) in applied {
+            let before = self.acknowledged.entry((follower, shard)).or_default();
+            *before = applied.max(*before);
+        }
+    }
+
+    fn tell_primary(&mut self, id: u64, event: primary::Event) {
+        let mut actions = Vec::new();
+        let Some(server) = self.link(id).and_then(|link| link.server.as_mut()) else { return };
+        server.machine.handle(event, &mut actions);
+        for action in actions {
+            self.primary_does(id, action);
+        }
+    }
+
+    fn primary_does(&mut self, id: u64, action: primary::Action) {
+        use primary::Action;
+        let (now_ms, delay) = (self.now_ms, self.rng.random_range(1..30));
+        match &action {
+            Action::Send(Message::Forget { slots }) => {
+                self.forgotten += slots.len() as u64;
+                for slot in slots.clone() {
+                    self.check_needless(id, slot, "forgotten");
+                }
+            }
+            Action::Copy { slots, .. } => {
+                self.slots_copied += slots.len() as u64;
+                for slot in slots.clone() {
+                    self.check_needless(id, slot, "copied");
+                }
+            }
+            Action::Send(Message::Record(_)) => self.records_sent += 1,
+            _ => {}
+        }
+        let link = self.link(id).unwrap();
+        let Some(server) = &mut link.server else { return };
+        match action {
+            Action::Send(message) => {
+                server.encoder.push(&message);
+                let bytes = server.encoder.take();
+                link.to_follower.extend(bytes.into_iter().map(|bytes| (now_ms + delay, bytes)));
+            }
+            Action::KeepLog { .. } => {}
+            Action::Close { .. } => (link.closed, link.server) = (true, None),
+            question => server.questions.push_back(question),
+        }
+    }
+
+    /// A slot that the log could carry on must not be copied.
+    fn check_needless(&self, id: u64, slot: SlotName, what: &str) {
+        let link = self.links.iter().find(|link| link.id == id).unwrap();
+        let server = link.server.as_ref().unwrap();
+        let has = server.claims.get(slot);
+        let node = &self.nodes[link.primary];
+        let shard = &node.shards[usize::from(node.layout.shard_of(slot.1).0)];
+        let copied =
+            |entry: &&super::model::Entry| entry.logged.body[1] == crate::store::effects::Origin::COPY.0;
+        let adopted =
+            shard.log.iter().filter(copied).any(|entry| entry.after.iter().any(|(of, _)| *of == slot));
+        if has.index == 0 || adopted || server.wants.contains(&slot) {
+            return;
+        }
+        let mut positions = shard.log.iter().flat_map(|entry| &entry.after).filter(|(of, _)| *of == slot);
+        let here = positions.any(|(_, position)| *position == has);
+        assert!(!here, "{slot:?} is {what} by node {} though it holds {has:?}", link.primary);
+    }
+
+    /// The primary's driver answers some of what it has been asked.
+    fn serve(&mut self, id: u64) {
+        let (now_ms, always) = (self.now_ms, self.weather.always);
+        let Some(primary) = self.link(id).map(|link| link.primary) else { return };
+        if !self.nodes[primary].up {
+            return;
+        }
+        for at in 0..self.nodes[primary].shards.len() {
+            let shard = &self.nodes[primary].shards[at];
+            let lsn = if always { shard.durable } else { shard.last };
+            self.tell_primary(id, primary::Event::Published { shard: ShardId(at as u16), lsn });
+        }
+        while self.chance(self.weather.pace) {
+            let Some(link) = self.link(id) else { return };
+            let Some(question) = link.server.as_mut().and_then(|server| server.questions.pop_front()) else {
+                break;
+            };
+            for event in self.answer(id, primary, question) {
+                self.tell_primary(id, event);
+            }
+        }
+        self.tell_primary(id, primary::Event::Tick { now_ms });
+    }
+
+    fn answer(&mut self, id: u64, primary: usize, question: primary::Action) -> Vec<primary::Event> {
+        use primary::{Action, Event};
+        let always = self.weather.always;
+        let published = |shard: &Shard| if always { shard.durable } else { shard.last };
+        let count = self.rng.random_range(1..8);
+        match question {
+            Action::AskState { shard } => {
+                let of = self.shard(primary, shard);
+                vec![Event::State { shard, positions: of.positions(), upto: of.last }]
+            }
+            Action::Locate { shard } => {
+                let of = self.shard(primary, shard);
+                let upto = published(of);
+                vec![Event::Located { shard, segments: of.index(upto), upto }]
+            }
+            Action::Copy { shard, slots } => {
+                let of = &self.nodes[primary].shards[usize::from(shard.0)];
+                let (begun, rest) = copy(of, &slots);
+                self.link(id).and_then(|link| link.server.as_mut()).unwrap().copies.insert(shard, rest);
+                vec![begun]
+            }
+            Action::CopyMore { shard } => {
+                let copies = &mut self.link(id).and_then(|link| link.server.as_mut()).unwrap().copies;
+                let rest = copies.get_mut(&shard).unwrap();
+                let mut events = Vec::new();
+                while let Some(event) = rest.pop_front() {
+                    let last = !matches!(event, Event::CopyMark { .. });
+                    events.push(event);
+                    if last {
+                        break;
+                    }
+                }
+                events
+            }
+            Action::Read { shard, from, .. } => {
+                let of = self.shard(primary, shard);
+                if from < of.first() {
+                    return vec![Event::Gone { shard }];
+                }
+                let upto = published(of);
+                let ready =
+                    of.log.iter().filter(|entry| entry.logged.lsn >= from && entry.logged.lsn <= upto);
+                let records: Vec<_> = ready.take(count).map(|entry| entry.logged.clone()).collect();
+                let end = if records.len() < count { upto } else { records[count - 1].lsn };
+                let read = records.into_iter().map(|record| Event::Read { shard, record });
+                read.chain([Event::ReadUpTo { shard, lsn: end }]).collect()
+            }
+            other => unreachable!("{other:?} is no question"),
+        }
+    }
+
+    // The end.
+
+    /// Nothing bad happens any more, and nothing is written, until all nodes have the same: how long that took.
+    pub fn calm_down(&mut self) -> u64 {
+        let (quiet, begun_ms) = (Weather { pace: 900, sync: 300, ..self.weather }, self.now_ms);
+        self.weather =
+            Weather { write: 0, purge: 0, roll: 0, cut: 0, part: 0, crash: 0, promote: 0, ..quiet };
+        self.parted.clear();
+        while !self.is_settled() {
+            assert!(self.now_ms - begun_ms < 60_000, "the nodes do not come together: {}", self.difference());
+            // Looking is dearer than going on.
+            (0..8).for_each(|_| self.step());
+        }
+        self.now_ms - begun_ms
+    }
+
+    fn is_settled(&self) -> bool {
+        let linked = |node: &Node| node.follows.is_none() || node.machine.link() == LinkState::Connected;
+        self.nodes.iter().all(|node| node.up && linked(node)) && self.difference().is_empty()
+    }
+
+    fn difference(&self) -> String {
+        let content = |node: &Node| -> BTreeMap<SlotName, (Position, Content)> {
+            let all = node.shards.iter().flat_map(|shard| shard.state.clone());
+            let known = all.filter(|(_, data)| data.index > 0);
+            known.map(|(slot, data)| (slot, (data.position(), data.content))).collect()
+        };
+        let head = content(&self.nodes[self.head]);
+        let mut text = String::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            let own = content(node);
+            if own != head {
+                let slots = head.keys().chain(own.keys()).filter(|slot| head.get(slot) != own.get(slot));
+                let first = slots.min().map(|slot| (slot, head.get(slot), own.get(slot)));
+                text += &format!(
+                    "node {at} ({:?}, {:?}) has {first:?}; ",
+                    node.machine.link(),
+                    node.machine.last_error()
+                );
+            }
+        }
+        text
+    }
+
+    /// All followers have acknowledged everything, as the primary sees it.
+    pub fn all_acknowledged(&self) -> bool {
+        let open = self.links.iter().filter(|link| !link.cut);
+        let mut servers = open.filter_map(|link| link.server.as_ref());
+        servers.all(|server| {
+            let online = server.machine.stage() == Stage::Online;
+            let shards = self.nodes[self.head].shards.iter();
+            online
+                && shards
+                    .map(|shard| server.machine.lag(shard.id))
+                    .all(|lag| lag.records == 0 && lag.bytes == 0)
+        })
+    }
+
+    pub fn settle_acknowledgements(&mut self) {
+        let begun_ms = self.now_ms;
+        while !self.all_acknowledged() {
+            assert!(self.now_ms - begun_ms < 20_000, "not everything is acknowledged");
+            self.step();
+        }
+    }
+
+    pub fn cut_all(&mut self) {
+        self.links.iter_mut().for_each(|link| link.cut = true);
+    }
+}
+
+/// A snapshot of some slots, as the events that tell it.
+fn copy(shard: &Shard, slots: &[SlotName]) -> (primary::Event, VecDeque<primary::Event>) {
+    use primary::Event;
+    let id = shard.id;
+    let mut rest = VecDeque::new();
+    let mut begun = Vec::new();
+    for (at, slot) in slots.iter().enumerate() {
+        let data = shard.get(*slot);
+        let (table, number) = *slot;
+        begun.push(SlotPosition { table, slot: number, index: data.index, term: data.term });
+        for (key, value) in data.content {
+            let entries = vec![Entry { element: false, key, value }];
+            rest.push_back(Event::CopyRows { shard: id, table, slot: number, entries });
+        }
+        rest.push_back(Event::CopyMark { shard: id, upto: at as u32 + 1 });
+    }
+    rest.push_back(Event::CopyEnd { shard: id });
+    (Event::CopyBegun { shard: id, slots: begun, upto: shard.last }, rest)
+}
+
+impl Node {
+    fn new(at: usize, shards: u16, rng: &mut StdRng) -> Node {
+        let layout = Layout::new(SLOTS, shards);
+        let shard = |id| {
+            let range = layout.slots_of(id).unwrap();
+            Shard::new(id, range, crate::binlog::next_term(0, rng.random()))
+        };
+        let id = [b'0' + at as u8; 40];
+        let settings = follower::Settings {
+            layout,
+            tables: TABLES,
+            crc16: false,
+            node: id,
+            timeout_ms: TIMEOUT_MS,
+            seed: at as u64,
+        };
+        Node {
+            id,
+            layout,
+            shards: layout.shards().map(shard).collect(),
+            up_at_ms: 0,
+            up: true,
+            follows: None,
+            machine: Follower::new(settings),
+            link: None,
+            decoder: Decoder::new(1 << 20),
+            encoder: Encoder::default(),
+            tasks: (0..shards).map(|_| VecDeque::new()).collect(),
+            ticket: 0,
+            unreleased: Vec::new(),
+            asked: None,
+        }
+    }
+
+    fn task(&mut self, shard: ShardId, task: Task) {
+        self.tasks[usize::from(shard.0)].push_back(task);
+    }
+
+    fn forget_tasks(&mut self) {
+        self.tasks.iter_mut().for_each(VecDeque::clear);
+        self.unreleased.clear();
+        self.asked = None;
+    }
+
+    fn forget_process(&mut self, seed: u64) {
+        self.forget_tasks();
+        self.ticket += 1;
+        self.link = None;
+        let settings = follower::Settings {
+            layout: self.layout,
+            tables: TABLES,
+            crc16: false,
+            node: self.id,
+            timeout_ms: TIMEOUT_MS,
+            seed,
+        };
+        self.machine = Follower::new(settings);
+    }
+}

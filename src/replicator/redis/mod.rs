@@ -1,0 +1,106 @@
+//! Following a primary that is a Redis: its connection, and one to our own server through which it writes.
+//!
+//! What the two say is decided in `replica::redis`. Must not know the links between nodes of this kind.
+
+mod link;
+mod sink;
+
+pub use link::follow;
+
+use super::hub::{Hub, now_ms};
+use crate::conn::moving::Moving;
+use crate::front::session::Session;
+use crate::limits;
+use crate::replica::redis::stream::Login;
+use crate::replica::redis::{Phase, Resume, SharedStatus, Target};
+use crate::replica::status::{self, Link};
+use crate::slot::CoreId;
+use std::cell::RefCell;
+use std::io;
+use std::os::unix::net::UnixStream as StdStream;
+use std::rc::Rc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tokio::net::UnixStream;
+
+/// A Redis that is followed.
+pub struct Following {
+    hub: Rc<Hub>,
+    facts: Rc<RefCell<status::Following>>,
+    target: Target,
+    status: SharedStatus,
+}
+
+impl Following {
+    pub fn new(hub: Rc<Hub>, facts: Rc<RefCell<status::Following>>, host: String, port: u16) -> Following {
+        let config = hub.config();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let login = Login {
+            user: Some(config.masteruser.clone()).filter(|user| !user.is_empty()),
+            password: config.masterauth.is_set().then(|| text(config.masterauth.as_bytes())),
+            listening_port: config.port,
+            value_max_bytes: hub.place.value_max_bytes,
+        };
+        Following { hub, facts, target: Target { host, port, login }, status: SharedStatus::default() }
+    }
+
+    /// Follows until it is dropped.
+    pub async fn run(self) {
+        let mut resume: Option<Resume> = None;
+        let mut tick = tokio::time::interval(limits::REPLICATION_TICK);
+        loop {
+            let ended = match self.own_connection() {
+                Ok(sink) => {
+                    let following = follow(&self.target, sink, &self.status, &mut resume);
+                    tokio::pin!(following);
+                    loop {
+                        tokio::select! {
+                            error = &mut following => break error,
+                            _ = tick.tick() => self.note(),
+                        }
+                    }
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(error = %ended, "the connection through which the primary writes has ended");
+            tokio::time::sleep(limits::REPLICATION_TICK).await;
+        }
+    }
+
+    /// A connection to the first core, as a client has one, that may write.
+    fn own_connection(&self) -> io::Result<UnixStream> {
+        let (ours, theirs) = StdStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let id = self.hub.shared.next_client_id.fetch_add(1, Ordering::Relaxed) + 1;
+        self.hub.shared.clients.fetch_add(1, Ordering::Relaxed);
+        let addr = format!("{}:{}", self.target.host, self.target.port);
+        let session = Session::of_primary(id, addr, now_ms());
+        self.hub.give(CoreId(0), Moving::of_primary(theirs.into(), session));
+        UnixStream::from_std(ours)
+    }
+
+    fn note(&self) {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut facts = self.facts.borrow_mut();
+        facts.is_redis = true;
+        facts.link = match status.phase {
+            Phase::Connecting => Link::Connecting,
+            Phase::Greeting => Link::Handshake,
+            Phase::Copying => Link::Sync,
+            Phase::Streaming => Link::Connected,
+            Phase::Pausing => Link::Connect,
+        };
+        facts.offset = status.offset;
+        facts.redis_stream_errors = status.stream_errors;
+        facts.last_heard_ms = status
+            .heard
+            .map_or(0, |heard: Instant| now_ms().saturating_sub(heard.elapsed().as_millis() as u64));
+        match facts.link {
+            Link::Connected => facts.down_since_ms = 0,
+            _ if facts.down_since_ms == 0 => facts.down_since_ms = now_ms(),
+            _ => {}
+        }
+        facts.last_error = Some(status.last_error).filter(|error| !error.is_empty());
+    }
+}
