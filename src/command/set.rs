@@ -105,6 +105,9 @@ const SET: Group = Group::Set;
 const ALL: Keys = Keys::Span { first: 1, last: -1, step: 1 };
 const READ: u32 = flag::READONLY;
 const WRITE: u32 = flag::WRITE;
+/// SPOP that leaves less than one in so many of those it takes moves what stays to a new set, which may be
+/// compact again. Source: t_set.c of Redis 7.0.
+const STAYING_WEIGHT: u64 = 5;
 const COMBINING: &str = "O(N) in the sizes of the sets";
 
 const fn combining(name: &'static str, summary: &'static str, run: Handler) -> KeyCommand {
@@ -199,6 +202,9 @@ fn spop(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     };
     for member in &chosen {
         set.remove(tx, member)?;
+    }
+    if set.len()?.saturating_mul(STAYING_WEIGHT) <= count.unwrap_or(0) {
+        set.renew(tx)?;
     }
     set.save(tx)?;
     Ok(match count {

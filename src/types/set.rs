@@ -62,6 +62,24 @@ impl<'k> Set<'k> {
                 || self.members(tx)?.iter().any(|member| parse_i64(member).is_none())))
     }
 
+    /// Takes the form that a set of these members, made anew, would have.
+    pub fn renew(&mut self, tx: &mut Tx<'_>) -> Result<(), Stop> {
+        if self.0.row.form != Form::Raw || self.exceeds_compact(tx)? {
+            return Ok(());
+        }
+        self.0.change(|row| row.form = Form::Plain);
+        if self.0.version().is_none() {
+            let members = self.members(tx)?;
+            for member in &members {
+                self.remove(tx, member)?;
+            }
+            for member in &members {
+                self.insert(tx, member)?;
+            }
+        }
+        Ok(())
+    }
+
     pub fn contains(&self, tx: &mut Tx<'_>, member: &[u8]) -> Result<bool, Stop> {
         Ok(self.0.get(tx, member)?.is_some())
     }
@@ -185,5 +203,23 @@ mod tests {
         assert_eq!(memory.run(scope(), work).0.unwrap(), 4);
         let members = memory.run(scope(), |tx| Set::open(tx, tx.key(b"k"))?.members(tx)).0.unwrap();
         assert_eq!(members, ["-3", "5", "7", "100"]);
+    }
+
+    #[test]
+    fn integers_left_in_a_renewed_set_stand_in_their_order_again() {
+        let mut memory = Memory::default();
+        let work = |tx: &mut Tx<'_>| {
+            let mut set = Set::open(tx, tx.key(b"k"))?;
+            for member in ["x", "7", "-3", "100"] {
+                set.insert(tx, member.as_bytes())?;
+            }
+            set.renew(tx)?;
+            assert_eq!(encoding(&set.0.row), "hashtable");
+            set.remove(tx, b"x")?;
+            set.renew(tx)?;
+            assert_eq!(encoding(&set.0.row), "intset");
+            set.members(tx)
+        };
+        assert_eq!(memory.run(scope(), work).0.unwrap(), ["-3", "7", "100"]);
     }
 }
