@@ -6,7 +6,7 @@
 mod commands;
 mod harness;
 
-use commands::rules::{Raw, Rule, Verdict, difference, in_order, plus_zero};
+use commands::rules::{Raw, Rule, Verdict, difference, entry_id_at, in_order, plus_zero};
 use commands::{Generator, OURS, Step, THEIRS};
 use harness::{Client, Options, Server, Value};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -174,9 +174,8 @@ impl Pair {
     fn new_id(&mut self, step: &Step) -> Option<String> {
         let ours = self.ours.call(step);
         let mut same = step.clone();
-        for arg in same.args.iter_mut().skip(2).filter(|arg| *arg == b"*") {
-            *arg = ours.0.bytes().unwrap_or(b"*").to_vec();
-        }
+        let at = entry_id_at(&step.args).expect("the rule is of one with an id");
+        same.args[at] = ours.0.bytes().unwrap_or(b"*").to_vec();
         let theirs = self.theirs.call(&same);
         (ours.1 != theirs.1).then(|| difference(&ours, &theirs))
     }
@@ -430,6 +429,19 @@ fn a_difference_is_seen() {
     assert!(compare(&step("KEYS *"), &keys(&["a", "b"]), &keys(&["b", "a"])).is_none());
     assert!(compare(&step("KEYS *"), &keys(&["a", "b"]), &keys(&["a", "a"])).is_some());
     assert!(compare(&step("KEYS *"), &keys(&["a", "a", "b"]), &keys(&["a", "b"])).is_some());
+}
+
+#[test]
+fn a_star_is_taken_for_an_id_only_where_the_id_stands() {
+    let rule =
+        |line: &str| Rule::of(&line.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>());
+    for line in ["XADD k * f v", "xadd k nomkstream MAXLEN ~ 10 LIMIT 5 * f v", "XADD k MINID 1-1 * * *"] {
+        assert_eq!(rule(line), Rule::NewId, "{line}");
+    }
+    for line in ["XADD k 1-1 * v", "XADD k MAXLEN = 10 1-1 f *", "XADD k MAXLEN * 1-1 f v", "XADD k MAXLEN 1"]
+    {
+        assert_eq!(rule(line), Rule::Bytes, "{line}");
+    }
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Rule {
             b"DUMP" => Rule::Payload,
             b"GET" => Rule::Registers,
             b"XPENDING" | b"XINFO" => Rule::StreamState,
-            b"XADD" if has(b"*") => Rule::NewId,
+            b"XADD" if entry_id_at(args).is_some_and(|at| args[at] == b"*") => Rule::NewId,
             [b'Z', ..] | [b'B', b'Z', ..] => Rule::Scores,
             _ => Rule::Bytes,
         }
@@ -163,6 +163,22 @@ pub enum Verdict {
     SameInTable,
     /// It is fine if members of the key have equal scores.
     SameAmongTies,
+}
+
+/// Where the id of XADD stands: behind its options, before the fields, which may look like one.
+pub fn entry_id_at(args: &[Vec<u8>]) -> Option<usize> {
+    let is = |at: usize, word: &[u8]| args.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word));
+    let mut at = 2;
+    loop {
+        at += match at {
+            _ if is(at, b"NOMKSTREAM") => 1,
+            _ if is(at, b"LIMIT") => 2,
+            _ if is(at, b"MAXLEN") || is(at, b"MINID") => {
+                2 + usize::from(is(at + 1, b"=") || is(at + 1, b"~"))
+            }
+            _ => return (at < args.len()).then_some(at),
+        };
+    }
 }
 
 pub fn difference(ours: &Raw, theirs: &Raw) -> String {
