@@ -397,13 +397,17 @@ fn differential_four_shards() {
     run(4, 4, SHORT_COMMANDS);
 }
 
-/// HAYPILE_SEED chooses the seed; else every run has another.
+fn number_given(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// HAYPILE_SEED chooses the seed, else every run has another; HAYPILE_SHARDS one number of shards, else all.
 #[test]
 #[ignore = "minutes"]
 fn differential_long() {
-    let given = std::env::var("HAYPILE_SEED").map(|text| text.parse().expect("HAYPILE_SEED is a number"));
-    let seed = given.unwrap_or_else(|_| rand::rng().random_range(0..1_000_000));
-    for shards in [1, 2, 4] {
+    let seed = number_given("HAYPILE_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+    let only = number_given("HAYPILE_SHARDS");
+    for shards in [1, 2, 4].into_iter().filter(|shards| only.is_none_or(|only| only == u64::from(*shards))) {
         println!("{shards} shards, seed {seed}");
         run(shards, seed, LONG_COMMANDS);
     }
