@@ -94,7 +94,8 @@ fn restore(tx: &mut Tx<'_>, args: &Args<'_>) -> Result<Reply, Stop> {
     })?;
     let from_ms = if options.absolute { 0 } else { tx.now_ms() };
     let expire_ms = (ttl_ms > 0).then(|| ttl_ms.saturating_add(from_ms));
-    if expire_ms.is_some_and(|expire_ms| expire_ms <= tx.now_ms()) {
+    // An end that no signed number can name is past, as Redis counts.
+    if expire_ms.is_some_and(|expire_ms| expire_ms <= tx.now_ms() || i64::try_from(expire_ms).is_err()) {
         if existed {
             tx.delete(key);
         }
