@@ -15,6 +15,8 @@ pub const COMMANDS: &[Line] = &[
     (4, "XREAD [ COUNT <n> ] STREAMS <xkey> <id>|$"),
     (3, "XREAD [ COUNT <n> ] STREAMS <xkey> <xkey> <id> <id>"),
     (1, "XREAD [ COUNT <n> ] STREAMS <xkey> <xkey> <id>"),
+    (1, "XREAD BLOCK <wait_ms> [ COUNT <n> ] STREAMS <xkey> <id>|$"),
+    (1, "XREADGROUP GROUP <group> <consumer> { BLOCK <wait_ms> ; COUNT <n> ; NOACK } STREAMS <xkey> >|<id>"),
     (7, "XDEL <xkey> ( <id> )+"),
     (4, "XTRIM <xkey> MAXLEN [ = ] <n> [ LIMIT <n> ]"),
     (3, "XTRIM <xkey> MINID [ = ] <id>"),

@@ -166,6 +166,9 @@ const CENTRES: &[(&str, &str)] =
 const BAD_PLACES: &[(&str, &str)] =
     &[("181", "0"), ("0", "86"), ("x", "0"), ("0", "nan"), ("inf", "1"), ("", "")];
 
+/// Nothing comes after it in a stream.
+const LAST_ENTRY_ID: &[u8] = b"18446744073709551615-18446744073709551615";
+
 impl Generator {
     /// The random words that `<name>` stands for in a line of the grammar.
     pub fn terminal(&mut self, name: &str, out: &mut Words) {
@@ -219,6 +222,7 @@ impl Generator {
             "cursor" => self.usually(&["0"], &["x", "0 ", " 0", "99999999999999999999999", ""]),
             "pattern" => self.usually(&["*", "m:*", "?", "*1", "m:1?", "[a-c]"], PATTERNS),
             "moment" => self.usually(&["0.001", "0.002"], &["-1", "x", "nan", "", "-0.5", "1e400"]),
+            "wait_ms" => self.usually(&["1", "2"], &["-1", "x", "", "1.5", "9223372036854775808"]),
             "unit" => self.word(UNITS),
             "dist" => {
                 self.usually(&["0", "10", "200", "1000.5", "100000", "30000000"], &["-1", "x", "nan", ""])
@@ -375,6 +379,7 @@ impl Generator {
             0..35 => ms.to_string().into_bytes(),
             35..95 => format!("{ms}-{}", self.rng.random_range(0..3)).into_bytes(),
             95..98 => self.word(&["0", "0-0", "0-1", "1-1"]),
+            98 if self.rng.random_bool(0.2) => LAST_ENTRY_ID.to_vec(),
             _ => self.word(&["-1", "x", "1-x", "", "1-2-3", "18446744073709551616", "5-*"]),
         }
     }
@@ -393,7 +398,8 @@ impl Generator {
         match self.rng.random_range(0..10) {
             0..5 => end.to_vec(),
             5 => [b"(", self.entry_id().as_slice()].concat(),
-            6 => self.word(&["-", "+", "(", "(-", "18446744073709551615-18446744073709551615"]),
+            6 => self.word(&["-", "+", "(", "(-"]),
+            7 if self.rng.random_bool(0.3) => LAST_ENTRY_ID.to_vec(),
             _ => self.entry_id(),
         }
     }
