@@ -263,7 +263,8 @@ fn sorted(tx: &mut Tx<'_>, elements: Vec<Bytes>, options: &Options<'_>) -> Resul
 fn number_of(text: &[u8]) -> Result<f64, ClientError> {
     const NO_NUMBER: ClientError =
         ClientError::fixed("ERR One or more scores can't be converted into double");
-    // As C's strtod: blanks may stand before, and nothing at all is zero.
+    // As C's strtod: a zero byte ends it, blanks may stand before, and nothing at all is zero.
+    let text = text.split(|byte| *byte == 0).next().expect("even an empty text has a first part");
     let trimmed = text.trim_ascii_start();
     if text.is_empty() {
         return Ok(0.0);
