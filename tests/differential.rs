@@ -433,6 +433,10 @@ fn a_difference_is_seen() {
     assert!(compare(&step("KEYS *"), &keys(&["a", "b"]), &keys(&["b", "a"])).is_none());
     assert!(compare(&step("KEYS *"), &keys(&["a", "b"]), &keys(&["a", "a"])).is_some());
     assert!(compare(&step("KEYS *"), &keys(&["a", "a", "b"]), &keys(&["a", "b"])).is_some());
+    assert!(compare(&step("SORT k ALPHA"), &keys(&["\0a", "\0b"]), &keys(&["\0b", "\0a"])).is_none());
+    assert!(compare(&step("SORT k ALPHA"), &keys(&["\0a", "\0b"]), &keys(&["\0b", "\0b"])).is_some());
+    assert!(compare(&step("SORT k"), &keys(&["\0a", "\0b"]), &keys(&["\0b", "\0a"])).is_some());
+    assert!(compare(&step("SORT k ALPHA"), &keys(&["a", "b"]), &keys(&["b", "a"])).is_some());
 }
 
 #[test]

@@ -34,9 +34,11 @@ pub enum Rule {
     TableOrder {
         pairs: bool,
     },
-    /// SORT. Entries of equal weight may come in any order, and those of a hash table that are not sorted.
+    /// SORT. Entries of equal weight may come in any order, and those of a hash table that are not sorted; so
+    /// may texts with zero bytes, which end there for Redis where nothing is stored.
     Sorted {
         ties: bool,
+        zero_ends: bool,
     },
     /// Numbers, where -0 is as good as 0: haypile keeps no negative zero.
     Scores,
@@ -76,7 +78,10 @@ impl Rule {
             b"KEYS" | b"SINTER" | b"SUNION" | b"SDIFF" => Rule::AnyOrder { pairs: false },
             b"HKEYS" | b"HVALS" | b"SMEMBERS" => Rule::TableOrder { pairs: false },
             b"HGETALL" => Rule::TableOrder { pairs: true },
-            b"SORT" | b"SORT_RO" => Rule::Sorted { ties: has(b"BY") && !has(b"STORE") },
+            b"SORT" | b"SORT_RO" => Rule::Sorted {
+                ties: has(b"BY") && !has(b"STORE"),
+                zero_ends: has(b"ALPHA") && !has(b"STORE"),
+            },
             b"SCAN" if word(1) == b"0" => Rule::WholeScan { cursor: 1 },
             b"HSCAN" | b"SSCAN" | b"ZSCAN" if matches!(word(2).as_slice(), b"0" | b"") => {
                 Rule::WholeScan { cursor: 2 }
@@ -135,8 +140,12 @@ impl Rule {
             Rule::TableOrder { pairs } if same_in_any_order(&ours.0, &theirs.0, pairs) => {
                 return Verdict::SameInTable;
             }
-            Rule::Sorted { ties: true } => {
+            Rule::Sorted { ties: true, .. } => {
                 matches!((&ours.0, &theirs.0), (Value::Array(a), Value::Array(b)) if a.len() == b.len())
+            }
+            Rule::Sorted { zero_ends: true, .. } => {
+                let has_zero = |item: &Value| item.bytes().is_some_and(|bytes| bytes.contains(&0));
+                ours.0.items().iter().any(has_zero) && same_in_any_order(&ours.0, &theirs.0, false)
             }
             Rule::Scores => ours.0 == plus_zero(&theirs.0),
             Rule::Nearest => match (&ours.0, &theirs.0) {
