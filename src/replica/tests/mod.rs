@@ -1,5 +1,6 @@
 //! The two machines against each other, over a network of a seed's making.
 
+mod follower;
 mod model;
 mod primary;
 mod world;
