@@ -121,6 +121,8 @@ pub const DEBUG_SLEEP_MAX: Duration = Duration::from_secs(600);
 
 /// How often the replication thread looks at what time brings, and followers are told that it lives.
 pub const REPLICATION_TICK: Duration = Duration::from_millis(100);
+/// As long as there is no other node.
+pub const REPLICATION_TICK_ALONE: Duration = Duration::from_secs(1);
 /// Clients in WAIT; more are answered at once.
 pub const REPLICATION_WAITS_MAX: usize = 10_000;
 /// Sent to a follower of one shard's log and not acknowledged, bytes; then that shard's stream pauses.

@@ -42,8 +42,10 @@ impl Load {
                 continue;
             };
             client.set_timeout(Duration::from_secs(3));
-            while !self.ended.load(Ordering::Relaxed) && self.round(&mut client, writer, &mut count).is_some()
-            {
+            while self.round(&mut client, writer, &mut count).is_some() {
+                if self.ended.load(Ordering::Relaxed) {
+                    return;
+                }
             }
         }
     }

@@ -20,8 +20,10 @@ const FOOTER_MAGIC: u32 = u32::from_le_bytes(*b"hpT1");
 /// In a footer's count of lines: the log was closed here in order, and nothing was appended behind.
 const CLOSED: u32 = 1 << 31;
 const LINE_BYTES: usize = 34;
-/// How much is read at once while walking a segment.
+/// How much is read at once while walking a segment: little at first and where its end is followed, for a file
+/// reaches far beyond what has been written to it.
 const READ_BYTES: usize = 1 << 20;
+const READ_BYTES_FIRST: usize = 16 << 10;
 
 /// Why a segment was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,6 +287,8 @@ pub(crate) struct Cursor {
     /// What has been read from `buffer_at` on.
     buffer: Vec<u8>,
     buffer_at: u64,
+    /// How much is read when it is used up.
+    ahead_bytes: usize,
 }
 
 impl Cursor {
@@ -297,6 +301,7 @@ impl Cursor {
             next: header.first,
             buffer: Vec::new(),
             buffer_at: 0,
+            ahead_bytes: READ_BYTES_FIRST,
         }
     }
 
@@ -354,6 +359,7 @@ impl Cursor {
     pub fn forget(&mut self) {
         self.buffer.clear();
         self.buffer_at = self.offset;
+        self.ahead_bytes = READ_BYTES_FIRST;
     }
 
     /// Bytes from `offset` on: `want` of them, or what the file has.
@@ -363,7 +369,8 @@ impl Cursor {
             // A header that lies about its length must not cost more memory than the file has bytes.
             let size = self.file.size().map_err(io_error("reading", &self.path))?;
             let rest = usize::try_from(size.saturating_sub(self.offset)).unwrap_or(usize::MAX);
-            self.buffer.resize(want.max(READ_BYTES).min(rest), 0);
+            self.buffer.resize(want.max(self.ahead_bytes).min(rest), 0);
+            self.ahead_bytes = (2 * self.ahead_bytes).min(READ_BYTES);
             self.buffer_at = self.offset;
             let filled = self.file.read_at(self.offset, &mut self.buffer);
             self.buffer.truncate(filled.map_err(io_error("reading", &self.path))?);

@@ -33,14 +33,13 @@ impl Decoder {
         Decoder { buffer: BytesMut::new(), begun: BytesMut::new(), message_max_bytes }
     }
 
-    /// Takes what has come. To be followed by `next` until that has nothing more.
+    /// Takes what has come. To be followed by `next_message` until that has nothing more.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    #[expect(clippy::should_implement_trait, reason = "it may have another later, and can fail")]
     /// The next whole message. After an error the bytes mean nothing any more.
-    pub fn next(&mut self) -> Result<Option<Message>, WireError> {
+    pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
         while let Some((payload, more)) = self.frame()? {
             if self.begun.len() + payload.len() > self.message_max_bytes {
                 return Err(WireError("a message is too long"));
@@ -330,7 +329,7 @@ mod tests {
         for piece in bytes.chunks(piece) {
             decoder.feed(piece);
             loop {
-                match decoder.next() {
+                match decoder.next_message() {
                     Ok(Some(message)) => messages.push(message),
                     Ok(None) => break,
                     Err(error) => return (messages, Some(error)),
@@ -389,11 +388,11 @@ mod tests {
         let bytes = encoded(&[Message::Record(record)]);
         let mut decoder = Decoder::new(2 << 20);
         decoder.feed(&bytes);
-        assert_eq!(decoder.next(), Err(WireError("a message is too long")));
+        assert_eq!(decoder.next_message(), Err(WireError("a message is too long")));
         assert!(decoder.begun.capacity() <= 4 << 20);
         let mut decoder = Decoder::new(2 << 20);
         decoder.feed(&[0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0]);
-        assert_eq!(decoder.next(), Err(WireError("a frame is too long")));
+        assert_eq!(decoder.next_message(), Err(WireError("a frame is too long")));
     }
 
     #[test]
@@ -408,7 +407,9 @@ mod tests {
         assert!(encoder.take().iter().any(|piece| piece.as_ptr() == large.as_ptr()));
         let mut decoder = Decoder::new(1 << 20);
         decoder.feed(&encoded(&[record(Bytes::from_static(b"small"))]));
-        let Ok(Some(Message::Record(Record { body, .. }))) = decoder.next() else { panic!("a record") };
+        let Ok(Some(Message::Record(Record { body, .. }))) = decoder.next_message() else {
+            panic!("a record")
+        };
         assert!(body.is_unique(), "it has memory of its own");
     }
 }

@@ -87,6 +87,11 @@ impl Waits {
         });
     }
 
+    /// When the first of them has waited long enough, milliseconds since the epoch.
+    pub fn soonest_ms(&self) -> Option<u64> {
+        self.0.iter().map(|wait| wait.until_ms).min()
+    }
+
     /// Answers those whose time is over.
     pub fn end_late(&mut self, hub: &Hub) {
         let now_ms = now_ms();

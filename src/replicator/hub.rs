@@ -49,6 +49,8 @@ pub struct Hub {
     pub waits: RefCell<commands::Waits>,
     status: Arc<Mutex<Status>>,
     copies_begun: Cell<u64>,
+    /// By shard: from where its log is kept for followers.
+    held: RefCell<Vec<Option<u64>>>,
 }
 
 /// A follower as its link sees it.
@@ -73,6 +75,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
     let Replicator { lanes, bell, doorbells, place, config, published, settlement, status, shared } =
         replicator;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let held = RefCell::new(vec![None; place.logs.len()]);
     let hub = Rc::new(Hub {
         place,
         published,
@@ -89,6 +92,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         waits: RefCell::default(),
         status,
         copies_begun: Cell::default(),
+        held,
     });
     let serve = async move {
         hub.begin();
@@ -113,19 +117,34 @@ impl Hub {
             self.receive();
             let now = tokio::time::Instant::now();
             if now >= next_tick {
-                next_tick = now + limits::REPLICATION_TICK;
+                next_tick = now + self.tick_interval();
                 self.tick();
             }
+            self.waits.borrow_mut().end_late(&self);
             self.flush();
-            // A receiver that makes room in a full lane wakes nobody.
-            let congested = self.lanes.borrow().any_congested();
-            let wait = if congested { Duration::from_millis(1) } else { limits::REPLICATION_TICK };
-            alarm.sleep(wait, || self.lanes.borrow().waiting()).await?;
+            alarm.sleep(self.idle_time(), || self.lanes.borrow().waiting()).await?;
             self.note_growth();
             // The links go on before the next look at the lanes.
             tokio::task::yield_now().await;
         }
         Ok(())
+    }
+
+    /// With nobody to speak to, time brings little.
+    fn tick_interval(&self) -> Duration {
+        let alone = self.link.borrow().is_none() && self.followers.borrow().is_empty();
+        if alone { limits::REPLICATION_TICK_ALONE } else { limits::REPLICATION_TICK }
+    }
+
+    /// How long nothing needs to be looked at unasked.
+    fn idle_time(&self) -> Duration {
+        // A receiver that makes room in a full lane wakes nobody.
+        if self.lanes.borrow().any_congested() {
+            return Duration::from_millis(1);
+        }
+        let soonest = self.waits.borrow().soonest_ms();
+        let wait = soonest.map(|until_ms| Duration::from_millis(until_ms.saturating_sub(now_ms())));
+        wait.map_or(self.tick_interval(), |wait| wait.min(self.tick_interval()))
     }
 
     /// Once the process is to stop: a core still waits for an answer. None does for long.
@@ -258,7 +277,6 @@ impl Hub {
     }
 
     fn tick(self: &Rc<Self>) {
-        self.waits.borrow_mut().end_late(self);
         let (config, now_ms) = (self.config(), now_ms());
         let max_lag_ms = u64::from(config.min_replicas_max_lag_s) * 1000;
         let followers: Vec<Follower> =
@@ -270,7 +288,10 @@ impl Hub {
             let needed = needs.values().filter_map(|attached| attached.needs.get(usize::from(shard.0)));
             let from = needed.filter_map(|needs| *needs).min();
             drop(needs);
-            self.ask(0, shard, Replicate::HoldLog(from));
+            let held = std::mem::replace(&mut self.held.borrow_mut()[usize::from(shard.0)], from);
+            if held != from {
+                self.ask(0, shard, Replicate::HoldLog(from));
+            }
         }
         let following: Option<Following> = self.link.borrow().as_ref().map(Link::facts);
         let status =

@@ -74,7 +74,7 @@ impl Wire {
 
     /// The next whole message of what has come.
     pub fn next(&mut self) -> Result<Option<Message>, LinkError> {
-        Ok(self.decoder.next()?)
+        Ok(self.decoder.next_message()?)
     }
 
     /// Sends what the socket takes.

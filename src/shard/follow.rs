@@ -32,6 +32,8 @@ pub(super) struct Follow {
     adopting: Option<Adopting>,
     /// Who waits for a way to read the shard.
     lend: Vec<Asker>,
+    /// The last record of each stream that this turn has logged, for one answer to all of them.
+    appended: Vec<(Asker, ShardId, u64, u64)>,
 }
 
 struct Copying {
@@ -88,6 +90,7 @@ impl Owner {
                         bytes += portion.body.len();
                         if let Err(why) = self.append_portion(at, from, portion) {
                             rest.clear();
+                            self.answer_appended(at);
                             self.answer_follow(at, from, Replicated::Refused(why));
                         }
                     }
@@ -129,6 +132,7 @@ impl Owner {
                 Replicate::HoldLog(_) => unreachable!("done when it comes"),
             }
         }
+        self.answer_appended(at);
         Ok(moved)
     }
 
@@ -193,8 +197,17 @@ impl Owner {
         for operation in &operations {
             shard.data.show_operation(operation, own, now_ms);
         }
-        self.appended(at, from, stream, lsn, own);
+        let appended = &mut self.follow[at].appended;
+        appended.retain(|(asker, of, ..)| (*asker, *of) != (from, stream));
+        appended.push((from, stream, lsn, own));
         Ok(())
+    }
+
+    /// Answers for all that this turn has logged.
+    fn answer_appended(&mut self, at: usize) {
+        for (from, stream, lsn, own) in std::mem::take(&mut self.follow[at].appended) {
+            self.appended(at, from, stream, lsn, own);
+        }
     }
 
     /// Says so once the policy lets an answer leave that depends on it.

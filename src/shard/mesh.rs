@@ -523,7 +523,8 @@ pub enum Replicate {
     State,
     /// A way to read the shard as it is now, and the positions that are in it: answered by `Lent`.
     Lend,
-    /// Records of this shard's slots, to be logged and shown: each answered by `Appended`.
+    /// Records of this shard's slots, to be logged and shown: answered by `Appended`, once for as many as a turn
+    /// has done.
     Append(Vec<Portion>),
     /// Entries of a slot that is being copied here, shown to nobody yet: answered by `Copied`.
     Copy { table: TableId, slot: Slot, entries: Vec<Entry> },
@@ -546,8 +547,8 @@ pub enum Replicated {
         upto: u64,
     },
     Lent(Box<LentShard>),
-    /// The record at `lsn` of the primary's shard stands at `own` in this shard's log, which the policy has
-    /// released up to there.
+    /// The records up to the one at `lsn` of the primary's shard stand in this shard's log up to `own`, which the
+    /// policy has released.
     Appended {
         stream: ShardId,
         lsn: u64,

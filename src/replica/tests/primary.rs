@@ -84,11 +84,10 @@ fn a_part_is_not_sent_before_its_whole() {
     let mut bench = Bench::flowing(2, 1 << 20, 10);
     let part = Txn::Part { home: ShardId(0), home_lsn: 12, number: 1 };
     let record = Logged { txn: Some(part), ..logged(11, 6, 1, TERM, 9) };
-    assert_eq!(sent(&bench.tell(Event::Read { shard: ShardId(1), record })), [0u64; 0]);
+    assert!(sent(&bench.tell(Event::Read { shard: ShardId(1), record })).is_empty());
     let after = logged(12, 7, 1, TERM, 9);
-    assert_eq!(
-        sent(&bench.tell(Event::Read { shard: ShardId(1), record: after })),
-        [0u64; 0],
+    assert!(
+        sent(&bench.tell(Event::Read { shard: ShardId(1), record: after })).is_empty(),
         "it stays in order"
     );
     let other = logged(11, 1, 1, TERM, 9);
@@ -112,9 +111,8 @@ fn what_is_not_acknowledged_bounds_what_is_sent_and_read() {
         let expected = if lsn < 3 { vec![lsn] } else { vec![] };
         assert_eq!(sent(&bench.tell(Event::Read { shard, record })), expected);
     }
-    assert_eq!(
-        bench.tell(Event::ReadUpTo { shard, lsn: Lsn(3) }),
-        [],
+    assert!(
+        bench.tell(Event::ReadUpTo { shard, lsn: Lsn(3) }).is_empty(),
         "nothing is read while something is held"
     );
     let actions = bench.ack(0, 2);
@@ -122,7 +120,7 @@ fn what_is_not_acknowledged_bounds_what_is_sent_and_read() {
     assert!(matches!(actions.last(), Some(Action::Read { from: Lsn(4), .. })));
     assert_eq!(bench.primary.lag(shard).bytes, 400 + 52);
     let large = logged(4, 1, 4, TERM, 100_000);
-    assert_eq!(sent(&bench.tell(Event::Read { shard, record: large })), [0u64; 0]);
+    assert!(sent(&bench.tell(Event::Read { shard, record: large })).is_empty());
     assert_eq!(sent(&bench.ack(0, 3)), [4], "one record may always be under way");
 }
 
