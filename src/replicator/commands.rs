@@ -92,6 +92,11 @@ impl Waits {
         self.0.iter().map(|wait| wait.until_ms).min()
     }
 
+    /// Answers all, as far as it goes.
+    pub fn end_all(&mut self, hub: &Hub) {
+        self.0.drain(..).for_each(|wait| wait.end(hub, wait.answer(hub).0));
+    }
+
     /// Answers those whose time is over.
     pub fn end_late(&mut self, hub: &Hub) {
         let now_ms = now_ms();

@@ -113,7 +113,7 @@ impl Hub {
     async fn serve(self: Rc<Self>, bell: Doorbell) -> io::Result<()> {
         let alarm = Alarm::new(bell)?;
         let mut next_tick = tokio::time::Instant::now();
-        while !self.shared.stopping.load(Ordering::Acquire) || self.cores_need_us() {
+        while !self.is_stopping() || self.cores_need_us() {
             self.receive();
             let now = tokio::time::Instant::now();
             if now >= next_tick {
@@ -128,6 +128,16 @@ impl Hub {
             tokio::task::yield_now().await;
         }
         Ok(())
+    }
+
+    /// Once the process is to stop nothing new comes from a primary, and nobody waits for followers.
+    fn is_stopping(&self) -> bool {
+        let stopping = self.shared.stopping.load(Ordering::Acquire);
+        if stopping {
+            drop(self.link.borrow_mut().take());
+            self.waits.borrow_mut().end_all(self);
+        }
+        stopping
     }
 
     /// With nobody to speak to, time brings little.

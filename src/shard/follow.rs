@@ -19,8 +19,8 @@ use crate::store::{Entry, Incarnation};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 
-/// What one turn logs of a primary's records, bytes of their bodies.
-const APPEND_PER_TURN_BYTES: usize = 1 << 20;
+/// What one turn takes of a primary's records and of copies, bytes: about what a turn of clients writes.
+const TAKEN_PER_TURN_BYTES: usize = 128 << 10;
 
 /// What the replication thread has asked of one shard and not been answered.
 #[derive(Default)]
@@ -72,68 +72,82 @@ impl Owner {
             return Ok(false);
         }
         self.finish_adopting(at);
-        let (mut moved, mut bytes) = (false, 0);
-        while bytes < APPEND_PER_TURN_BYTES
+        let (mut moved, mut room) = (false, TAKEN_PER_TURN_BYTES);
+        while room > 0
             && self.follow[at].adopting.is_none()
             && self.larges[at].is_empty()
             && let Some((from, what)) = self.follow[at].queue.pop_front()
         {
-            moved = true;
-            match what {
-                Replicate::Append(portions) => {
-                    let mut rest = VecDeque::from(portions);
-                    while bytes < APPEND_PER_TURN_BYTES
-                        && self.larges[at].is_empty()
-                        && self.may_append(at)
-                        && let Some(portion) = rest.pop_front()
-                    {
-                        bytes += portion.body.len();
-                        if let Err(why) = self.append_portion(at, from, portion) {
-                            rest.clear();
-                            self.answer_appended(at);
-                            self.answer_follow(at, from, Replicated::Refused(why));
-                        }
-                    }
-                    if !rest.is_empty() {
-                        self.follow[at].queue.push_front((from, Replicate::Append(rest.into())));
-                        moved = bytes > 0;
-                        break;
-                    }
-                }
+            let left = match what {
+                Replicate::Append(portions) => self.append(at, from, portions, &mut room),
                 Replicate::Copy { table, slot, entries } => {
-                    let ready = self.may_append(at) && self.shards[at].data.hot.is_clean();
-                    if !ready {
-                        self.follow[at].queue.push_front((from, Replicate::Copy { table, slot, entries }));
-                        moved = false;
-                        break;
-                    }
-                    bytes += entries.iter().map(|entry| entry.value.len()).sum::<usize>();
-                    self.copy_in(at, from, table, slot, &entries)?;
+                    self.copy_in(at, from, table, slot, entries, &mut room)?
                 }
-                Replicate::Adopt(slots) => {
-                    let seal = self.upkeep[at].seal_now();
-                    self.follow[at].adopting = Some(Adopting { from, slots, seal });
+                other => {
+                    self.at_once(at, from, other);
+                    None
                 }
-                Replicate::Abandon => {
-                    for (_, copying) in self.follow[at].copying.drain() {
-                        self.shards[at].data.slots.add_garbage(copying.incarnation);
-                    }
-                }
-                Replicate::State => {
-                    let positions = positions(&self.shards[at].data);
-                    let upto = self.shards[at].log.written_or_pending().0;
-                    self.answer_follow(at, from, Replicated::State { positions, upto });
-                }
-                Replicate::Lend => self.follow[at].lend.push(from),
-                Replicate::BeginTerm => {
-                    self.begin_term(at);
-                    self.answer_follow(at, from, Replicated::TermBegun);
-                }
-                Replicate::HoldLog(_) => unreachable!("done when it comes"),
+            };
+            moved |= room < TAKEN_PER_TURN_BYTES || left.is_none();
+            if let Some(left) = left {
+                self.follow[at].queue.push_front((from, left));
+                break;
             }
         }
         self.answer_appended(at);
         Ok(moved)
+    }
+
+    /// Does what needs no room and no gate.
+    fn at_once(&mut self, at: usize, from: Asker, what: Replicate) {
+        match what {
+            Replicate::Adopt(slots) => {
+                let seal = self.upkeep[at].seal_now();
+                self.follow[at].adopting = Some(Adopting { from, slots, seal });
+            }
+            Replicate::Abandon => {
+                for (_, copying) in self.follow[at].copying.drain() {
+                    self.shards[at].data.slots.add_garbage(copying.incarnation);
+                }
+            }
+            Replicate::State => {
+                let positions = positions(&self.shards[at].data);
+                let upto = self.shards[at].log.written_or_pending().0;
+                self.answer_follow(at, from, Replicated::State { positions, upto });
+            }
+            Replicate::Lend => self.follow[at].lend.push(from),
+            Replicate::BeginTerm => {
+                self.begin_term(at);
+                self.answer_follow(at, from, Replicated::TermBegun);
+            }
+            Replicate::HoldLog(_) | Replicate::Append(_) | Replicate::Copy { .. } => {
+                unreachable!("these have their own ways")
+            }
+        }
+    }
+
+    /// Logs and shows records as long as there is room; what is left of them.
+    fn append(
+        &mut self,
+        at: usize,
+        from: Asker,
+        portions: Vec<Portion>,
+        room: &mut usize,
+    ) -> Option<Replicate> {
+        let mut rest = VecDeque::from(portions);
+        while *room > 0
+            && self.larges[at].is_empty()
+            && self.may_append(at)
+            && let Some(portion) = rest.pop_front()
+        {
+            *room = room.saturating_sub(portion.body.len() + 1);
+            if let Err(why) = self.append_portion(at, from, portion) {
+                self.answer_appended(at);
+                self.answer_follow(at, from, Replicated::Refused(why));
+                return None;
+            }
+        }
+        (!rest.is_empty()).then(|| Replicate::Append(rest.into()))
     }
 
     /// After a commit: a shard can be lent when RocksDB has all that is logged.
@@ -217,14 +231,20 @@ impl Owner {
         self.send_released(from.core, shard, own, Message::Replicated { ticket: from.ticket, shard, what });
     }
 
+    /// Keeps entries of a slot that is being copied; gives them back when they cannot be written now.
     fn copy_in(
         &mut self,
         at: usize,
         from: Asker,
         table: TableId,
         slot: Slot,
-        entries: &[Entry],
-    ) -> Result<(), Fault> {
+        entries: Vec<Entry>,
+        room: &mut usize,
+    ) -> Result<Option<Replicate>, Fault> {
+        if !self.may_append(at) || !self.shards[at].data.hot.is_clean() {
+            return Ok(Some(Replicate::Copy { table, slot, entries }));
+        }
+        *room = room.saturating_sub(entries.iter().map(|entry| entry.value.len() + 1).sum());
         let shard = &mut self.shards[at];
         let copying = self.follow[at]
             .copying
@@ -232,12 +252,12 @@ impl Owner {
             .or_insert_with(|| Copying { incarnation: shard.data.slots.reserve(), rows: 0 });
         copying.rows += entries.iter().filter(|entry| !entry.element).count() as u64;
         let position = shard.log.written().0;
-        let what = match shard.data.copy_in(copying.incarnation, entries, position)? {
+        let what = match shard.data.copy_in(copying.incarnation, &entries, position)? {
             Ok(()) => Replicated::Copied,
             Err(why) => Replicated::Refused(format!("an entry that was sent cannot be read: {why}")),
         };
         self.answer_follow(at, from, what);
-        Ok(())
+        Ok(None)
     }
 
     /// Files hold what was copied: its slots become visible.
