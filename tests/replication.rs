@@ -5,6 +5,7 @@ mod nodes;
 
 use harness::{Client, Options, Server, Value};
 use nodes::{assert_same, caught_up, eventually, follow, info, is_up};
+use std::io::{Read, Write};
 
 /// Keys of every type, small and large, in several databases, some that expire.
 fn fill(client: &mut Client, round: usize) {
@@ -163,6 +164,12 @@ fn followers_that_must_keep_up_are_waited_for() {
     follow(&follower, &primary);
     eventually("it keeps up", || primary.client().ask("SET a b") == Value::ok());
     assert_eq!(info(&primary, "min_slaves_good_slaves"), "1");
+    let mut page = std::net::TcpStream::connect(primary.admin_address()).expect("the admin port listens");
+    page.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it is connected");
+    let mut text = String::new();
+    page.read_to_string(&mut text).expect("it answers");
+    let online = format!("haypile_follower_online{{ip=\"127.0.0.1\",port=\"{}\"}} 1", follower.port());
+    assert!(text.contains("haypile_followers 1\n") && text.contains(&online), "{text}");
 }
 
 #[test]

@@ -6,12 +6,16 @@ use crate::limits::Ledger;
 use crate::metrics::commands::CommandStat;
 use crate::metrics::shard::ShardStats;
 use crate::metrics::{CoreReport, CoreStats, TurnStage};
+use crate::replica::status::{Follower, Link, Status};
 use crate::store::SharedMemory;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is known of the node apart from its cores.
 pub struct Facts {
     pub ledger: Ledger,
     pub memory: SharedMemory,
+    /// What the replication thread tells.
+    pub replication: Arc<Mutex<Status>>,
 }
 
 type Figure<T> = (&'static str, Kind, &'static str, fn(&T) -> f64);
@@ -137,6 +141,7 @@ const SHARD: &[Figure<ShardStats>] = &[
 pub fn page(facts: &Facts, reports: &[CoreReport]) -> String {
     let mut page = Page::default();
     node(&mut page, facts, reports);
+    replication(&mut page, facts);
     for (name, kind, help, figure) in CORE {
         page.family(name, *kind, help);
         for (core, report) in reports.iter().enumerate() {
@@ -181,6 +186,37 @@ fn node(page: &mut Page, facts: &Facts, reports: &[CoreReport]) {
         page.sample("haypile_memory_used_bytes", &[("line", &line)], bytes);
     }
     process::samples(page);
+}
+
+fn replication(page: &mut Page, facts: &Facts) {
+    // It is replaced as a whole, so it is whole even after a panic.
+    let status = facts.replication.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    page.family("haypile_published_records", Kind::Gauge, "Records of the logs that followers may have.");
+    page.sample("haypile_published_records", &[], status.offset);
+    page.family("haypile_copies_begun_total", Kind::Counter, "Copies of slots begun for followers.");
+    page.sample("haypile_copies_begun_total", &[], status.copies_begun);
+    page.family("haypile_followers", Kind::Gauge, "Nodes that follow this one.");
+    page.sample("haypile_followers", &[], status.followers.len());
+    type Figure = (&'static str, &'static str, fn(&Follower) -> u64);
+    let figures: [Figure; 3] = [
+        ("haypile_follower_online", "1 once a follower has its copies.", |of| u64::from(of.online)),
+        ("haypile_follower_behind_records", "Records that a follower has not acknowledged.", |of| of.behind),
+        ("haypile_follower_behind_bytes", "Bytes sent to a follower and not acknowledged.", |of| {
+            of.unacknowledged_bytes
+        }),
+    ];
+    for (name, help, figure) in figures {
+        page.family(name, Kind::Gauge, help);
+        for of in &status.followers {
+            page.sample(name, &[("ip", &of.ip), ("port", &of.port)], figure(of));
+        }
+    }
+    page.family("haypile_follows", Kind::Gauge, "1 while this node follows another.");
+    page.sample("haypile_follows", &[], u8::from(status.following.is_some()));
+    page.family("haypile_link_up", Kind::Gauge, "1 while the link to the node it follows is up.");
+    if let Some(following) = &status.following {
+        page.sample("haypile_link_up", &[], u8::from(following.link == Link::Connected));
+    }
 }
 
 fn times(page: &mut Page, reports: &[CoreReport]) {

@@ -147,6 +147,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     }
     drop(ready);
     let (doorbells, [at_admin, at_replication]) = tie_cores(cores, &doorbells, &ties, &mut pools)?;
+    let told = node.status;
     let replicator = Replicator {
         lanes: at_replication.lanes,
         bell: at_replication.sleeper.doorbell(),
@@ -163,13 +164,13 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         config: config.clone(),
         published,
         settlement,
-        status: node.status,
+        status: told.clone(),
         shared: shared.clone(),
     };
     let replication = replicator.start()?;
     if let Some(attach) = admin {
         let cores = Cores::new(at_admin.lanes, doorbells.clone(), at_admin.sleeper, cores);
-        let facts = Facts { ledger, memory };
+        let facts = Facts { ledger, memory, replication: told };
         let attached = attach.send(Attached { cores, facts });
         attached.map_err(|_| Fault::new("starting the admin port", "it has ended"))?;
     }
