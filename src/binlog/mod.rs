@@ -61,8 +61,8 @@ impl Lsn {
     }
 }
 
-/// How many bits of a term are chance.
-const TERM_CHANCE_BITS: u32 = 20;
+/// How many bits of a term are chance: enough that no two of a fleet's terms meet. Above them it counts.
+pub const TERM_CHANCE_BITS: u32 = 40;
 
 /// A term above `max` that no other node is likely to choose when it goes on from the same one. `chance`: any
 /// random number.

@@ -323,7 +323,7 @@ fn a_flipped_bit_behind_the_last_claim_is_a_torn_tail() {
     assert_eq!(records.into_values().collect::<Vec<_>>(), [b"synced".to_vec()]);
     let cut = recovered.cut.expect("something was there");
     assert_eq!((cut.lsn, cut.path), (Lsn(second), path));
-    assert_eq!((recovered.last, recovered.term >> 20), (Lsn(1), 2));
+    assert_eq!((recovered.last, recovered.term >> TERM_CHANCE_BITS), (Lsn(1), 2));
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn a_log_behind_rocksdb_goes_on_behind_it_in_a_new_term() {
     sync(&mut writer);
     let (mut recovered, records) = open_at(&disk, 10, None).expect("what is there is whole");
     assert!(records.is_empty() && recovered.ahead);
-    assert_eq!((recovered.last, recovered.term >> 20), (Lsn(10), 2));
+    assert_eq!((recovered.last, recovered.term >> TERM_CHANCE_BITS), (Lsn(10), 2));
     assert_eq!(append(&mut recovered.writer, b"eleven"), 11);
     recovered.writer.write().expect("the disk works");
     sync(&mut recovered.writer);
@@ -736,7 +736,7 @@ fn files_of_format_1_are_read() {
         Ok(())
     })
     .expect("old files open");
-    assert_eq!((n, recovered.cut, recovered.term >> 20), (60, None, 1));
+    assert_eq!((n, recovered.cut, recovered.term >> TERM_CHANCE_BITS), (60, None, 1));
 }
 
 /// What an append costs the core: run in release with --nocapture.

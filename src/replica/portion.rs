@@ -242,7 +242,7 @@ mod tests {
             }
         }
         let touch =
-            |at: &(u32, u16)| Touch { table: TableId(at.0), slot: Slot(at.1), index: 1, term: 1 << 20 };
+            |at: &(u32, u16)| Touch { table: TableId(at.0), slot: Slot(at.1), index: 1, term: 1 << 40 };
         let touches = touched.iter().map(touch).collect();
         Record { stream: ShardId(0), lsn: Lsn(5), time_ms: 0, touches, exact, body: body.into() }
     }

@@ -2,6 +2,7 @@
 //!
 //! Must not know where records are kept, or who has them.
 
+use crate::binlog::TERM_CHANCE_BITS;
 use crate::shard::mesh::SlotPosition;
 use crate::slot::{Slot, TableId};
 use rustc_hash::FxHashMap;
@@ -10,7 +11,7 @@ use rustc_hash::FxHashMap;
 pub type SlotName = (TableId, Slot);
 
 /// Terms below are from before there was replication: two nodes may have given the same one to different records.
-const TERM_FIRST: u64 = 1 << 20;
+const TERM_FIRST: u64 = 1 << TERM_CHANCE_BITS;
 
 /// The last record of a slot. After a swap of two tables the index is that of no record: the higher one of both
 /// slots, behind which both go on.

@@ -1,6 +1,6 @@
 //! One follower's primary, event by event.
 
-use crate::binlog::{Lsn, Participant, Touch, Txn};
+use crate::binlog::{Lsn, Participant, TERM_CHANCE_BITS, Touch, Txn};
 use crate::replica::primary::{Action, Event, Held, Indexed, Logged, Primary, Settings, Stage};
 use crate::replica::wire::{Message, Subscribe};
 use crate::shard::mesh::SlotPosition;
@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use smallvec::smallvec;
 
 const SLOTS: u16 = 8;
-const TERM: u64 = 5 << 20;
+const TERM: u64 = 5 << TERM_CHANCE_BITS;
 const TABLE: TableId = TableId(0);
 
 struct Bench {
@@ -248,7 +248,7 @@ fn records_that_pass_must_bear_out_what_the_follower_claims() {
 #[test]
 fn what_stood_in_a_slot_before_it_was_copied_here_is_not_its_history() {
     let record = |lsn, index, term| logged(lsn, 1, index, term, 9);
-    let old = TERM - (1 << 20);
+    let old = TERM - (1 << TERM_CHANCE_BITS);
     let history = || vec![record(1, 41, old), record(2, 42, old), copied(3, 40, TERM), record(4, 41, TERM)];
     assert_eq!(caught_up(at(1, 42, old), history()), (vec![], true), "of before, and further than the copy");
     let copy_first = || history().split_off(2);
