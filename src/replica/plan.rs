@@ -57,8 +57,9 @@ pub(super) fn way(slot: SlotName, has: Option<Position>, own: Position, log: &[I
 enum Expects {
     /// It has everything up to this LSN, and nothing behind it.
     Behind(Lsn),
-    /// It has records up to `has`. `term`: of the last record that has passed and that it has.
-    First { has: Position, proven: bool, term: Option<u64> },
+    /// It has records up to `has`; what stands before `from` is nothing to it: the stream may begin there for the
+    /// sake of other slots. `term`: of the last record that has passed and that it has.
+    First { has: Position, from: Lsn, proven: bool, term: Option<u64> },
     /// Everything.
     All,
     /// Its records in this log are not what the follower has: it must be copied.
@@ -81,9 +82,9 @@ impl CatchUp {
         CatchUp { slots: FxHashMap::default(), others: upto, upto }
     }
 
-    /// The slot lacks what stands behind what it has.
-    pub fn continues(&mut self, slot: SlotName, has: Position, proven: bool) {
-        self.slots.insert(slot, Expects::First { has, proven, term: None });
+    /// The slot lacks what stands behind what it has, from this LSN on.
+    pub fn continues(&mut self, slot: SlotName, has: Position, from: Lsn, proven: bool) {
+        self.slots.insert(slot, Expects::First { has, from, proven, term: None });
     }
 
     /// The slot has everything up to this LSN.
@@ -122,12 +123,13 @@ impl Expects {
     fn wants(&mut self, lsn: Lsn, touch: &Touch, copied: bool) -> bool {
         *self = match *self {
             Expects::Behind(upto) if lsn <= upto => return false,
-            Expects::First { has, proven, .. } if touch.index <= has.index => {
-                Expects::First { has, proven, term: Some(touch.term) }
+            Expects::First { from, .. } if lsn < from => return false,
+            Expects::First { has, from, proven, .. } if touch.index <= has.index => {
+                Expects::First { has, from, proven, term: Some(touch.term) }
             }
             Expects::Diverged => Expects::Diverged,
             _ if copied => Expects::Diverged,
-            Expects::First { has, proven, term } => {
+            Expects::First { has, proven, term, .. } => {
                 let follows = match term {
                     Some(term) => term == has.term,
                     None => proven || (has.index == 0 && touch.index == 1),

@@ -377,7 +377,7 @@ impl Primary {
                 Way::Same => continued += 1,
                 Way::From { lsn, proven } => {
                     let has = has.expect("a slot that wants a copy gets one");
-                    catch_up.continues(slot, has, proven);
+                    catch_up.continues(slot, has, lsn, proven);
                     from = from.min(lsn);
                     continued += 1;
                 }
