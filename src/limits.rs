@@ -104,7 +104,7 @@ pub const REPLICA_MESSAGE_MAX_BYTES: usize = 1 << 30;
 pub const REPLICA_SHARE_MIN_BYTES: usize = 16 << 10;
 /// Records that are read of a shard's log at once for one follower.
 pub const REPLICA_READ_BYTES: usize = 1 << 20;
-/// Pieces of a copy that may be under way on one stream: a few megabytes.
+/// Pieces of a copy that may be read ahead, and under way on one stream: a few megabytes.
 pub const REPLICA_COPY_AHEAD: u64 = 16;
 /// Bytes copied in after which a follower makes visible what is complete: that costs it a seal.
 pub const REPLICA_ADOPT_BYTES: u64 = 64 << 20;
@@ -114,25 +114,24 @@ pub const REPLICA_BEAT_MS: u64 = 1_000;
 pub const REPLICA_PAUSE_MIN_MS: u64 = 100;
 pub const REPLICA_PAUSE_MAX_MS: u64 = 5_000;
 
+/// How often the replication thread looks at what time brings, and followers are told that it lives.
+pub const REPLICA_TICK: Duration = Duration::from_millis(100);
+/// As long as there is no other node.
+pub const REPLICA_TICK_ALONE: Duration = Duration::from_secs(1);
+/// Clients in WAIT; more are answered at once.
+pub const REPLICA_WAITS_MAX: usize = 10_000;
+/// Sent to a follower of one shard's log and not acknowledged, bytes; then that shard's stream pauses.
+pub const REPLICA_WINDOW_BYTES: usize = 8 << 20;
+/// Of a slot that is copied: what travels at once.
+pub const REPLICA_CHUNK_BYTES: usize = 128 << 10;
+pub const REPLICA_CHUNK_ENTRIES: usize = 500;
+/// After so many bytes a follower is told which slots are complete.
+pub const REPLICA_MARK_BYTES: usize = 8 << 20;
+
 /// What MONITOR shows of one command, about.
 pub const MONITOR_LINE_MAX_BYTES: usize = 64 * 1024;
 /// Longest DEBUG SLEEP.
 pub const DEBUG_SLEEP_MAX: Duration = Duration::from_secs(600);
-
-/// How often the replication thread looks at what time brings, and followers are told that it lives.
-pub const REPLICATION_TICK: Duration = Duration::from_millis(100);
-/// As long as there is no other node.
-pub const REPLICATION_TICK_ALONE: Duration = Duration::from_secs(1);
-/// Clients in WAIT; more are answered at once.
-pub const REPLICATION_WAITS_MAX: usize = 10_000;
-/// Sent to a follower of one shard's log and not acknowledged, bytes; then that shard's stream pauses.
-pub const REPLICATION_WINDOW_BYTES: usize = 8 << 20;
-/// Of a slot that is copied: what travels at once, and how many such pieces are read ahead.
-pub const COPY_CHUNK_BYTES: usize = 128 << 10;
-pub const COPY_CHUNK_ENTRIES: usize = 500;
-pub const COPY_CHUNKS_AHEAD: usize = 16;
-/// After so many bytes a follower is told which slots are complete.
-pub const COPY_MARK_BYTES: usize = 8 << 20;
 
 /// Connections to the admin port; more wait in the kernel.
 pub const ADMIN_CONNECTIONS_MAX: usize = 16;

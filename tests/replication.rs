@@ -4,7 +4,7 @@ mod harness;
 mod nodes;
 
 use harness::{Client, Options, Server, Value};
-use nodes::{assert_same, caught_up, eventually, follow, info, is_up};
+use nodes::{assert_same, caught_up, eventually, follow, info, info_text, is_up};
 use std::io::{Read, Write};
 
 /// Keys of every type, small and large, in several databases, some that expire.
@@ -177,11 +177,8 @@ fn a_password_is_given_and_a_wrong_one_is_told() {
     let primary = Server::start(Options::shards(1).with(&["--requirepass", "sesame"]));
     let follower = Server::start(Options::shards(1).with(&["--masterauth", "open"]));
     follow(&follower, &primary);
-    eventually("the error is told", || {
-        let reply = follower.client().ask("INFO replication");
-        String::from_utf8_lossy(reply.bytes().expect("text"))
-            .contains("master_link_last_error:the primary answers: -WRONGPASS")
-    });
+    let told = "master_link_last_error:the primary answers: -WRONGPASS";
+    eventually("the error is told", || info_text(&follower).contains(told));
     assert_eq!(follower.client().ask("CONFIG SET masterauth sesame"), Value::ok());
     eventually("the link is up", || is_up(&follower));
 }
@@ -201,10 +198,7 @@ fn a_chain_of_nodes_and_a_node_that_would_follow_itself() {
     assert_same(&second, &first);
     assert_same(&third, &second);
     follow(&first, &first);
-    eventually("it is refused", || {
-        let reply = first.client().ask("INFO replication");
-        String::from_utf8_lossy(reply.bytes().expect("text")).contains("a node cannot follow itself")
-    });
+    eventually("it is refused", || info_text(&first).contains("a node cannot follow itself"));
     assert_eq!(first.client().ask("REPLICAOF NO ONE"), Value::ok());
     fill(&mut first.client(), 2);
     assert_same(&second, &first);

@@ -6,16 +6,16 @@ use crate::limits::Ledger;
 use crate::metrics::commands::CommandStat;
 use crate::metrics::shard::ShardStats;
 use crate::metrics::{CoreReport, CoreStats, TurnStage};
-use crate::replica::status::{Follower, Link, Status};
+use crate::replica::status::{Follower, Link, SharedStatus};
 use crate::store::SharedMemory;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What is known of the node apart from its cores.
 pub struct Facts {
     pub ledger: Ledger,
     pub memory: SharedMemory,
     /// What the replication thread tells.
-    pub replication: Arc<Mutex<Status>>,
+    pub replication: Arc<SharedStatus>,
 }
 
 type Figure<T> = (&'static str, Kind, &'static str, fn(&T) -> f64);
@@ -189,8 +189,7 @@ fn node(page: &mut Page, facts: &Facts, reports: &[CoreReport]) {
 }
 
 fn replication(page: &mut Page, facts: &Facts) {
-    // It is replaced as a whole, so it is whole even after a panic.
-    let status = facts.replication.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let status = facts.replication.look().clone();
     page.family("haypile_published_records", Kind::Gauge, "Records of the logs that followers may have.");
     page.sample("haypile_published_records", &[], status.offset);
     page.family("haypile_copies_begun_total", Kind::Counter, "Copies of slots begun for followers.");

@@ -10,11 +10,10 @@ use super::timing::{Stages, Timing};
 use super::waiting::Waits;
 use crate::error::Fault;
 use crate::front::node::Node;
-use crate::front::session::{ReplyMode, Session};
+use crate::front::session::Session;
 use crate::front::table::CommandTable;
 use crate::limits;
 use crate::metrics::TurnStage;
-use crate::resp::encode::Protocol;
 use crate::resp::parse::ParseLimits;
 use crate::resp::reply::Reply;
 use crate::runtime::doorbell::Doorbell;
@@ -23,8 +22,7 @@ use crate::runtime::reaper;
 use crate::runtime::ring::{ListenerId, RingEvent, SocketId, SocketRing};
 use crate::shard::mesh::{Answer, Calls, Message};
 use crate::shard::owner::Owner;
-use crate::slot::{CoreId, TableId};
-use bytes::Bytes;
+use crate::slot::CoreId;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use std::collections::VecDeque;
@@ -264,29 +262,12 @@ impl Serving {
         }
         core.shared.clients.fetch_add(1, Ordering::Relaxed);
         let now_ms = core.owner.clock.now_ms();
+        let id = core.shared.next_client_id.fetch_add(1, Ordering::Relaxed) + 1;
         let session = Session {
-            id: core.shared.next_client_id.fetch_add(1, Ordering::Relaxed) + 1,
-            table: TableId(0),
             authenticated: !config.requirepass.is_set(),
-            protocol: Protocol::Resp2,
-            reply_mode: ReplyMode::On,
-            name: Bytes::new(),
-            lib_name: Bytes::new(),
-            lib_ver: Bytes::new(),
-            readonly: false,
-            no_evict: false,
-            no_touch: false,
-            monitoring: false,
-            addr: peer.to_string(),
-            laddr: local.to_string(),
             fd: self.ring.fd(socket),
-            connected_ms: now_ms,
-            last_command_ms: now_ms,
-            last_command: "NULL",
-            commands: 0,
             shard_aware,
-            is_primary: false,
-            follower_port: None,
+            ..Session::new(id, peer.to_string(), local.to_string(), now_ms)
         };
         core.insert(Connection::new(0, socket, session));
         Ok(())

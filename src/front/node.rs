@@ -2,10 +2,10 @@
 //! One copy per core, changed only by that core.
 
 use crate::config::Config;
-use crate::replica::status::Status;
+use crate::replica::status::{SharedStatus, Status};
 use crate::slot::{CoreId, Layout, ShardId, Slot, SlotHash};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A core as a cluster client sees it: a node with a port of its own.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ pub struct Node {
     /// Shared by all cores, so that each tells the same; locked only by INFO keyspace, for a copy.
     pub key_count: Arc<Mutex<KeyCount>>,
     /// What the replication thread tells; locked only for a look or a copy.
-    status: Arc<Mutex<Status>>,
+    status: Arc<SharedStatus>,
     /// Last moment at which everything acknowledged was known to be on disk, seconds since the epoch.
     pub last_save_s: u64,
     rate: Rate,
@@ -109,8 +109,7 @@ impl Node {
     }
 
     pub fn status(&self) -> MutexGuard<'_, Status> {
-        // It is replaced as a whole, so it is whole even after a panic.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.look()
     }
 
     /// Takes a reading of the commands run so far, for the rate.
@@ -128,7 +127,7 @@ impl Node {
 #[derive(Clone, Default)]
 pub struct NodeShared {
     pub key_count: Arc<Mutex<KeyCount>>,
-    pub status: Arc<Mutex<Status>>,
+    pub status: Arc<SharedStatus>,
 }
 
 /// What does not change while a core runs.

@@ -47,12 +47,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Of the connection through which a primary writes that speaks as a client does.
-    pub fn of_primary(id: u64, addr: String, now_ms: u64) -> Session {
+    /// Of a connection that has just been made, and not logged in.
+    pub fn new(id: u64, addr: String, laddr: String, now_ms: u64) -> Session {
         Session {
             id,
             table: TableId(0),
-            authenticated: true,
+            authenticated: false,
             protocol: Protocol::Resp2,
             reply_mode: ReplyMode::On,
             name: Bytes::new(),
@@ -62,17 +62,22 @@ impl Session {
             no_evict: false,
             no_touch: false,
             monitoring: false,
-            laddr: addr.clone(),
             addr,
+            laddr,
             fd: -1,
             connected_ms: now_ms,
             last_command_ms: now_ms,
             last_command: "NULL",
             commands: 0,
             shard_aware: false,
-            is_primary: true,
+            is_primary: false,
             follower_port: None,
         }
+    }
+
+    /// Of the connection through which a primary writes that speaks as a client does.
+    pub fn of_primary(id: u64, addr: String, now_ms: u64) -> Session {
+        Session { authenticated: true, is_primary: true, ..Session::new(id, addr.clone(), addr, now_ms) }
     }
 
     /// What RESET goes back to; the id, the addresses and the times stay.

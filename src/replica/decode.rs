@@ -11,6 +11,7 @@ use crate::limits::{REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Entry;
+use crate::store::varint;
 use bytes::{Buf, Bytes, BytesMut};
 use smallvec::SmallVec;
 
@@ -27,6 +28,8 @@ pub struct Decoder {
     begun: BytesMut,
     message_max_bytes: usize,
 }
+
+const SHORT: WireError = WireError("a message is shorter than what it says");
 
 impl Decoder {
     pub fn new(message_max_bytes: usize) -> Decoder {
@@ -188,7 +191,7 @@ impl Fields {
     }
 
     fn node(&mut self) -> Result<NodeId, WireError> {
-        let node = *self.0.first_chunk().ok_or(WireError("a message is shorter than what it says"))?;
+        let node = *self.0.first_chunk().ok_or(SHORT)?;
         self.0.advance(std::mem::size_of::<NodeId>());
         Ok(node)
     }
@@ -208,30 +211,20 @@ impl Fields {
     fn bytes(&mut self) -> Result<Bytes, WireError> {
         match usize::try_from(self.number()?) {
             Ok(len) if len <= self.0.len() => Ok(self.0.split_to(len)),
-            _ => Err(WireError("a message is shorter than what it says")),
+            _ => Err(SHORT),
         }
     }
 
     fn byte(&mut self) -> Result<u8, WireError> {
-        let byte = *self.0.first().ok_or(WireError("a message is shorter than what it says"))?;
-        self.0.advance(1);
-        Ok(byte)
+        if self.0.is_empty() { Err(SHORT) } else { Ok(self.0.get_u8()) }
     }
 
     fn number(&mut self) -> Result<u64, WireError> {
-        let mut number = 0;
-        for at in 0..10 {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if at == 9 && bits > 1 {
-                break;
-            }
-            number |= bits << (7 * at);
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(WireError("a number is too large"))
+        let rest = &mut self.0;
+        varint::read(|| (!rest.is_empty()).then(|| rest.get_u8())).map_err(|bad| match bad {
+            varint::Bad::Short => SHORT,
+            varint::Bad::TooLarge => WireError("a number is too large"),
+        })
     }
 }
 

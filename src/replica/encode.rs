@@ -9,6 +9,7 @@ use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::{ShardId, Slot, TableId};
+use crate::store::varint;
 use bytes::{BufMut, Bytes, BytesMut};
 
 pub(super) const FRAME_HEAD_BYTES: usize = 8;
@@ -225,12 +226,8 @@ impl Fields<'_> {
         self
     }
 
-    fn number(&mut self, mut number: u64) -> &mut Self {
-        while number >= 0x80 {
-            self.0.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        self.0.push(number as u8);
+    fn number(&mut self, number: u64) -> &mut Self {
+        varint::put(self.0, number);
         self
     }
 }

@@ -6,11 +6,11 @@ use super::inflow::{Durability, StreamIn};
 use super::portion::{self, Unfit};
 use super::position::{Position, Positions, SlotName, slot_position};
 use super::status::Link;
-use super::wire::{Message, NodeId, Record, Subscribe};
+use super::wire::{Identity, Message, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_BEAT_MS, REPLICA_PAUSE_MAX_MS, REPLICA_PAUSE_MIN_MS};
 use crate::shard::mesh::{Portion, SlotPosition};
-use crate::slot::{Layout, ShardId, Slot, TableId};
+use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Entry;
 use rustc_hash::FxHashSet;
 use std::collections::{BTreeMap, VecDeque};
@@ -18,12 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// What does not change while the node runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub layout: Layout,
-    /// Numbered databases.
-    pub tables: u32,
-    /// Slots are Redis Cluster's.
-    pub crc16: bool,
-    pub node: NodeId,
+    pub own: Identity,
     /// A primary that says nothing for so long is given up.
     pub timeout_ms: u64,
     /// Of the chance in the pauses.
@@ -136,7 +131,7 @@ pub struct Follower {
 
 impl Follower {
     pub fn new(settings: Settings) -> Follower {
-        let shards = usize::from(settings.layout.shard_count());
+        let shards = usize::from(settings.own.layout.shard_count());
         Follower {
             phase: Phase::Stopped,
             positions: Positions::default(),
@@ -164,7 +159,7 @@ impl Follower {
             (Event::Stop, _) => self.stop(actions),
             (Event::Positions { positions, ends }, Phase::Asking) => {
                 self.positions = positions.into_iter().collect();
-                self.durability = Durability::new(&self.settings.layout, &ends);
+                self.durability = Durability::new(&self.settings.own.layout, &ends);
                 (self.phase, self.heard_ms) = (Phase::Connecting, self.now_ms);
                 actions.push(Action::Connect);
             }
@@ -279,7 +274,7 @@ impl Follower {
 
     fn connected(&mut self, actions: &mut Vec<Action>) {
         (self.phase, self.heard_ms, self.said_ms) = (Phase::Handshake, self.now_ms, self.now_ms);
-        let Settings { layout, tables, crc16, node, .. } = self.settings.clone();
+        let Identity { layout, tables, crc16, node } = self.settings.own;
         let lost = self.lost.iter().map(|slot| slot_position(*slot, Position::default()));
         let kept = self.positions.iter().filter(|at| !self.lost.contains(&(at.table, at.slot)));
         let mut positions: Vec<SlotPosition> = kept.chain(lost).collect();
@@ -313,7 +308,7 @@ impl Follower {
         match message {
             Message::Welcome { streams, .. } if self.phase == Phase::Handshake => {
                 self.phase = Phase::Running;
-                let shards = usize::from(self.settings.layout.shard_count());
+                let shards = usize::from(self.settings.own.layout.shard_count());
                 self.streams = (0..streams).map(|_| StreamIn::new(shards)).collect();
             }
             Message::Refused { why } => {
@@ -331,7 +326,7 @@ impl Follower {
             }
             Message::CopyRows { stream, table, slot, entries } => {
                 self.stream(stream)?.take_rows((table, slot), &entries)?;
-                let shard = self.settings.layout.shard_of(slot);
+                let shard = self.settings.own.layout.shard_of(slot);
                 self.copying[usize::from(shard.0)].push_back(stream);
                 actions.push(Action::Copy { shard, table, slot, entries });
             }
@@ -364,7 +359,7 @@ impl Follower {
     }
 
     fn check_slots(&self, mut slots: impl Iterator<Item = Slot>) -> Result<(), String> {
-        let count = self.settings.layout.slots();
+        let count = self.settings.own.layout.slots();
         if slots.all(|slot| slot.0 < count) { Ok(()) } else { Err("the primary has other slots".into()) }
     }
 
@@ -374,7 +369,7 @@ impl Follower {
         self.stream(stream)?.pass(lsn)?;
         self.leave_out_what_is_here(&mut record)?;
         let touches = record.touches.clone();
-        let split = portion::split(record, self.settings.layout).map_err(|unfit| match unfit {
+        let split = portion::split(record, self.settings.own.layout).map_err(|unfit| match unfit {
             Unfit::Body(error) => format!("record {} of stream {}: {error}", lsn.0, stream.0),
             Unfit::Copy(slots) => {
                 self.lost.extend(slots);
@@ -428,7 +423,7 @@ impl Follower {
             let slot = (at.table, at.slot);
             self.positions.set(slot, Position { index: at.index, term: at.term });
             self.lost.remove(&slot);
-            by_shard.entry(self.settings.layout.shard_of(at.slot)).or_default().push(at);
+            by_shard.entry(self.settings.own.layout.shard_of(at.slot)).or_default().push(at);
         }
         for (shard, slots) in by_shard {
             self.streams[usize::from(stream.0)].adopting += 1;

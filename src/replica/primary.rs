@@ -5,11 +5,11 @@
 use super::plan::{self, CatchUp, Way};
 use super::position::{Position, Positions, SlotName};
 use super::stream::{CopyOut, Next, Phase, Stream};
-use super::wire::{Message, NodeId, Subscribe};
+use super::wire::{Identity, Message, Subscribe};
 use crate::binlog::{Lsn, Touch, Txn};
 use crate::limits::{REPLICA_BEAT_MS, REPLICA_READ_BYTES};
 use crate::shard::mesh::SlotPosition;
-use crate::slot::{Layout, ShardId, Slot, TableId};
+use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Entry;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -18,12 +18,7 @@ use smallvec::SmallVec;
 /// What does not change while a follower is attached.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub layout: Layout,
-    /// Numbered databases.
-    pub tables: u32,
-    /// Slots are Redis Cluster's.
-    pub crc16: bool,
-    pub node: NodeId,
+    pub own: Identity,
     /// Bytes of records that may be under way on one stream, sent and not acknowledged. One record may always.
     pub window_bytes: u64,
     /// A follower that says nothing for so long is given up.
@@ -181,7 +176,7 @@ impl Primary {
     pub fn new(settings: Settings, now_ms: u64) -> Primary {
         Primary {
             claims: FxHashMap::default(),
-            streams: settings.layout.shards().map(Stream::new).collect(),
+            streams: settings.own.layout.shards().map(Stream::new).collect(),
             subscribed: false,
             settings,
             closed: false,
@@ -323,15 +318,15 @@ impl Primary {
         self.claims = subscribe.positions.iter().map(claim).collect();
         self.subscribed = true;
         actions.push(Action::Send(Message::Welcome {
-            streams: self.settings.layout.shard_count(),
-            node: self.settings.node,
+            streams: self.settings.own.layout.shard_count(),
+            node: self.settings.own.node,
             time_ms: self.now_ms,
         }));
-        actions.extend(self.settings.layout.shards().map(|shard| Action::AskState { shard }));
+        actions.extend(self.settings.own.layout.shards().map(|shard| Action::AskState { shard }));
     }
 
     fn refusal(&self, subscribe: &Subscribe) -> Option<&'static str> {
-        let Settings { layout, tables, crc16, node, .. } = &self.settings;
+        let Identity { layout, tables, crc16, node } = &self.settings.own;
         if subscribe.node == *node {
             return Some("a node cannot follow itself");
         }
@@ -364,7 +359,7 @@ impl Primary {
             unreachable!("a log is looked through once its shard's positions are known");
         };
         let own: Positions = positions.into_iter().collect();
-        let layout = self.settings.layout;
+        let layout = self.settings.own.layout;
         let claimed = self.claims.keys().filter(|(_, slot)| layout.shard_of(*slot) == shard).copied();
         let mut slots: Vec<SlotName> = own.iter().map(|at| (at.table, at.slot)).chain(claimed).collect();
         slots.sort_unstable();

@@ -2,6 +2,8 @@
 //!
 //! Plain facts. Must not know how they come about.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 /// How far the link to the primary is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Link {
@@ -77,6 +79,21 @@ impl Follower {
     /// It keeps up: it has acknowledged something within this time.
     pub fn is_good(&self, now_ms: u64, max_lag_ms: u64) -> bool {
         self.online && now_ms.saturating_sub(self.acknowledged_ms) <= max_lag_ms
+    }
+}
+
+/// What is told, replaced as a whole: so it is whole even if whoever held it has panicked.
+#[derive(Default)]
+pub struct SharedStatus(Mutex<Status>);
+
+impl SharedStatus {
+    pub fn set(&self, status: Status) {
+        *self.look() = status;
+    }
+
+    /// For a moment.
+    pub fn look(&self) -> MutexGuard<'_, Status> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,13 +5,24 @@
 use super::position::SlotName;
 use crate::binlog::{Lsn, Touch};
 use crate::shard::mesh::SlotPosition;
-use crate::slot::{ShardId, Slot, TableId};
+use crate::slot::{Layout, ShardId, Slot, TableId};
 use crate::store::Entry;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 /// A data directory's id: 40 hex digits.
 pub type NodeId = [u8; 40];
+
+/// What a node is to another.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    pub layout: Layout,
+    /// Numbered databases.
+    pub tables: u32,
+    /// Slots are Redis Cluster's.
+    pub crc16: bool,
+    pub node: NodeId,
+}
 
 /// A *stream* is a shard of the primary; its LSNs are of that shard's log.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -70,7 +70,7 @@ pub struct Waits(Vec<Wait>);
 impl Waits {
     fn add(&mut self, hub: &Hub, wait: Wait) {
         let (reply, done) = wait.answer(hub);
-        if done || self.0.len() >= limits::REPLICATION_WAITS_MAX {
+        if done || self.0.len() >= limits::REPLICA_WAITS_MAX {
             return wait.end(hub, reply);
         }
         self.0.push(wait);

@@ -21,7 +21,7 @@ pub enum Chunk {
 
 /// Begins to read these slots, in this order.
 pub fn begin(lent: LentShard, slots: Vec<SlotPosition>) -> io::Result<Receiver<Chunk>> {
-    let (send, receive) = channel(limits::COPY_CHUNKS_AHEAD);
+    let (send, receive) = channel(limits::REPLICA_COPY_AHEAD as usize);
     let read = move || {
         let LentShard { reader, slots: with_data, reading, .. } = lent;
         let _reading = reading;
@@ -33,7 +33,8 @@ pub fn begin(lent: LentShard, slots: Vec<SlotPosition>) -> io::Result<Receiver<C
                     bytes += key.len() + value.len();
                     let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
                     entries.push(Entry { element, key, value });
-                    if bytes >= limits::COPY_CHUNK_BYTES || entries.len() >= limits::COPY_CHUNK_ENTRIES {
+                    if bytes >= limits::REPLICA_CHUNK_BYTES || entries.len() >= limits::REPLICA_CHUNK_ENTRIES
+                    {
                         bytes = 0;
                         let entries = std::mem::take(&mut entries);
                         gone = send.blocking_send(Chunk::Entries { slot, entries }).is_err();

@@ -10,11 +10,13 @@ use crate::limits;
 use crate::replica::PROTOCOL;
 use crate::replica::follower::{Action, Event, Follower, Settings};
 use crate::replica::status::{self, Following};
+use crate::resp::encode;
 use crate::shard::mesh::{Portion, Replicate, Replicated, SlotPosition};
 use crate::slot::ShardId;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -24,7 +26,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 /// How long making a connection and the first words on it may take.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Longest line that is waited for before the messages begin.
-const LINE_MAX_BYTES: usize = 1024;
+const LINE_MAX_BYTES: u64 = 1024;
 
 /// The primary that is followed, as the rest of the thread sees it.
 pub struct Link {
@@ -67,23 +69,15 @@ impl Hub {
             if let Some(before) = before {
                 before.stop().await;
             }
-            Follows::new(hub, shown).run(stopped, force).await;
+            PrimaryLink::new(hub, shown).run(stopped, force).await;
         });
         *self.link.borrow_mut() = Some(Link { facts, _stop: stop, ended });
     }
 
     /// What this node writes from now on is of a new term, behind all that has come from elsewhere.
     async fn begin_term(&self) {
-        let (ticket, mut answers) = self.route();
-        for shard in self.shards() {
-            self.ask(ticket, shard, Replicate::Abandon);
-            self.ask(ticket, shard, Replicate::BeginTerm);
-        }
-        for _ in self.shards() {
-            let answer = answers.recv().await.expect("the route stands");
-            assert!(matches!(answer, (_, Replicated::TermBegun)), "nothing else was asked");
-        }
-        self.end_route(ticket);
+        self.shards().for_each(|shard| self.ask(0, shard, Replicate::Abandon));
+        self.ask_each(|_| Replicate::BeginTerm).await;
     }
 
     /// This node goes on by itself: what has come is done, and what it writes from now on is of a new term.
@@ -120,7 +114,7 @@ impl From<std::io::Error> for NoLink {
     }
 }
 
-struct Follows {
+struct PrimaryLink {
     hub: Rc<Hub>,
     facts: Rc<RefCell<Following>>,
     machine: Follower,
@@ -140,21 +134,18 @@ struct Follows {
     is_redis: bool,
 }
 
-impl Follows {
-    fn new(hub: Rc<Hub>, facts: Rc<RefCell<Following>>) -> Follows {
+impl PrimaryLink {
+    fn new(hub: Rc<Hub>, facts: Rc<RefCell<Following>>) -> PrimaryLink {
         let place = &hub.place;
         let settings = Settings {
-            layout: place.map.layout(),
-            tables: place.tables,
-            crc16: place.is_crc16(),
-            node: place.node_id(),
+            own: place.identity(),
             timeout_ms: u64::from(hub.config().repl_timeout_s) * 1000,
             seed: fastrand::u64(..),
         };
         let shards = place.logs.len();
         let (ticket, answers) = hub.route();
         let (attempts, attempted) = unbounded_channel();
-        Follows {
+        PrimaryLink {
             machine: Follower::new(settings),
             facts,
             ticket,
@@ -175,7 +166,7 @@ impl Follows {
         if force {
             self.forget_all().await;
         }
-        let mut tick = interval(limits::REPLICATION_TICK);
+        let mut tick = interval(limits::REPLICA_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.handle(Event::Start);
         while !self.is_redis {
@@ -205,7 +196,8 @@ impl Follows {
         self.handle(Event::Stop);
         self.end_batch();
         self.end_attempt();
-        self.settle().await;
+        // Behind everything that was asked of the shards.
+        self.hub.ask_each(|_| Replicate::State).await;
         self.hub.end_route(self.ticket);
         if self.is_redis {
             self.follow_redis(stopped).await;
@@ -227,34 +219,17 @@ impl Follows {
         }
     }
 
-    /// Everything that was asked of the shards is done.
-    async fn settle(&mut self) {
-        let (ticket, mut answers) = self.hub.route();
-        for shard in self.hub.shards() {
-            self.hub.ask(ticket, shard, Replicate::State);
-        }
-        for _ in self.hub.shards() {
-            answers.recv().await.expect("the route stands");
-        }
-        self.hub.end_route(ticket);
-    }
-
     /// Empties every slot, as if nothing had ever been in it.
     async fn forget_all(&mut self) {
-        for shard in self.hub.shards() {
-            self.hub.ask(self.ticket, shard, Replicate::State);
-        }
-        for _ in self.hub.shards() {
-            let (shard, what) = self.answers.recv().await.expect("the route stands");
-            let Replicated::State { mut positions, .. } = what else {
-                unreachable!("nothing else was asked")
+        let mut states = self.hub.ask_each(|_| Replicate::State).await.into_iter();
+        let empty = |_| {
+            let Some(Replicated::State { mut positions, .. }) = states.next() else {
+                unreachable!("every shard was asked for its state")
             };
             positions.iter_mut().for_each(|at| (at.index, at.term) = (0, 0));
-            self.hub.ask(self.ticket, shard, Replicate::Adopt(positions));
-        }
-        for _ in self.hub.shards() {
-            self.answers.recv().await.expect("the route stands");
-        }
+            Replicate::Adopt(positions)
+        };
+        self.hub.ask_each(empty).await;
     }
 
     fn take_messages(&mut self) -> Result<(), LinkError> {
@@ -463,65 +438,32 @@ async fn ready(wire: Option<&Wire>) -> std::io::Result<()> {
 async fn introduce(hub: &Hub, host: &str, port: u16) -> Attempt {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
+    let mut stream = BufReader::new(stream);
     let config = hub.config();
-    let mut words: Vec<Vec<Vec<u8>>> = Vec::new();
     if config.masterauth.is_set() {
-        let user = Some(config.masteruser.as_bytes().to_vec()).filter(|user| !user.is_empty());
-        let auth = [b"AUTH".to_vec()].into_iter().chain(user);
-        words.push(auth.chain([config.masterauth.as_bytes().to_vec()]).collect());
+        let (user, password) = (config.masteruser.as_bytes(), config.masterauth.as_bytes());
+        let words: &[&[u8]] = if user.is_empty() { &[b"AUTH", password] } else { &[b"AUTH", user, password] };
+        ask(&mut stream, words).await?;
     }
-    let follow = ["HAYPILE-FOLLOW".into(), PROTOCOL.to_string(), config.port.to_string()];
-    words.push(follow.map(String::into_bytes).into());
-    let mut rest = Vec::new();
-    for command in words {
-        let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
-        for word in &command {
-            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            bytes.extend_from_slice(word);
-            bytes.extend_from_slice(b"\r\n");
-        }
-        write_all(&stream, &bytes).await?;
-        let line = line(&stream, &mut rest).await.map_err(NoLink::Failed)?;
-        if line.starts_with("-ERR unknown command") {
-            return Err(NoLink::Redis);
-        }
-        if !line.starts_with('+') {
-            return Err(NoLink::Failed(format!("the primary answers: {line}")));
-        }
-    }
-    Ok((stream, rest))
+    let (protocol, own_port) = (PROTOCOL.to_string(), config.port.to_string());
+    ask(&mut stream, &[b"HAYPILE-FOLLOW", protocol.as_bytes(), own_port.as_bytes()]).await?;
+    let rest = stream.buffer().to_vec();
+    Ok((stream.into_inner(), rest))
 }
 
-async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        stream.writable().await?;
-        match stream.try_write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// The next line; what has come behind it stays in `rest`.
-async fn line(stream: &TcpStream, rest: &mut Vec<u8>) -> Result<String, String> {
-    loop {
-        if let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
-            let line = String::from_utf8_lossy(&rest[..end]).into_owned();
-            rest.drain(..end + 2);
-            return Ok(line);
-        }
-        if rest.len() > LINE_MAX_BYTES {
-            return Err("the primary does not speak Redis's protocol".into());
-        }
-        stream.readable().await.map_err(|error| error.to_string())?;
-        let mut some = [0; 512];
-        match stream.try_read(&mut some) {
-            Ok(0) => return Err("the primary has closed the connection".into()),
-            Ok(count) => rest.extend_from_slice(&some[..count]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.to_string()),
-        }
+/// Sends a command that must be answered with a simple string.
+async fn ask(stream: &mut BufReader<TcpStream>, words: &[&[u8]]) -> Result<(), NoLink> {
+    let mut command = Vec::new();
+    encode::array_header(words.len(), &mut command);
+    words.iter().for_each(|word| encode::bulk(word, &mut command));
+    stream.write_all(&command).await?;
+    let mut line = Vec::new();
+    stream.take(LINE_MAX_BYTES).read_until(b'\n', &mut line).await?;
+    let line = String::from_utf8_lossy(line.trim_ascii_end());
+    match line.bytes().next() {
+        Some(b'+') => Ok(()),
+        None => Err(NoLink::Failed("the primary has closed the connection".into())),
+        _ if line.starts_with("-ERR unknown command") => Err(NoLink::Redis),
+        _ => Err(NoLink::Failed(format!("the primary answers: {line}"))),
     }
 }

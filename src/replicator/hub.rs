@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::conn::moving::{Moving, Parcel};
 use crate::conn::serve::Shared;
 use crate::limits;
-use crate::replica::status::{Follower, Following, Status};
+use crate::replica::status::{Follower, Following, SharedStatus, Status};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::lanes::Lanes;
@@ -20,8 +20,8 @@ use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -40,14 +40,14 @@ pub struct Hub {
     /// By ticket. What comes is bounded by what the link has asked and not been answered.
     routes: RefCell<FxHashMap<u64, UnboundedSender<Answer>>>,
     next_ticket: Cell<u64>,
-    /// Counts how often a log has grown.
+    /// The last `offset` that the links were told of.
     grown: watch::Sender<u64>,
     /// The link to the primary.
     pub link: RefCell<Option<Link>>,
     /// Nodes that follow this one, by ticket.
     followers: RefCell<FxHashMap<u64, Attached>>,
     pub waits: RefCell<commands::Waits>,
-    status: Arc<Mutex<Status>>,
+    status: Arc<SharedStatus>,
     copies_begun: Cell<u64>,
     /// By shard: from where its log is kept for followers.
     held: RefCell<Vec<Option<u64>>>,
@@ -143,7 +143,7 @@ impl Hub {
     /// With nobody to speak to, time brings little.
     fn tick_interval(&self) -> Duration {
         let alone = self.link.borrow().is_none() && self.followers.borrow().is_empty();
-        if alone { limits::REPLICATION_TICK_ALONE } else { limits::REPLICATION_TICK }
+        if alone { limits::REPLICA_TICK_ALONE } else { limits::REPLICA_TICK }
     }
 
     /// How long nothing needs to be looked at unasked.
@@ -163,11 +163,12 @@ impl Hub {
     }
 
     fn note_growth(&self) {
-        self.grown.send_modify(|times| *times += 1);
+        let offset = self.offset();
+        self.grown.send_if_modified(|known| std::mem::replace(known, offset) != offset);
         self.waits.borrow_mut().look(self);
     }
 
-    /// Changes whenever a log may have grown.
+    /// Changes whenever followers may have more of a log.
     pub fn growth(&self) -> watch::Receiver<u64> {
         self.grown.subscribe()
     }
@@ -196,6 +197,19 @@ impl Hub {
     pub fn ask(&self, ticket: u64, shard: ShardId, what: Replicate) {
         let from = Asker { core: self.lane(), ticket };
         self.send(self.place.map.owner(shard), Message::Replicate { from, shard, what });
+    }
+
+    /// Asks every shard for something that is answered once, and waits for all: by shard.
+    pub async fn ask_each(&self, mut what: impl FnMut(ShardId) -> Replicate) -> Vec<Replicated> {
+        let (ticket, mut answers) = self.route();
+        let mut all: Vec<Option<Replicated>> = self.shards().map(|_| None).collect();
+        self.shards().for_each(|shard| self.ask(ticket, shard, what(shard)));
+        while all.iter().any(Option::is_none) {
+            let (shard, answer) = answers.recv().await.expect("the route stands");
+            all[usize::from(shard.0)] = Some(answer);
+        }
+        self.end_route(ticket);
+        all.into_iter().flatten().collect()
     }
 
     pub fn send(&self, to: CoreId, message: Message) {
@@ -306,6 +320,6 @@ impl Hub {
         let following: Option<Following> = self.link.borrow().as_ref().map(Link::facts);
         let status =
             Status { following, followers, offset: self.offset(), copies_begun: self.copies_begun.get() };
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        self.status.set(status);
     }
 }

@@ -19,15 +19,15 @@ use crate::conn::moving::Parcel;
 use crate::conn::serve::Shared;
 use crate::error::Fault;
 use crate::front::node::SlotMap;
-use crate::replica::status::Status;
-use crate::replica::wire::NodeId;
+use crate::replica::status::SharedStatus;
+use crate::replica::wire::Identity;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::lanes::Lanes;
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::slot::SlotHash;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// What does not change while the node runs.
 pub struct Place {
@@ -45,16 +45,13 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn is_crc16(&self) -> bool {
-        self.hash == SlotHash::Crc16
-    }
-
-    pub fn node_id(&self) -> NodeId {
-        let mut id = [b'0'; 40];
-        let given = self.run_id.as_bytes();
-        let bytes = given.len().min(id.len());
-        id[..bytes].copy_from_slice(&given[..bytes]);
-        id
+    pub fn identity(&self) -> Identity {
+        Identity {
+            layout: self.map.layout(),
+            tables: self.tables,
+            crc16: self.hash == SlotHash::Crc16,
+            node: self.run_id.as_bytes().try_into().expect("the data directory's id has 40 digits"),
+        }
     }
 }
 
@@ -69,7 +66,7 @@ pub struct Replicator {
     pub config: Arc<Config>,
     pub published: Arc<Published>,
     pub settlement: Arc<Settlement>,
-    pub status: Arc<Mutex<Status>>,
+    pub status: Arc<SharedStatus>,
     pub shared: Arc<Shared>,
 }
 

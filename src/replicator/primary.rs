@@ -4,7 +4,7 @@
 
 use super::copy::{self, Chunk};
 use super::hub::{Answer, Attached, Hub, now_ms};
-use super::source::{self, End, Place};
+use super::source::{self, End, Tail};
 use super::wire::{LinkError, Wire};
 use crate::binlog::Lsn;
 use crate::conn::moving::Moving;
@@ -41,7 +41,7 @@ pub fn attach(hub: &Rc<Hub>, moving: Moving) {
     tokio::task::spawn_local(async move {
         let (ticket, answers) = hub.route();
         tracing::info!(ip, port, "a node follows");
-        let mut link = Follows::new(hub.clone(), ticket, Wire::new(stream, &first), ip.clone(), port);
+        let mut link = FollowerLink::new(hub.clone(), ticket, Wire::new(stream, &first), ip.clone(), port);
         let why = match link.run(answers).await {
             Ok(why) => why,
             Err(error) => error.to_string(),
@@ -67,13 +67,13 @@ struct Copy {
     unmarked_bytes: usize,
 }
 
-struct Follows {
+struct FollowerLink {
     hub: Rc<Hub>,
     ticket: u64,
     wire: Wire,
     machine: Primary,
     /// By shard.
-    logs: Vec<Place>,
+    logs: Vec<Tail>,
     published: Vec<Lsn>,
     /// Slots that a shard's copy is to have, until the shard is lent.
     wanted: FxHashMap<ShardId, Vec<SlotName>>,
@@ -87,22 +87,19 @@ struct Follows {
     closed: Option<String>,
 }
 
-impl Follows {
-    fn new(hub: Rc<Hub>, ticket: u64, wire: Wire, ip: String, port: u16) -> Follows {
+impl FollowerLink {
+    fn new(hub: Rc<Hub>, ticket: u64, wire: Wire, ip: String, port: u16) -> FollowerLink {
         let (config, place) = (hub.config(), &hub.place);
         let settings = Settings {
-            layout: place.map.layout(),
-            tables: place.tables,
-            crc16: place.is_crc16(),
-            node: place.node_id(),
-            window_bytes: limits::REPLICATION_WINDOW_BYTES as u64,
+            own: place.identity(),
+            window_bytes: limits::REPLICA_WINDOW_BYTES as u64,
             timeout_ms: u64::from(config.repl_timeout_s) * 1000,
         };
         let shards = place.logs.len();
         let (inner, inner_events) = unbounded_channel();
-        Follows {
+        FollowerLink {
             machine: Primary::new(settings, now_ms()),
-            logs: place.logs.iter().map(|dir| Place::new(dir.clone())).collect(),
+            logs: place.logs.iter().map(|dir| Tail::new(dir.clone())).collect(),
             published: vec![Lsn::ZERO; shards],
             wanted: FxHashMap::default(),
             copies: FxHashMap::default(),
@@ -125,7 +122,7 @@ impl Follows {
     /// Until the link ends; why it has.
     async fn run(&mut self, mut answers: UnboundedReceiver<Answer>) -> Result<String, LinkError> {
         let mut growth = self.hub.growth();
-        let mut tick = interval(limits::REPLICATION_TICK);
+        let mut tick = interval(limits::REPLICA_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.hub.note_follower(self.ticket, self.attached.clone());
         self.take_messages()?;
@@ -274,7 +271,7 @@ impl Follows {
             Some(Chunk::Done) => {
                 copy.done += 1;
                 let upto = copy.done;
-                if copy.unmarked_bytes >= limits::COPY_MARK_BYTES && upto < copy.slots {
+                if copy.unmarked_bytes >= limits::REPLICA_MARK_BYTES && upto < copy.slots {
                     copy.unmarked_bytes = 0;
                     self.handle(Event::CopyMark { shard, upto });
                 }

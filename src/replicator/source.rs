@@ -55,7 +55,7 @@ fn read_through(dir: &Path, from: Lsn, upto: Lsn) -> Result<FxHashMap<SlotName, 
 }
 
 /// A place in a log, kept from one reading to the next.
-pub struct Place {
+pub struct Tail {
     dir: PathBuf,
     reader: Option<Reader>,
 }
@@ -68,9 +68,9 @@ pub enum End {
     Gone,
 }
 
-impl Place {
-    pub fn new(dir: PathBuf) -> Place {
-        Place { dir, reader: None }
+impl Tail {
+    pub fn new(dir: PathBuf) -> Tail {
+        Tail { dir, reader: None }
     }
 
     /// Shows the records at `from` and behind, none later than `published`, about so many bytes of them.

@@ -112,7 +112,12 @@ fn read(text: &str) -> Result<Identity, String> {
         ));
     }
     let identity: Identity = toml::from_str(text).map_err(|error| error.to_string())?;
-    if identity.shards == 0 || identity.slots == 0 || !["crc16", "crc32"].contains(&&*identity.slot_hash) {
+    let is_id = identity.id.len() == 40 && identity.id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_id
+        || identity.shards == 0
+        || identity.slots == 0
+        || !["crc16", "crc32"].contains(&&*identity.slot_hash)
+    {
         return Err("it holds values no server has written".into());
     }
     Ok(identity)

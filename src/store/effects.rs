@@ -6,8 +6,9 @@
 use super::key::Incarnation;
 use super::row::{Row, Version};
 use super::tx::{Change, Effect};
+use super::varint;
 use crate::slot::{Slot, TableId};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 /// Version of the layout; others are refused.
@@ -198,12 +199,8 @@ impl<'a> BodyWriter<'a> {
         self.out.extend_from_slice(bytes);
     }
 
-    fn number(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.out.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        self.out.push(number as u8);
+    fn number(&mut self, number: u64) {
+        varint::put(self.out, number);
     }
 }
 
@@ -219,6 +216,8 @@ pub fn origin(body: &[u8]) -> Option<Origin> {
         _ => None,
     }
 }
+
+const ENDS: BodyError = BodyError("ends within an operation");
 
 /// Reads a body, one operation at a time; nothing after an error. Values share the body's memory.
 pub struct BodyReader {
@@ -328,34 +327,23 @@ impl BodyReader {
     }
 
     fn byte(&mut self) -> Result<u8, BodyError> {
-        if self.rest.is_empty() {
-            return Err(BodyError("ends within an operation"));
-        }
-        Ok(self.rest.split_to(1)[0])
+        if self.rest.is_empty() { Err(ENDS) } else { Ok(self.rest.get_u8()) }
     }
 
     fn bytes(&mut self) -> Result<Bytes, BodyError> {
         let len = self.number()?;
         match usize::try_from(len) {
             Ok(len) if len <= self.rest.len() => Ok(self.rest.split_to(len)),
-            _ => Err(BodyError("ends within an operation")),
+            _ => Err(ENDS),
         }
     }
 
     fn number(&mut self) -> Result<u64, BodyError> {
-        let mut number = 0;
-        for at in 0..10 {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if at == 9 && bits > 1 {
-                break;
-            }
-            number |= bits << (7 * at);
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(BodyError("number too large"))
+        let rest = &mut self.rest;
+        varint::read(|| (!rest.is_empty()).then(|| rest.get_u8())).map_err(|bad| match bad {
+            varint::Bad::Short => ENDS,
+            varint::Bad::TooLarge => BodyError("number too large"),
+        })
     }
 }
 

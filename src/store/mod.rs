@@ -18,6 +18,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 pub mod tx;
+pub mod varint;
 
 pub use batch::Batch;
 pub use copy::Entry;

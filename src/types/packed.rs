@@ -2,6 +2,8 @@
 //! element. Layout: store/FORMAT.md. Knows bytes only.
 
 use crate::error::Stop;
+use crate::store::varint;
+pub use crate::store::varint::put as put_number;
 
 /// What is still to be read.
 #[derive(Clone, Copy)]
@@ -14,19 +16,10 @@ impl<'b> Packed<'b> {
 
     /// LEB128, at most ten bytes.
     pub fn number(&mut self) -> Result<u64, Stop> {
-        let mut number = 0;
-        for at in 0..10 {
-            let [byte] = self.array()?;
-            let bits = u64::from(byte & 0x7f);
-            if at == 9 && bits > 1 {
-                break;
-            }
-            number |= bits << (7 * at);
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(damaged())
+        let mut bytes = self.0.iter();
+        let number = varint::read(|| bytes.next().copied()).map_err(|_| damaged())?;
+        self.0 = bytes.as_slice();
+        Ok(number)
     }
 
     /// A text behind its length.
@@ -52,14 +45,6 @@ impl<'b> Packed<'b> {
 /// Stored bytes that do not keep to the format: a damage that no checksum has found, or a bug.
 pub fn damaged() -> Stop {
     Stop::Fault("a collection's stored bytes cannot be understood".into())
-}
-
-pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
 }
 
 pub fn put_text(out: &mut Vec<u8>, text: &[u8]) {

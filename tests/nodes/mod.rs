@@ -18,9 +18,13 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub fn info(server: &Server, field: &str) -> String {
+pub fn info_text(server: &Server) -> String {
     let reply = server.client().ask("INFO replication");
-    let text = String::from_utf8_lossy(reply.bytes().expect("INFO answers text")).into_owned();
+    String::from_utf8_lossy(reply.bytes().expect("INFO answers text")).into_owned()
+}
+
+pub fn info(server: &Server, field: &str) -> String {
+    let text = info_text(server);
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
     line.unwrap_or_else(|| panic!("no {field} in {text}"))
 }

@@ -4,14 +4,13 @@ use super::all;
 use crate::config::Config;
 use crate::error::ClientError;
 use crate::front::node::{CoreAddress, Node, NodeShared, Place, SlotMap};
-use crate::front::session::{ReplyMode, Session};
+use crate::front::session::Session;
 use crate::front::{Answer, Ctx};
 use crate::replica::status::Status;
 use crate::resp::args::{Args, Span};
-use crate::resp::encode::Protocol;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{Ask, Tell};
-use crate::slot::{CLUSTER_SLOTS, CoreId, SlotHash, TableId};
+use crate::slot::{CLUSTER_SLOTS, CoreId, SlotHash};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -132,28 +131,12 @@ impl Bench {
 /// Connection 7: a minute old, idle for half of it.
 pub fn session() -> Session {
     Session {
-        id: 7,
-        table: TableId(0),
         authenticated: true,
-        protocol: Protocol::Resp2,
-        reply_mode: ReplyMode::On,
-        name: Bytes::new(),
-        lib_name: Bytes::new(),
-        lib_ver: Bytes::new(),
-        readonly: false,
-        no_evict: false,
-        no_touch: false,
-        monitoring: false,
-        addr: "127.0.0.1:50000".into(),
-        laddr: "127.0.0.1:9221".into(),
         fd: 12,
-        connected_ms: NOW_MS - 60_500,
         last_command_ms: NOW_MS - 30_000,
         last_command: "ping",
         commands: 3,
-        shard_aware: false,
-        is_primary: false,
-        follower_port: None,
+        ..Session::new(7, "127.0.0.1:50000".into(), "127.0.0.1:9221".into(), NOW_MS - 60_500)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::binlog::{Lsn, Touch};
 use crate::replica::follower::{Action, Event, Follower, Settings};
 use crate::replica::status::Link;
-use crate::replica::wire::{Message, Record};
+use crate::replica::wire::{Identity, Message, Record};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::{Layout, ShardId, Slot, TableId};
 use crate::store::Row;
@@ -24,8 +24,11 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let layout = Layout::new(8, 2);
-        let settings =
-            Settings { layout, tables: 2, crc16: false, node: [b'f'; 40], timeout_ms: 1000, seed: 7 };
+        let settings = Settings {
+            own: Identity { layout, tables: 2, crc16: false, node: [b'f'; 40] },
+            timeout_ms: 1000,
+            seed: 7,
+        };
         Bench { follower: Follower::new(settings), now_ms: 0 }
     }
 

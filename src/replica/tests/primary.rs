@@ -2,7 +2,7 @@
 
 use crate::binlog::{Lsn, Participant, TERM_CHANCE_BITS, Touch, Txn};
 use crate::replica::primary::{Action, Event, Held, Indexed, Logged, Primary, Settings, Stage};
-use crate::replica::wire::{Message, Subscribe};
+use crate::replica::wire::{Identity, Message, Subscribe};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::{Layout, ShardId, Slot, TableId};
 use bytes::Bytes;
@@ -22,7 +22,11 @@ impl Bench {
     fn new(shards: u16, window_bytes: u64) -> Bench {
         let layout = Layout::new(SLOTS, shards);
         let node = [b'a'; 40];
-        let settings = Settings { layout, tables: 2, crc16: false, node, window_bytes, timeout_ms: 1000 };
+        let settings = Settings {
+            own: Identity { layout, tables: 2, crc16: false, node },
+            window_bytes,
+            timeout_ms: 1000,
+        };
         Bench { primary: Primary::new(settings, 0), actions: Vec::new() }
     }
 

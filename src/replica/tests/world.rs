@@ -13,6 +13,7 @@ use crate::replica::follower::{self, Follower};
 use crate::replica::position::{Position, Positions, SlotName};
 use crate::replica::primary::{self, Primary, Stage};
 use crate::replica::status::Link as LinkState;
+use crate::replica::wire::Identity;
 use crate::shard::mesh::{Portion, SlotPosition};
 use crate::slot::{Layout, ShardId, Slot, TableId};
 use crate::store::effects::{Operation, SlotRange, SlotWide};
@@ -511,10 +512,7 @@ impl Node {
         };
         let id = [b'0' + at as u8; 40];
         let settings = follower::Settings {
-            layout,
-            tables: TABLES,
-            crc16: false,
-            node: id,
+            own: Identity { layout, tables: TABLES, crc16: false, node: id },
             timeout_ms: TIMEOUT_MS,
             seed: at as u64,
         };
@@ -551,10 +549,7 @@ impl Node {
         self.ticket += 1;
         self.link = None;
         let settings = follower::Settings {
-            layout: self.layout,
-            tables: TABLES,
-            crc16: false,
-            node: self.id,
+            own: Identity { layout: self.layout, tables: TABLES, crc16: false, node: self.id },
             timeout_ms: TIMEOUT_MS,
             seed,
         };

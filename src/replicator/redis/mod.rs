@@ -48,7 +48,7 @@ impl Following {
     /// Follows until it is dropped.
     pub async fn run(self) {
         let mut resume: Option<Resume> = None;
-        let mut tick = tokio::time::interval(limits::REPLICATION_TICK);
+        let mut tick = tokio::time::interval(limits::REPLICA_TICK);
         loop {
             let ended = match self.own_connection() {
                 Ok(sink) => {
@@ -64,7 +64,7 @@ impl Following {
                 Err(error) => error,
             };
             tracing::warn!(error = %ended, "the connection through which the primary writes has ended");
-            tokio::time::sleep(limits::REPLICATION_TICK).await;
+            tokio::time::sleep(limits::REPLICA_TICK).await;
         }
     }
 

@@ -257,7 +257,6 @@ fn unsaved(figures: &Figures<'_>) -> u64 {
     figures.total.sum(|shard| shard.written_lsn.saturating_sub(shard.persisted_lsn))
 }
 
-/// There are no replicas in this version: a primary that nobody follows.
 fn replication(figures: &Figures<'_>, lines: &mut Lines) {
     lines.title("Replication");
     let status = figures.node.status();

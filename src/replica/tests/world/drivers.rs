@@ -8,7 +8,7 @@ use crate::replica::encode::Encoder;
 use crate::replica::follower;
 use crate::replica::position::{Positions, SlotName};
 use crate::replica::primary::{self, Primary};
-use crate::replica::wire::Message;
+use crate::replica::wire::{Identity, Message};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::ShardId;
 use crate::store::Entry;
@@ -201,10 +201,12 @@ impl World {
 
     fn server(&self, primary: usize) -> Server {
         let settings = primary::Settings {
-            layout: self.nodes[primary].layout,
-            tables: TABLES,
-            crc16: false,
-            node: [b'0' + primary as u8; 40],
+            own: Identity {
+                layout: self.nodes[primary].layout,
+                tables: TABLES,
+                crc16: false,
+                node: [b'0' + primary as u8; 40],
+            },
             window_bytes: self.weather.window_bytes,
             timeout_ms: TIMEOUT_MS,
         };
