@@ -44,6 +44,7 @@ impl Follower {
                 password: password.map(str::to_string),
                 listening_port: to.port(),
                 value_max_bytes: 32 << 20,
+                silence_max_s: 60,
             },
         };
         let (status, address) = (Arc::new(SharedStatus::default()), to.address());

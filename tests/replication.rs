@@ -4,8 +4,7 @@ mod harness;
 mod nodes;
 
 use harness::{Client, Options, Server, Value};
-use nodes::{assert_same, caught_up, eventually, follow, info, info_text, is_up};
-use std::io::{Read, Write};
+use nodes::{assert_same, caught_up, eventually, follow, info, info_text, is_up, metrics};
 
 /// Keys of every type, small and large, in several databases, some that expire.
 fn fill(client: &mut Client, round: usize) {
@@ -62,6 +61,14 @@ fn a_follower_copies_then_follows_whatever_its_number_of_shards() {
     }
 }
 
+/// Records that a server has logged since its start.
+fn frames(server: &Server) -> u64 {
+    let text = metrics(server);
+    let lines = text.lines().filter(|line| line.starts_with("haypile_log_frames_total{"));
+    let counts = lines.map(|line| line.rsplit_once(' ').and_then(|(_, count)| count.parse::<u64>().ok()));
+    counts.map(|count| count.expect("a number")).sum()
+}
+
 #[test]
 fn a_follower_that_comes_back_is_not_copied_again() {
     let mut primary = Server::start(Options::shards(2));
@@ -77,6 +84,13 @@ fn a_follower_that_comes_back_is_not_copied_again() {
     follow(&follower, &primary);
     assert_same(&follower, &primary);
     assert_eq!(info(&primary, "copies_begun"), copies, "the log has what was missing");
+    let before = frames(&follower);
+    let forced = format!("REPLICAOF 127.0.0.1 {} force", primary.port());
+    assert_eq!(follower.client().ask(&forced), Value::ok());
+    // Nothing is new, and yet everything is logged here once more.
+    let again = || frames(&follower) > before + 1000;
+    eventually("everything comes anew", || again() && caught_up(&follower, &primary));
+    assert_same(&follower, &primary);
     // The primary as well: what it lost by being killed, nobody had been told of.
     drop(client);
     primary.kill9();
@@ -164,10 +178,7 @@ fn followers_that_must_keep_up_are_waited_for() {
     follow(&follower, &primary);
     eventually("it keeps up", || primary.client().ask("SET a b") == Value::ok());
     assert_eq!(info(&primary, "min_slaves_good_slaves"), "1");
-    let mut page = std::net::TcpStream::connect(primary.admin_address()).expect("the admin port listens");
-    page.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it is connected");
-    let mut text = String::new();
-    page.read_to_string(&mut text).expect("it answers");
+    let text = metrics(&primary);
     let online = format!("haypile_follower_online{{ip=\"127.0.0.1\",port=\"{}\"}} 1", follower.port());
     assert!(text.contains("haypile_followers 1\n") && text.contains(&online), "{text}");
 }

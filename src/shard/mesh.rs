@@ -317,7 +317,7 @@ pub struct LogEnd {
 /// What a client wants of the replication thread; answered with the reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplicationAsk {
-    /// `force`: copy everything anew.
+    /// `force`: what is here counts for nothing.
     Follow {
         host: String,
         port: u16,

@@ -5,6 +5,8 @@
 use crate::args;
 use crate::harness::{Server, Value};
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,15 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         sleep(Duration::from_millis(20));
     }
+}
+
+/// The page of metrics.
+pub fn metrics(server: &Server) -> String {
+    let mut page = TcpStream::connect(server.admin_address()).expect("the admin port listens");
+    page.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it is connected");
+    let mut text = String::new();
+    page.read_to_string(&mut text).expect("it answers");
+    text
 }
 
 pub fn info_text(server: &Server) -> String {

@@ -10,8 +10,6 @@ use super::rdb::{self, Key, Tokenizer, readable};
 use crate::resp::encode;
 use crate::resp::number::parse_i64;
 
-/// Seconds without a byte from the primary after which it is held to be gone; Redis's default.
-const SILENCE_MAX_S: u32 = 60;
 const LINE_MAX_BYTES: usize = 64 * 1024;
 /// Length of what ends a payload whose length was not known when it began.
 const MARK_BYTES: usize = 40;
@@ -30,7 +28,7 @@ pub enum Failure {
     RdbEnd,
     #[error("its stream: {0}")]
     Stream(String),
-    #[error("nothing came for {SILENCE_MAX_S} seconds")]
+    #[error("nothing came for longer than repl-timeout")]
     Silent,
     #[error("the primary has closed the connection")]
     Closed,
@@ -47,6 +45,8 @@ pub struct Login {
     pub listening_port: u16,
     /// Longest value that is taken, in bytes of the RDB file, and longest argument of a command.
     pub value_max_bytes: u64,
+    /// Seconds without a byte from the primary after which it is held to be gone.
+    pub silence_max_s: u32,
 }
 
 /// What happens, in order.
@@ -229,7 +229,7 @@ impl Machine {
             (State::Greeting(_) | State::Announcement, _) => {}
         }
         self.silent_s = if waiting { self.silent_s + 1 } else { 0 };
-        if self.silent_s >= SILENCE_MAX_S { Err(Failure::Silent) } else { Ok(()) }
+        if self.silent_s >= self.login.silence_max_s { Err(Failure::Silent) } else { Ok(()) }
     }
 
     /// A line that is not empty; empty ones say that the primary is alive.

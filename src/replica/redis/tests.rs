@@ -187,6 +187,7 @@ fn machine(password: Option<&str>, resume: Option<Resume>) -> (Machine, Vec<u8>)
         password: password.map(str::to_string),
         listening_port: 9221,
         value_max_bytes: MAX_BYTES,
+        silence_max_s: 60,
     };
     (Machine::new(login, resume, &mut out), out)
 }

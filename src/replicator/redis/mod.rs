@@ -41,6 +41,7 @@ impl Following {
             password: config.masterauth.is_set().then(|| text(config.masterauth.as_bytes())),
             listening_port: config.port,
             value_max_bytes: hub.place.value_max_bytes,
+            silence_max_s: config.repl_timeout_s,
         };
         Following { hub, facts, target: Target { host, port, login }, status: SharedStatus::default() }
     }
