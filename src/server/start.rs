@@ -27,6 +27,7 @@ use crate::shard::work::Done;
 use crate::slot::{CoreId, ShardId};
 use crate::store::SharedMemory;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -146,7 +147,10 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         threads.push(thread.map_err(|error| Fault::new("starting a core", error))?);
     }
     drop(ready);
-    let (doorbells, [at_admin, at_replication]) = tie_cores(cores, &doorbells, &ties, &mut pools)?;
+    let bells = await_cores(cores, &doorbells)?;
+    // Before anybody can be answered: who gets an answer may ask for the end.
+    let signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| Fault::new("watching for signals", error))?;
+    let (doorbells, [at_admin, at_replication]) = tie_cores(bells, &ties, &mut pools)?;
     let told = node.status;
     let replicator = Replicator {
         lanes: at_replication.lanes,
@@ -176,7 +180,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     }
     let mut all_bells = doorbells;
     all_bells.push(replication);
-    watch_signals(shared, all_bells)?;
+    watch_signals(signals, shared, all_bells)?;
     tracing::info!(
         port = config.port,
         cores,
@@ -230,19 +234,24 @@ impl Pools {
     }
 }
 
-fn tie_cores(
-    cores: u16,
-    ready: &Receiver<(CoreId, Doorbell)>,
-    ties: &[Sender<Ties>],
-    pools: &mut Pools,
-) -> Result<(Vec<Doorbell>, [Behind; 2]), Fault> {
+/// Until every core has replayed its shards; their doorbells.
+fn await_cores(cores: u16, ready: &Receiver<(CoreId, Doorbell)>) -> Result<Vec<Doorbell>, Fault> {
     let mut bells: Vec<Option<Doorbell>> = (0..cores).map(|_| None).collect();
     for _ in 0..cores {
         let (core, bell) =
             ready.recv().map_err(|_| Fault::new("starting", "a core ended before it was ready"))?;
         bells[usize::from(core.0)] = Some(bell);
     }
-    let mut bells: Vec<Doorbell> = bells.into_iter().flatten().collect();
+    Ok(bells.into_iter().flatten().collect())
+}
+
+/// Gives the cores what they need to speak to each other: from here on they serve.
+fn tie_cores(
+    mut bells: Vec<Doorbell>,
+    ties: &[Sender<Ties>],
+    pools: &mut Pools,
+) -> Result<(Vec<Doorbell>, [Behind; 2]), Fault> {
+    let cores = bells.len();
     let sleeper =
         || Sleeper::new().map_err(|error| Fault::new("starting the threads beside the cores", error));
     let (admin, replication) = (sleeper()?, sleeper()?);
@@ -256,7 +265,7 @@ fn tie_cores(
         let tied = tie.send(Ties { lanes, doorbells: bells.clone(), pool, flusher });
         tied.map_err(|_| Fault::new("starting", "a core ended before it was ready"))?;
     }
-    bells.truncate(usize::from(cores));
+    bells.truncate(cores);
     Ok((bells, [admin, replication]))
 }
 
@@ -366,9 +375,7 @@ fn listeners(config: &Config, cores: u16) -> Result<Vec<CoreListeners>, Fault> {
 }
 
 /// SIGTERM and SIGINT stop the server; a second one makes it hurry.
-fn watch_signals(shared: Arc<Shared>, doorbells: Vec<Doorbell>) -> Result<(), Fault> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| Fault::new("watching for signals", error))?;
+fn watch_signals(mut signals: Signals, shared: Arc<Shared>, doorbells: Vec<Doorbell>) -> Result<(), Fault> {
     let watch = move || {
         for signal in signals.forever() {
             if shared.stopping.swap(true, Ordering::AcqRel) {
