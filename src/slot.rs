@@ -1,6 +1,9 @@
 //! Where a key lives: slots, the tag rule, the two slot hashes, and which shard of a node has a slot.
 //!
-//! Pure arithmetic. Must not know cores or storage.
+//! Pure arithmetic. `set` and `assignment`: which slots a node has. Must not know cores or storage.
+
+pub mod assignment;
+pub mod set;
 
 use crc::{CRC_16_XMODEM, Crc, Table};
 
