@@ -9,6 +9,7 @@ use super::wire::{Message, NodeId, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
 use crate::shard::mesh::SlotPosition;
+use crate::slot::set::TableSlots;
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Entry;
 use crate::store::varint;
@@ -93,7 +94,7 @@ fn message(payload: Bytes) -> Result<Message, WireError> {
         kind::ALIVE => Message::Alive,
         kind::WELCOME => {
             let (streams, time_ms) = (fields.stream()?.0, fields.number()?);
-            Message::Welcome { streams, time_ms, node: fields.node()? }
+            Message::Welcome { streams, time_ms, node: fields.node()?, missing: fields.slots()? }
         }
         kind::REFUSED => {
             let why = String::from_utf8_lossy(&fields.rest()).into_owned();
@@ -132,6 +133,7 @@ impl Fields {
             slots_per_table: self.stream()?.0,
             crc16: self.flag()?,
             node: self.node()?,
+            slots: if self.flag()? { Some(self.slots()?) } else { None },
             positions: self.positions()?,
         })
     }
@@ -146,6 +148,17 @@ impl Fields {
         let body = self.rest();
         let body = if body.len() < REPLICA_SHARE_MIN_BYTES { Bytes::copy_from_slice(&body) } else { body };
         Ok(Record { stream, lsn, time_ms, touches, exact, body })
+    }
+
+    fn slots(&mut self) -> Result<TableSlots, WireError> {
+        let mut tables = TableSlots::new();
+        for _ in 0..self.number()? {
+            let ((table, first), more) = (self.slot()?, self.number()?);
+            let last = u16::try_from(more).ok().and_then(|more| first.0.checked_add(more));
+            let last = last.ok_or(WireError("a run of slots is too long"))?;
+            tables.entry(table).or_default().extend((first.0..=last).map(Slot));
+        }
+        Ok(tables)
     }
 
     fn positions(&mut self) -> Result<Vec<SlotPosition>, WireError> {
@@ -293,12 +306,20 @@ mod tests {
         )
     }
 
+    fn slots() -> impl Strategy<Value = TableSlots> {
+        let set = proptest::collection::btree_set(any::<u16>().prop_map(Slot), 1..20);
+        proptest::collection::btree_map(any::<u32>().prop_map(TableId), set, 0..4)
+    }
+
     fn any_message() -> impl Strategy<Value = Message> {
-        let welcome = (any::<u16>(), node(), any::<u64>())
-            .prop_map(|(streams, node, time_ms)| Message::Welcome { streams, node, time_ms });
-        let subscribe = (any::<u32>(), any::<u16>(), any::<bool>(), node(), positions()).prop_map(
-            |(tables, slots_per_table, crc16, node, positions)| {
-                Message::Subscribe(Subscribe { tables, slots_per_table, crc16, node, positions })
+        let welcome =
+            (any::<u16>(), node(), any::<u64>(), slots()).prop_map(|(streams, node, time_ms, missing)| {
+                Message::Welcome { streams, node, time_ms, missing }
+            });
+        let wanted = proptest::option::of(slots());
+        let subscribe = (any::<u32>(), any::<u16>(), any::<bool>(), node(), wanted, positions()).prop_map(
+            |(tables, slots_per_table, crc16, node, slots, positions)| {
+                Message::Subscribe(Subscribe { tables, slots_per_table, crc16, node, slots, positions })
             },
         );
         let begin = (any::<u16>(), positions())

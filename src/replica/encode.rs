@@ -8,6 +8,7 @@ use super::wire::{Message, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
 use crate::shard::mesh::SlotPosition;
+use crate::slot::set::{self, TableSlots};
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::varint;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -132,12 +133,10 @@ impl Fields<'_> {
             Message::Alive => {
                 self.kind(kind::ALIVE);
             }
-            Message::Welcome { streams, node, time_ms } => {
-                self.kind(kind::WELCOME)
-                    .number(u64::from(*streams))
-                    .number(*time_ms)
-                    .0
-                    .extend_from_slice(node);
+            Message::Welcome { streams, node, time_ms, missing } => {
+                self.kind(kind::WELCOME).number(u64::from(*streams)).number(*time_ms);
+                self.0.extend_from_slice(node);
+                self.slots(missing);
             }
             Message::Refused { why } => self.kind(kind::REFUSED).0.extend_from_slice(why.as_bytes()),
             Message::CopyBegin { stream, slots } => {
@@ -184,6 +183,10 @@ impl Fields<'_> {
         self.number(u64::from(subscribe.tables)).number(u64::from(subscribe.slots_per_table));
         self.0.push(u8::from(subscribe.crc16));
         self.0.extend_from_slice(&subscribe.node);
+        self.0.push(u8::from(subscribe.slots.is_some()));
+        if let Some(slots) = &subscribe.slots {
+            self.slots(slots);
+        }
         self.positions(&subscribe.positions);
     }
 
@@ -195,6 +198,16 @@ impl Fields<'_> {
             self.slot(*table, *slot).number(*index).number(*term);
         }
         record.body.clone()
+    }
+
+    /// Runs of neighbours: the first, and how many follow it.
+    fn slots(&mut self, tables: &TableSlots) {
+        let runs = |(table, slots)| set::ranges(slots).into_iter().map(move |run| (table, run));
+        let runs: Vec<_> = tables.iter().flat_map(runs).collect();
+        self.number(runs.len() as u64);
+        for (table, (first, last)) in runs {
+            self.slot(*table, first).number(u64::from(last.0 - first.0));
+        }
     }
 
     fn positions(&mut self, positions: &[SlotPosition]) {

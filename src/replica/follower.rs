@@ -10,6 +10,7 @@ use super::wire::{Identity, Message, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_BEAT_MS, REPLICA_PAUSE_MAX_MS, REPLICA_PAUSE_MIN_MS};
 use crate::shard::mesh::{Portion, SlotPosition};
+use crate::slot::set::{self, TableSlots};
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Entry;
 use rustc_hash::FxHashSet;
@@ -19,6 +20,8 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub own: Identity,
+    /// The slots that are followed; None: all.
+    pub slots: Option<TableSlots>,
     /// A primary that says nothing for so long is given up.
     pub timeout_ms: u64,
     /// Of the chance in the pauses.
@@ -127,6 +130,8 @@ pub struct Follower {
     pause_ms: u64,
     chance: fastrand::Rng,
     last_error: Option<String>,
+    /// Slots that are followed and that the primary does not have.
+    missing: TableSlots,
 }
 
 impl Follower {
@@ -147,6 +152,7 @@ impl Follower {
             pause_ms: REPLICA_PAUSE_MIN_MS,
             chance: fastrand::Rng::with_seed(settings.seed),
             last_error: None,
+            missing: TableSlots::new(),
             settings,
         }
     }
@@ -158,7 +164,10 @@ impl Follower {
             (Event::Start, Phase::Stopped) => self.ask(actions),
             (Event::Stop, _) => self.stop(actions),
             (Event::Positions { positions, ends }, Phase::Asking) => {
-                self.positions = positions.into_iter().collect();
+                let followed = |at: &SlotPosition| {
+                    self.settings.slots.as_ref().is_none_or(|slots| set::holds(slots, at.table, at.slot))
+                };
+                self.positions = positions.into_iter().filter(followed).collect();
                 self.durability = Durability::new(&self.settings.own.layout, &ends);
                 (self.phase, self.heard_ms) = (Phase::Connecting, self.now_ms);
                 actions.push(Action::Connect);
@@ -208,6 +217,11 @@ impl Follower {
             Phase::Running if self.streams.iter().all(|stream| stream.next.is_some()) => Link::Connected,
             Phase::Running => Link::Sync,
         }
+    }
+
+    /// Slots that are followed and that the primary did not have when it was last asked.
+    pub fn missing(&self) -> &TableSlots {
+        &self.missing
     }
 
     /// Of the primary, as far as it has told.
@@ -280,7 +294,8 @@ impl Follower {
         let mut positions: Vec<SlotPosition> = kept.chain(lost).collect();
         positions.sort_unstable_by_key(|at| (at.table, at.slot));
         let slots_per_table = layout.slots();
-        let subscribe = Subscribe { tables, slots_per_table, crc16, node, positions };
+        let slots = self.settings.slots.clone();
+        let subscribe = Subscribe { tables, slots_per_table, crc16, node, slots, positions };
         actions.push(Action::Send(Message::Subscribe(subscribe)));
     }
 
@@ -306,7 +321,8 @@ impl Follower {
 
     fn received(&mut self, message: Message, actions: &mut Vec<Action>) -> Result<(), String> {
         match message {
-            Message::Welcome { streams, .. } if self.phase == Phase::Handshake => {
+            Message::Welcome { streams, missing, .. } if self.phase == Phase::Handshake => {
+                self.missing = missing;
                 self.phase = Phase::Running;
                 let shards = usize::from(self.settings.own.layout.shard_count());
                 self.streams = (0..streams).map(|_| StreamIn::new(shards)).collect();
@@ -321,7 +337,7 @@ impl Follower {
             }
             Message::Record(record) => return self.record(record, actions),
             Message::CopyBegin { stream, slots } => {
-                self.check_slots(slots.iter().map(|at| at.slot))?;
+                self.check_slots(slots.iter().map(|at| (at.table, at.slot)))?;
                 self.stream(stream)?.begin_copy(slots)?;
             }
             Message::CopyRows { stream, table, slot, entries } => {
@@ -358,13 +374,20 @@ impl Follower {
         known.ok_or_else(|| format!("the primary has no stream {}", stream.0))
     }
 
-    fn check_slots(&self, mut slots: impl Iterator<Item = Slot>) -> Result<(), String> {
+    fn check_slots(&self, mut slots: impl Iterator<Item = SlotName>) -> Result<(), String> {
         let count = self.settings.own.layout.slots();
-        if slots.all(|slot| slot.0 < count) { Ok(()) } else { Err("the primary has other slots".into()) }
+        let wanted = |(table, slot): SlotName| {
+            slot.0 < count && self.settings.slots.as_ref().is_none_or(|slots| set::holds(slots, table, slot))
+        };
+        if slots.all(wanted) {
+            Ok(())
+        } else {
+            Err("the primary sends other slots than were asked for".into())
+        }
     }
 
     fn record(&mut self, mut record: Record, actions: &mut Vec<Action>) -> Result<(), String> {
-        self.check_slots(record.touches.iter().map(|touch| touch.slot))?;
+        self.check_slots(record.touches.iter().map(|touch| (touch.table, touch.slot)))?;
         let (stream, lsn) = (record.stream, record.lsn);
         self.stream(stream)?.pass(lsn)?;
         self.leave_out_what_is_here(&mut record)?;

@@ -22,4 +22,4 @@ mod tests;
 pub mod wire;
 
 /// Version of what two nodes say to each other; others are refused.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

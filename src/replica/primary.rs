@@ -9,16 +9,20 @@ use super::wire::{Identity, Message, Subscribe};
 use crate::binlog::{Lsn, Touch, Txn};
 use crate::limits::{REPLICA_BEAT_MS, REPLICA_READ_BYTES};
 use crate::shard::mesh::SlotPosition;
+use crate::slot::set::{self, TableSlots};
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Entry;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// What does not change while a follower is attached.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub own: Identity,
+    /// The slots that are here, in sharding mode; None: all there are.
+    pub offers: Option<TableSlots>,
     /// Bytes of records that may be under way on one stream, sent and not acknowledged. One record may always.
     pub window_bytes: u64,
     /// A follower that says nothing for so long is given up.
@@ -161,6 +165,8 @@ pub struct Primary {
     /// By shard.
     streams: Vec<Stream>,
     subscribed: bool,
+    /// The slots that it is sent; None: all.
+    slots: Option<Arc<TableSlots>>,
     closed: bool,
     now_ms: u64,
     /// Something has come since the last tick.
@@ -178,6 +184,7 @@ impl Primary {
             claims: FxHashMap::default(),
             streams: settings.own.layout.shards().map(Stream::new).collect(),
             subscribed: false,
+            slots: None,
             settings,
             closed: false,
             now_ms,
@@ -251,6 +258,11 @@ impl Primary {
         }
     }
 
+    /// The slots that it is sent; None: all, or it has not said yet.
+    pub fn slots(&self) -> Option<&Arc<TableSlots>> {
+        self.slots.as_ref()
+    }
+
     /// How far it is behind on one shard's stream.
     pub fn lag(&self, shard: ShardId) -> Lag {
         self.streams.get(usize::from(shard.0)).map_or_else(Lag::default, |stream| stream.lag(self.now_ms))
@@ -317,10 +329,20 @@ impl Primary {
         };
         self.claims = subscribe.positions.iter().map(claim).collect();
         self.subscribed = true;
+        let mut missing = TableSlots::new();
+        if let (Some(wanted), Some(offers)) = (&subscribe.slots, &self.settings.offers) {
+            missing = set::without(wanted, offers);
+        }
+        self.slots = subscribe.slots.map(|wanted| Arc::new(set::without(&wanted, &missing)));
+        if let Some(slots) = &self.slots {
+            self.claims.retain(|(table, slot), _| set::holds(slots, *table, *slot));
+            self.streams.iter_mut().for_each(|stream| stream.only(slots.clone()));
+        }
         actions.push(Action::Send(Message::Welcome {
             streams: self.settings.own.layout.shard_count(),
             node: self.settings.own.node,
             time_ms: self.now_ms,
+            missing,
         }));
         actions.extend(self.settings.own.layout.shards().map(|shard| Action::AskState { shard }));
     }
@@ -333,8 +355,10 @@ impl Primary {
         if subscribe.slots_per_table != layout.slots() || subscribe.crc16 != *crc16 {
             return Some("the two nodes divide keys into slots differently");
         }
-        if subscribe.tables < *tables {
-            return Some("the follower has fewer databases");
+        match (&subscribe.slots, &self.settings.offers) {
+            (None, Some(_)) => return Some("the primary is in sharding mode: slots must be named"),
+            (None, None) if subscribe.tables < *tables => return Some("the follower has fewer databases"),
+            _ => {}
         }
         let outside = |at: &SlotPosition| at.slot.0 >= layout.slots();
         subscribe.positions.iter().any(outside).then_some("the follower has slots that cannot be")
@@ -358,7 +382,9 @@ impl Primary {
         let Phase::Locating { positions, upto: state_upto, .. } = phase else {
             unreachable!("a log is looked through once its shard's positions are known");
         };
-        let own: Positions = positions.into_iter().collect();
+        let wanted =
+            |at: &SlotPosition| self.slots.as_ref().is_none_or(|slots| set::holds(slots, at.table, at.slot));
+        let own: Positions = positions.into_iter().filter(wanted).collect();
         let layout = self.settings.own.layout;
         let claimed = self.claims.keys().filter(|(_, slot)| layout.shard_of(*slot) == shard).copied();
         let mut slots: Vec<SlotName> = own.iter().map(|at| (at.table, at.slot)).chain(claimed).collect();

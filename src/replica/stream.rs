@@ -10,8 +10,10 @@ use crate::binlog::{Lsn, Txn};
 use crate::limits::REPLICA_COPY_AHEAD;
 use crate::shard::mesh::SlotPosition;
 use crate::slot::ShardId;
+use crate::slot::set::{self, TableSlots};
 use crate::store::effects::{Origin, origin};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What is sent is remembered in steps of so many bytes: an acknowledgement within one frees it with its last.
 const STEP_BYTES: u64 = 64 << 10;
@@ -80,6 +82,8 @@ pub(super) enum Next {
 
 pub(super) struct Stream {
     pub shard: ShardId,
+    /// Nothing of other slots is sent; None: of all.
+    slots: Option<Arc<TableSlots>>,
     pub phase: Phase,
     /// Records before this one have been sent, or need not be.
     pub next: Lsn,
@@ -109,6 +113,7 @@ impl Stream {
     pub fn new(shard: ShardId) -> Stream {
         Stream {
             shard,
+            slots: None,
             phase: Phase::Asked,
             next: Lsn::ZERO,
             published: Lsn::ZERO,
@@ -125,6 +130,10 @@ impl Stream {
             durable: Lsn::ZERO,
             behind_since_ms: None,
         }
+    }
+
+    pub fn only(&mut self, slots: Arc<TableSlots>) {
+        self.slots = Some(slots);
     }
 
     pub fn is_flowing(&self) -> bool {
@@ -187,12 +196,15 @@ impl Stream {
         self.next = lsn.next();
         let copied = origin(&body) == Some(Origin::COPY);
         let all = touches.len();
+        if let Some(slots) = &self.slots {
+            touches.retain(|touch| set::holds(slots, touch.table, touch.slot));
+        }
         if let Some(catch_up) = &mut self.catch_up {
             catch_up.keep_lacking(lsn, &mut touches, copied);
             if catch_up.passed(lsn)? {
                 self.catch_up = None;
             }
-        } else if copied {
+        } else if copied && !touches.is_empty() {
             return Err(touches.iter().map(|touch| (touch.table, touch.slot)).collect());
         }
         if touches.is_empty() {

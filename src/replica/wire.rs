@@ -5,6 +5,7 @@
 use super::position::SlotName;
 use crate::binlog::{Lsn, Touch};
 use crate::shard::mesh::SlotPosition;
+use crate::slot::set::TableSlots;
 use crate::slot::{Layout, ShardId, Slot, TableId};
 use crate::store::Entry;
 use bytes::Bytes;
@@ -48,6 +49,8 @@ pub enum Message {
         streams: u16,
         node: NodeId,
         time_ms: u64,
+        /// Slots that were asked for and are not there: nothing is said of them.
+        missing: TableSlots,
     },
     /// The primary's only word.
     Refused {
@@ -105,7 +108,9 @@ pub struct Subscribe {
     /// Slots are Redis Cluster's.
     pub crc16: bool,
     pub node: NodeId,
-    /// Slots that it has records of. One at index 0 must be copied: what the follower has of it counts for
+    /// The slots that it wants; None: all that there are.
+    pub slots: Option<TableSlots>,
+    /// Of those, the slots that it has records of. One at index 0 must be copied: what the follower has of it counts for
     /// nothing.
     pub positions: Vec<SlotPosition>,
 }

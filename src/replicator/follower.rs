@@ -139,6 +139,7 @@ impl PrimaryLink {
         let place = &hub.place;
         let settings = Settings {
             own: place.identity(),
+            slots: None,
             timeout_ms: u64::from(hub.config().repl_timeout_s) * 1000,
             seed: fastrand::u64(..),
         };

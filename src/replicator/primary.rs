@@ -92,6 +92,7 @@ impl FollowerLink {
         let (config, place) = (hub.config(), &hub.place);
         let settings = Settings {
             own: place.identity(),
+            offers: None,
             window_bytes: limits::REPLICA_WINDOW_BYTES as u64,
             timeout_ms: u64::from(config.repl_timeout_s) * 1000,
         };

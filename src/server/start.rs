@@ -149,7 +149,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     drop(ready);
     let bells = await_cores(cores, &doorbells)?;
     // Before anybody can be answered: who gets an answer may ask for the end.
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| Fault::new("watching for signals", error))?;
+    let signals =
+        Signals::new([SIGTERM, SIGINT]).map_err(|error| Fault::new("watching for signals", error))?;
     let (doorbells, [at_admin, at_replication]) = tie_cores(bells, &ties, &mut pools)?;
     let told = node.status;
     let replicator = Replicator {

@@ -212,10 +212,8 @@ fn note(peers: &mut BTreeMap<Arc<Peer>, SlotSet>, peer: &Arc<Peer>, slot: Slot) 
 }
 
 fn by_peer(peers: BTreeMap<Arc<Peer>, SlotSet>) -> Vec<KeptPeer> {
-    let kept = |(peer, slots): (Arc<Peer>, SlotSet)| KeptPeer {
-        peer: peer.to_string(),
-        slots: set::shown(&slots),
-    };
+    let kept =
+        |(peer, slots): (Arc<Peer>, SlotSet)| KeptPeer { peer: peer.to_string(), slots: set::shown(&slots) };
     peers.into_iter().map(kept).collect()
 }
 

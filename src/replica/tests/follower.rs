@@ -5,6 +5,7 @@ use crate::replica::follower::{Action, Event, Follower, Settings};
 use crate::replica::status::Link;
 use crate::replica::wire::{Identity, Message, Record};
 use crate::shard::mesh::SlotPosition;
+use crate::slot::set::TableSlots;
 use crate::slot::{Layout, ShardId, Slot, TableId};
 use crate::store::Row;
 use crate::store::effects::{BodyWriter, Origin};
@@ -26,6 +27,7 @@ impl Bench {
         let layout = Layout::new(8, 2);
         let settings = Settings {
             own: Identity { layout, tables: 2, crc16: false, node: [b'f'; 40] },
+            slots: None,
             timeout_ms: 1000,
             seed: 7,
         };
@@ -37,7 +39,7 @@ impl Bench {
         let mut bench = Bench::new();
         assert_eq!(bench.tell(Event::Start), [Action::AskPositions]);
         bench.connect();
-        bench.hear(Message::Welcome { streams: 1, node: [b'p'; 40], time_ms: 0 });
+        bench.hear(Message::Welcome { streams: 1, node: [b'p'; 40], time_ms: 0, missing: TableSlots::new() });
         bench.hear(Message::StreamFrom { stream: STREAM, next: Lsn(11) });
         assert_eq!(bench.follower.link(), Link::Connected);
         bench
@@ -174,7 +176,7 @@ fn pauses_grow_until_a_link_has_come_to_something() {
         bench.connect();
     }
     assert!((50..=100).contains(&pauses[0]) && (2500..=5000).contains(&pauses[7]), "{pauses:?}");
-    bench.hear(Message::Welcome { streams: 1, node: [b'p'; 40], time_ms: 0 });
+    bench.hear(Message::Welcome { streams: 1, node: [b'p'; 40], time_ms: 0, missing: TableSlots::new() });
     bench.hear(Message::StreamFrom { stream: STREAM, next: Lsn(11) });
     bench.tell(Event::Lost { why: "cut".into() });
     assert!(bench.pause_ms() <= 100);

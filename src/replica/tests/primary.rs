@@ -4,6 +4,7 @@ use crate::binlog::{Lsn, Participant, TERM_CHANCE_BITS, Touch, Txn};
 use crate::replica::primary::{Action, Event, Held, Indexed, Logged, Primary, Settings, Stage};
 use crate::replica::wire::{Identity, Message, Subscribe};
 use crate::shard::mesh::SlotPosition;
+use crate::slot::set::{self, TableSlots};
 use crate::slot::{Layout, ShardId, Slot, TableId};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -18,15 +19,21 @@ struct Bench {
     actions: Vec<Action>,
 }
 
+fn bench_settings() -> Settings {
+    let layout = Layout::new(SLOTS, 1);
+    Settings {
+        own: Identity { layout, tables: 2, crc16: false, node: [b'a'; 40] },
+        offers: None,
+        window_bytes: 1 << 20,
+        timeout_ms: 1000,
+    }
+}
+
 impl Bench {
     fn new(shards: u16, window_bytes: u64) -> Bench {
         let layout = Layout::new(SLOTS, shards);
-        let node = [b'a'; 40];
-        let settings = Settings {
-            own: Identity { layout, tables: 2, crc16: false, node },
-            window_bytes,
-            timeout_ms: 1000,
-        };
+        let own = Identity { layout, ..bench_settings().own };
+        let settings = Settings { own, window_bytes, ..bench_settings() };
         Bench { primary: Primary::new(settings, 0), actions: Vec::new() }
     }
 
@@ -36,8 +43,12 @@ impl Bench {
     }
 
     fn subscribe(&mut self, positions: Vec<SlotPosition>) -> Vec<Action> {
+        self.subscribe_to(None, positions)
+    }
+
+    fn subscribe_to(&mut self, slots: Option<TableSlots>, positions: Vec<SlotPosition>) -> Vec<Action> {
         let node = [b'b'; 40];
-        let subscribe = Subscribe { tables: 2, slots_per_table: SLOTS, crc16: false, node, positions };
+        let subscribe = Subscribe { tables: 2, slots_per_table: SLOTS, crc16: false, node, slots, positions };
         self.tell(Event::Received(Message::Subscribe(subscribe)))
     }
 
@@ -149,8 +160,14 @@ fn a_silent_follower_is_closed_and_one_that_is_heard_is_not() {
 
 #[test]
 fn nodes_that_divide_keys_differently_do_not_follow_each_other() {
-    let own =
-        Subscribe { tables: 2, slots_per_table: SLOTS, crc16: false, node: [b'b'; 40], positions: vec![] };
+    let own = Subscribe {
+        tables: 2,
+        slots_per_table: SLOTS,
+        crc16: false,
+        node: [b'b'; 40],
+        slots: None,
+        positions: vec![],
+    };
     for subscribe in [
         Subscribe { slots_per_table: SLOTS * 2, ..own.clone() },
         Subscribe { crc16: true, ..own.clone() },
@@ -263,4 +280,60 @@ fn what_stood_in_a_slot_before_it_was_copied_here_is_not_its_history() {
         "careful: what comes first does not follow"
     );
     assert_eq!(caught_up(at(1, 41, old), history()), (vec![2], true), "the copy tells, and it is copied too");
+}
+
+fn slots(text: &str) -> TableSlots {
+    TableSlots::from([(TABLE, set::parse(text.as_bytes(), SLOTS).expect("it is a set"))])
+}
+
+#[test]
+fn a_follower_of_some_slots_is_sent_nothing_of_the_others() {
+    let mut bench = Bench::new(1, 1 << 20);
+    let shard = ShardId(0);
+    bench.subscribe_to(Some(slots("1-2")), vec![at(1, 3, TERM)]);
+    bench.tell(Event::Published { shard, lsn: Lsn(9) });
+    let positions = vec![at(1, 3, TERM), at(2, 5, TERM), at(3, 7, TERM)];
+    bench.tell(Event::State { shard, positions, upto: Lsn(9) });
+    let actions = bench.tell(Event::Located { shard, segments: Vec::new(), upto: Lsn(9) });
+    let copied = actions.iter().find_map(|action| match action {
+        Action::Copy { slots, .. } => Some(slots.clone()),
+        _ => None,
+    });
+    assert_eq!(copied, Some(vec![(TABLE, Slot(2))]), "slot 3 is nothing to it");
+    bench.tell(Event::CopyBegun { shard, slots: vec![at(2, 5, TERM)], upto: Lsn(9) });
+    bench.tell(Event::CopyEnd { shard });
+    bench.tell(Event::Published { shard, lsn: Lsn(12) });
+    assert!(sent(&bench.tell(Event::Read { shard, record: logged(10, 3, 8, TERM, 9) })).is_empty());
+    let mut both = logged(11, 2, 6, TERM, 9);
+    both.touches.push(Touch { table: TABLE, slot: Slot(3), index: 9, term: TERM });
+    let actions = bench.tell(Event::Read { shard, record: both });
+    let Some(Action::Send(Message::Record(record))) = actions.first() else { panic!("a record") };
+    assert_eq!(record.touches.len(), 1);
+    assert!(!record.exact, "the body says more than it is sent for");
+    let upto = bench.tell(Event::ReadUpTo { shard, lsn: Lsn(12) });
+    assert!(upto.contains(&Action::Send(Message::Upto { stream: shard, lsn: Lsn(12) })), "it lacks nothing");
+}
+
+#[test]
+fn slots_that_are_not_here_are_named_and_nothing_is_said_of_them() {
+    let offering = |text: &str| {
+        let mut bench = Bench::new(1, 1 << 20);
+        let Bench { primary, .. } = &mut bench;
+        *primary = Primary::new(Settings { offers: Some(slots(text)), ..bench_settings() }, 0);
+        bench
+    };
+    let mut bench = offering("0-1");
+    let actions = bench.subscribe_to(Some(slots("1-2")), vec![at(1, 3, TERM), at(2, 5, TERM)]);
+    let Some(Action::Send(Message::Welcome { missing, .. })) = actions.first() else { panic!("welcome") };
+    assert_eq!(*missing, slots("2"));
+    assert_eq!(bench.primary.slots().map(|slots| (**slots).clone()), Some(slots("1")));
+    let shard = ShardId(0);
+    bench.tell(Event::Published { shard, lsn: Lsn(9) });
+    bench.tell(Event::State { shard, positions: vec![at(1, 3, TERM)], upto: Lsn(9) });
+    let actions = bench.tell(Event::Located { shard, segments: Vec::new(), upto: Lsn(9) });
+    assert!(
+        !actions.iter().any(|action| matches!(action, Action::Copy { .. })),
+        "what it has of slot 2 is not taken from it: {actions:?}"
+    );
+    assert!(is_closed(&offering("0-1").subscribe(Vec::new())), "a whole node cannot follow some slots");
 }

@@ -513,6 +513,7 @@ impl Node {
         let id = [b'0' + at as u8; 40];
         let settings = follower::Settings {
             own: Identity { layout, tables: TABLES, crc16: false, node: id },
+            slots: None,
             timeout_ms: TIMEOUT_MS,
             seed: at as u64,
         };
@@ -550,6 +551,7 @@ impl Node {
         self.link = None;
         let settings = follower::Settings {
             own: Identity { layout: self.layout, tables: TABLES, crc16: false, node: self.id },
+            slots: None,
             timeout_ms: TIMEOUT_MS,
             seed,
         };

@@ -207,6 +207,7 @@ impl World {
                 crc16: false,
                 node: [b'0' + primary as u8; 40],
             },
+            offers: None,
             window_bytes: self.weather.window_bytes,
             timeout_ms: TIMEOUT_MS,
         };
