@@ -68,6 +68,7 @@ pub struct Config {
     pub binlog_retention_hours: u32,
     pub databases: u32,
     pub instance_mode: InstanceMode,
+    pub slot_redirect: bool,
     pub slot_hash: HashName,
     pub default_slot_num: u16,
     /// Host and port; empty: this node is a primary. See `primary`.
@@ -174,9 +175,10 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.instance_mode == InstanceMode::Sharding {
+        if self.instance_mode == InstanceMode::Sharding && !self.replicaof.is_empty() {
             return Err(
-                "instance_mode = \"sharding\" is not supported in this version: use \"classic\"".to_owned()
+                "replicaof is for whole nodes: in sharding mode slots follow, by PKCLUSTER SLOTSSLAVEOF"
+                    .to_owned(),
             );
         }
         let pinned = self.pin_cpus.0.len();

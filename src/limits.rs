@@ -114,6 +114,10 @@ pub const REPLICA_BEAT_MS: u64 = 1_000;
 pub const REPLICA_PAUSE_MIN_MS: u64 = 100;
 pub const REPLICA_PAUSE_MAX_MS: u64 = 5_000;
 
+/// How long a client waits for its turn to change which slots a node has.
+pub const SLOT_CHANGE_WAIT: Duration = Duration::from_secs(1);
+/// How long a command that writes a slot may take to end when the slot is to change hands.
+pub const SLOT_HOLD_WAIT: Duration = Duration::from_millis(500);
 /// How often the replication thread looks at what time brings, and followers are told that it lives.
 pub const REPLICA_TICK: Duration = Duration::from_millis(100);
 /// As long as there is no other node.

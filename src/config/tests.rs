@@ -123,7 +123,7 @@ fn mistakes_on_the_command_line_are_refused() {
     assert!(!load(&["--requirepass", &long]).unwrap_err().to_string().contains("sss"));
     for (args, part) in [
         (&["--memory-budget", "1MiB"][..], "at least"),
-        (&["--instance-mode", "sharding"], "use \"classic\""),
+        (&["--instance-mode", "sharding", "--replicaof", "h 1"], "SLOTSSLAVEOF"),
         (&["--cores", "3", "--pin-cpus", "0-1"], "only 2 CPUs"),
         (&["--port", "65535", "--shard-aware-ports", "on"], "65535"),
         (&["--port", "7000", "--shard-aware-ports", "on", "--shard-aware-port-base", "7000"], "`port`"),

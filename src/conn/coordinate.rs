@@ -93,6 +93,16 @@ impl Coordination {
         self.giants
     }
 
+    /// What begins from now on has this number or a higher one.
+    pub fn next_number(&self) -> u64 {
+        self.next + 1
+    }
+
+    /// Whether a command on keys is under way that has begun before.
+    pub fn has_older(&self, number: u64) -> bool {
+        self.gathers.keys().chain(self.planning.keys()).any(|of| *of < number)
+    }
+
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
@@ -121,8 +131,11 @@ impl Core {
         self.coordination.giants += 1;
         self.owner.stats.long_commands += 1;
         let (to, map, hash) = (self.node.core, self.node.map.clone(), self.node.hash);
+        let (assigned, redirect) = (self.owner.assigned.clone(), self.node.config.slot_redirect);
         let job = move || {
-            let message = Message::Planned { number, planned: giant::plan(call, &map, hash) };
+            let refused = assigned.and_then(|assigned| giant::refusal(&assigned, hash, redirect, &call));
+            let planned = refused.map_or_else(|| giant::plan(call, &map, hash), Err);
+            let message = Message::Planned { number, planned };
             Done::Told { to, message: Box::new(message) }
         };
         self.owner.on_pool(Box::new(job));
@@ -238,7 +251,8 @@ impl Core {
 
     fn surroundings(&self) -> Surroundings<'_> {
         let scope = self.owner.scope(TableId(0), u32::MAX);
-        Surroundings { map: &self.node.map, scope, tables: self.owner.setting.tables }
+        let assigned = self.owner.assigned.as_deref();
+        Surroundings { map: &self.node.map, scope, tables: self.owner.setting.tables, assigned }
     }
 
     fn send_step(&mut self, shard: ShardId, step: Step) {
@@ -356,7 +370,9 @@ impl Core {
             Message::Watched { conn, line } => self.watched(conn, line),
             Message::Unwatch(connection) => self.remove_watcher(connection),
             Message::Replicate { from, shard, what } => self.owner.replicate(from, shard, what),
-            Message::Replicated { .. } | Message::Configured(_) => {
+            Message::Assign { ticket, assignment } => self.assign(ticket, assignment),
+            Message::Barrier { ticket } => self.barrier(ticket),
+            Message::Replicated { .. } | Message::Configured(_) | Message::Assigned { .. } => {
                 unreachable!("only the replication thread is told")
             }
             Message::Planned { number, planned } => self.planned(number, planned),
@@ -418,6 +434,7 @@ impl Core {
                 self.configure(config);
                 Tell::Done
             }
+            Ask::TableRates => Tell::TableRates(self.node.table_rates()),
             Ask::LogEnds => Tell::LogEnds(self.owner.log_ends()),
             Ask::Stats => Tell::Stats(Box::new(self.stats_now())),
             Ask::Report => Tell::Report(Box::new(CoreReport {

@@ -3,6 +3,8 @@
 use super::pending::{Gate, Manner};
 use super::serve::Core;
 use crate::command::{Group, KeyCommand, flag};
+use crate::error::ClientError;
+use crate::front::assigned::Verdict;
 use crate::front::gather::Gather;
 use crate::front::giant::is_giant;
 use crate::front::route::{self, Route};
@@ -204,7 +206,8 @@ impl Core {
         else {
             return Ok(None);
         };
-        let paused = self.pause.is_some_and(|pause| !pause.writes_only || command.spec.has(flag::WRITE));
+        let paused = self.pause.is_some_and(|pause| !pause.writes_only || command.spec.has(flag::WRITE))
+            || self.owner.assigned.as_ref().is_some_and(|assigned| assigned.holds_any());
         if connection.barrier
             || !connection.pending.is_empty()
             || !connection.pending.out.is_empty()
@@ -234,6 +237,7 @@ impl Core {
         gate::Standing {
             password_set: config.requirepass.is_set(),
             follows: published.follows(),
+            is_sharded: self.owner.assigned.is_some(),
             lacks_followers: published.good_followers() < config.min_replicas_to_write,
         }
     }
@@ -266,12 +270,8 @@ impl Core {
         let run = match gate::admit(&self.commands, &connection.session, standing, args) {
             Ok(run) => run,
             Err(error) => {
-                let manner = connection.manner();
-                self.owner.stats.errors.note(&error);
-                connection.pending.reply(manner, Reply::Error(error), None);
-                if let Some(known) = self.commands.find(args.get(0)) {
-                    self.timing.commands.rejected(known.spec().name);
-                }
+                let known = self.commands.find(args.get(0)).map_or("", |known| known.spec().name);
+                self.refuse(place, error, known);
                 return Flow::Next;
             }
         };
@@ -287,8 +287,23 @@ impl Core {
                 self.show_to_watchers(place, run.spec().name, flags, args);
             }
             self.note_command(place, run.spec().name);
+            if let (Run::Keys(command), true) = (run, standing.is_sharded) {
+                let table = self.connections[place].session.table;
+                self.node.note_table(table, command.spec.has(flag::WRITE));
+            }
         }
         flow
+    }
+
+    /// Answers a command that does not run; an unknown one has no name.
+    fn refuse(&mut self, place: usize, error: ClientError, name: &'static str) {
+        self.owner.stats.errors.note(&error);
+        let connection = &mut self.connections[place];
+        let manner = connection.manner();
+        connection.pending.reply(manner, Reply::Error(error), None);
+        if !name.is_empty() {
+            self.timing.commands.rejected(name);
+        }
     }
 
     fn note_command(&mut self, place: usize, name: &'static str) {
@@ -312,8 +327,18 @@ impl Core {
         {
             return Flow::Blocked;
         }
+        let table = self.connections[place].session.table;
+        if self.owner.assigned.is_some() {
+            match self.verdict(&Call { command, table, shard: ShardId(0), args: *args }) {
+                Verdict::Serve => {}
+                Verdict::Hold => return Flow::Blocked,
+                Verdict::Refuse(error) => {
+                    self.refuse(place, error, command.spec.name);
+                    return Flow::Next;
+                }
+            }
+        }
         let connection = &mut self.connections[place];
-        let table = connection.session.table;
         if command.spec.has(flag::BLOCKING) && may_wait(command, args) {
             if !connection.pending.is_empty() {
                 return Flow::Blocked;
@@ -401,6 +426,10 @@ impl Core {
     fn front_command(&mut self, place: usize, command: &'static FrontCommand, args: &Args<'_>) -> Flow {
         let paused = self.pause.is_some_and(|pause| !pause.writes_only || command.spec.has(flag::WRITE));
         if paused && command.spec.name != "client" {
+            return Flow::Blocked;
+        }
+        let held = || self.owner.assigned.as_ref().is_some_and(|assigned| assigned.holds_any());
+        if command.spec.has(flag::WRITE) && held() {
             return Flow::Blocked;
         }
         let now_ms = self.owner.clock.now_ms();

@@ -3,7 +3,8 @@
 //! Reading order: `serve` (the loop of one core), `dispatch` (one command), `coordinate` (commands of
 //! several shards or cores), `pending` (order of replies). The only room that has both sockets and shards.
 
-pub mod connection;
+mod assigning;
+mod connection;
 pub mod coordinate;
 pub mod dispatch;
 pub mod monitor;

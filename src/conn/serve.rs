@@ -2,6 +2,7 @@
 //!
 //! Everything of the core is owned here; nothing in it is shared, nothing is locked.
 
+use super::assigning::Assigning;
 use super::connection::Connection;
 use super::coordinate::{Coordination, Owed};
 use super::monitor::Watcher;
@@ -82,6 +83,7 @@ pub struct Core {
     pub connections: Slab<Connection>,
     pub by_socket: FxHashMap<SocketId, usize>,
     pub coordination: Coordination,
+    pub assigning: Assigning,
     /// Commands for other cores, gathered while one connection's bytes are read; by core.
     pub calls: Vec<Option<Calls>>,
     /// Messages of this core to itself.
@@ -171,6 +173,7 @@ impl Serving {
             stages.end(TurnStage::Commit);
             busy |= self.core.owner.larges_moved;
             self.core.deliver();
+            self.core.advance_assigning();
             self.send_replies().map_err(ring_failed)?;
             busy |= self.send_messages(&mut links);
             if self.stopped()? {
@@ -484,6 +487,7 @@ impl Core {
             connections: Slab::new(),
             by_socket: FxHashMap::default(),
             coordination: Coordination::default(),
+            assigning: Assigning::default(),
             calls: (0..cores).map(|_| None).collect(),
             inbox: VecDeque::new(),
             outbox: Vec::new(),
@@ -553,6 +557,7 @@ impl Core {
         let stopping = self.shared.stopping.load(Ordering::Acquire);
         stopping
             || self.pause.is_some()
+            || !self.assigning.is_quiet()
             || !self.delayed.is_empty()
             || !self.waits.is_empty()
             || !self.gated.is_empty()

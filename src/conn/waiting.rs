@@ -8,6 +8,7 @@ use super::coordinate::Owed;
 use super::serve::Core;
 use crate::command::flag;
 use crate::error::ClientError;
+use crate::front::assigned::Verdict;
 use crate::front::gather::Gather;
 use crate::front::route::{self, Route};
 use crate::resp::encode::Protocol;
@@ -35,6 +36,8 @@ enum Phase {
         woken: bool,
     },
     Sleeping,
+    /// It is to run, as soon as its slot may be served.
+    Held,
 }
 
 /// A command that waits, or may have to.
@@ -79,7 +82,16 @@ impl Core {
         let wait = self.waits.get_mut(&conn).expect("it waits until it is answered");
         wait.began = Instant::now();
         let owed = wait.owed;
+        let wait = &self.waits[&conn];
         let borrowed = wait.call.call();
+        match self.verdict(&borrowed) {
+            Verdict::Serve => {}
+            Verdict::Hold => {
+                self.waits.get_mut(&conn).expect("looked above").phase = Phase::Held;
+                return;
+            }
+            Verdict::Refuse(error) => return self.settle(owed, Reply::Error(error)),
+        }
         match route::route(&self.node.map, self.node.hash, &borrowed.command.spec, &borrowed.args) {
             Err(error) => self.settle(owed, Reply::Error(error)),
             Ok(Route::One(shard)) => {
@@ -180,7 +192,7 @@ impl Core {
             }
             Phase::Again { woken } => *woken = true,
             // It runs again anyway.
-            Phase::First | Phase::Announcing(_) => {}
+            Phase::First | Phase::Announcing(_) | Phase::Held => {}
         }
     }
 
@@ -228,6 +240,24 @@ impl Core {
             self.waits.iter().filter(|(_, wait)| writes(wait)).map(|(conn, _)| *conn).collect();
         for conn in writing {
             self.end_wait(conn, Some(Reply::Error(NOW_A_REPLICA)));
+        }
+    }
+
+    /// The node has other slots than before: those who wait for keys of slots that are not served here any more are
+    /// told, and those who waited for the change go on.
+    pub fn judge_waits(&mut self) {
+        let all: Vec<u64> = self.waits.keys().copied().collect();
+        for conn in all {
+            let wait = &self.waits[&conn];
+            let verdict = self.verdict(&wait.call.call());
+            match (verdict, wait.phase) {
+                (Verdict::Refuse(error), _) => drop(self.end_wait(conn, Some(Reply::Error(error)))),
+                (Verdict::Serve, Phase::Held) => {
+                    self.waits.get_mut(&conn).expect("looked above").phase = Phase::Again { woken: false };
+                    self.attempt_waiting(conn);
+                }
+                _ => {}
+            }
         }
     }
 

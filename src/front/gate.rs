@@ -16,6 +16,8 @@ pub struct Standing {
     pub password_set: bool,
     /// It follows another node.
     pub follows: bool,
+    /// It is in sharding mode.
+    pub is_sharded: bool,
     /// Fewer followers keep up than writes want.
     pub lacks_followers: bool,
 }
@@ -30,6 +32,7 @@ pub fn admit(
     let run = known(table, args)?;
     right_arity(table, run, args)?;
     authenticated(session, standing.password_set, run)?;
+    fits_mode(standing.is_sharded, run)?;
     may_write(session, standing, table, run, args)?;
     if let Run::Keys(command) = run
         && args.len() <= limits::ARGS_PER_TURN_MAX
@@ -75,6 +78,16 @@ fn authenticated(session: &Session, password_set: bool, run: Run) -> Result<(), 
         return Ok(());
     }
     Err(ClientError::fixed("NOAUTH Authentication required."))
+}
+
+/// Commands about whole tables or nodes, where tables are cut into slots that each have their own primary.
+const NOT_SHARDED: [&str; 4] = ["pkpatternmatchdel", "replicaof", "slaveof", "swapdb"];
+
+fn fits_mode(is_sharded: bool, run: Run) -> Result<(), ClientError> {
+    if is_sharded && NOT_SHARDED.contains(&run.spec().name) {
+        return Err(ClientError::fixed("ERR This command is not supported in current configuration"));
+    }
+    Ok(())
 }
 
 fn may_write(

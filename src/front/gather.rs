@@ -17,7 +17,8 @@ use crate::shard::latch::Names;
 use crate::shard::mesh::{
     self, Computed, Fetch, Fetched, GatherId, OwnedCall, Planned, ShardWork, Step, StepDone,
 };
-use crate::slot::{ShardId, Slot, TableId};
+use crate::slot::assignment::Assignment;
+use crate::slot::{ShardId, Slot, TableId, set};
 use crate::store::effects::{Operation, Origin, SlotRange, SlotWide};
 use crate::store::row::{Row, Version};
 use crate::store::tx::{Effect, KeyRef, Scope, Source, Subs, Tx, Visit};
@@ -93,6 +94,8 @@ pub struct Surroundings<'a> {
     pub scope: Scope,
     /// Names that FLUSHALL covers.
     pub tables: u32,
+    /// In sharding mode: which slots are this node's to write.
+    pub assigned: Option<&'a Assignment>,
 }
 
 impl Gather {
@@ -323,24 +326,33 @@ impl Gather {
 
     fn table_works(&self, change: WholeTables, around: &Surroundings<'_>) -> BTreeMap<ShardId, ShardWork> {
         let work = |shard| {
-            let slots: Vec<_> = around
-                .map
-                .slots_of(shard)
-                .map(|(first, last)| SlotRange { first, last })
-                .into_iter()
-                .collect();
-            let flush = |table| Operation::SlotWide(SlotWide::Flush { table, slots: slots.clone() });
+            let flush = |table| {
+                let slots = own_slots(around, shard, table);
+                (!slots.is_empty()).then_some(Operation::SlotWide(SlotWide::Flush { table, slots }))
+            };
             let operations = match change {
-                WholeTables::Flush { table: Some(table) } => vec![flush(table)],
-                WholeTables::Flush { table: None } => (0..around.tables).map(TableId).map(flush).collect(),
+                WholeTables::Flush { table: Some(table) } => flush(table).into_iter().collect(),
+                WholeTables::Flush { table: None } => {
+                    (0..around.tables).map(TableId).filter_map(flush).collect()
+                }
                 WholeTables::Swap { a, b } => {
                     vec![Operation::SlotWide(SlotWide::SwapTables { a, b, slots: Vec::new() })]
                 }
             };
             ShardWork { origin: Origin::SERVER, operations }
         };
-        self.shares.iter().map(|share| (share.shard, work(share.shard))).collect()
+        let works = self.shares.iter().map(|share| (share.shard, work(share.shard)));
+        works.filter(|(_, work)| !work.operations.is_empty()).collect()
     }
+}
+
+/// The slots of a shard that this node may empty.
+fn own_slots(around: &Surroundings<'_>, shard: ShardId, table: TableId) -> Vec<SlotRange> {
+    let Some((first, last)) = around.map.slots_of(shard) else { return Vec::new() };
+    let Some(assigned) = around.assigned else { return vec![SlotRange { first, last }] };
+    let own = (first.0..=last.0).map(Slot).filter(|slot| assigned.role(table, *slot).is_primary());
+    let range = |(first, last)| SlotRange { first, last };
+    set::ranges(&own.collect()).into_iter().map(range).collect()
 }
 
 /// A whole table, on every shard.

@@ -1,6 +1,7 @@
 //! What of a giant command happens on the pool: finding where its keys lie, and running it on the data
 //! of several shards. On a core each of the two would use up many turns.
 
+use super::assigned::{Verdict, judge};
 use super::gate;
 use super::gather::{FetchedSource, run, split, table_shares};
 use super::node::SlotMap;
@@ -15,6 +16,7 @@ use crate::shard::large::Encoded;
 use crate::shard::latch::Names;
 use crate::shard::mesh::{Computed, Fetched, OwnedCall, Planned};
 use crate::shard::work::{Lent, SnapshotSource};
+use crate::slot::assignment::Assignment;
 use crate::slot::{ShardId, Slot, SlotHash, TableId};
 use crate::store::View;
 use crate::store::row::{Row, Version};
@@ -31,6 +33,19 @@ pub fn is_giant(args: usize, bytes: usize) -> bool {
 
 /// Up to this many keys are latched one by one. Commands that name a second table have fewer.
 const KEYS_ONE_BY_ONE_MAX: usize = 64;
+
+/// In sharding mode: why the command is not served here. One that would have to wait has waited before.
+pub fn refusal(
+    assigned: &Assignment,
+    hash: SlotHash,
+    redirect: bool,
+    call: &OwnedCall,
+) -> Option<ClientError> {
+    match judge(assigned, hash, redirect, call.table, &call.command.spec, &call.call().args) {
+        Verdict::Refuse(error) => Some(error),
+        Verdict::Serve | Verdict::Hold => None,
+    }
+}
 
 /// Where the command's keys lie.
 pub fn plan(call: OwnedCall, map: &SlotMap, hash: SlotHash) -> Result<Planned, ClientError> {

@@ -4,6 +4,7 @@
 //! Knows sessions and plans, not sockets (`conn` owns those) and not RocksDB.
 
 pub mod admin;
+pub mod assigned;
 pub mod gate;
 pub mod gather;
 pub mod giant;

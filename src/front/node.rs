@@ -3,7 +3,10 @@
 
 use crate::config::Config;
 use crate::replica::status::{SharedStatus, Status};
-use crate::slot::{CoreId, Layout, ShardId, Slot, SlotHash};
+use crate::shard::mesh::TableRates;
+use crate::slot::assignment::Assignment;
+use crate::slot::{CoreId, Layout, ShardId, Slot, SlotHash, TableId};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -64,6 +67,8 @@ pub struct Node {
     pub cores: u16,
     pub hash: SlotHash,
     pub map: SlotMap,
+    /// In sharding mode: what this node is to each slot.
+    pub assigned: Option<Arc<Assignment>>,
     pub config: Arc<Config>,
     /// File the configuration came from, for CONFIG REWRITE.
     pub config_file: Option<PathBuf>,
@@ -79,6 +84,8 @@ pub struct Node {
     /// Last moment at which everything acknowledged was known to be on disk, seconds since the epoch.
     pub last_save_s: u64,
     rate: Rate,
+    /// In sharding mode, by table: all commands on keys, and those that write.
+    tables: BTreeMap<TableId, [(u64, Rate); 2]>,
 }
 
 impl Node {
@@ -91,6 +98,7 @@ impl Node {
             cores: place.cores,
             hash: place.hash,
             map: place.map,
+            assigned: place.assigned,
             config,
             config_file: place.config_file,
             run_id: place.run_id,
@@ -99,6 +107,7 @@ impl Node {
             key_count,
             last_save_s: now_ms / 1000,
             rate: Rate::default(),
+            tables: BTreeMap::new(),
         }
     }
 
@@ -115,6 +124,26 @@ impl Node {
     /// Takes a reading of the commands run so far, for the rate.
     pub fn note_commands(&mut self, now_ms: u64, commands: u64) {
         self.rate.note(now_ms, commands);
+        for (count, rate) in self.tables.values_mut().flatten() {
+            rate.note(now_ms, *count);
+        }
+    }
+
+    /// A command on keys of this table runs.
+    pub fn note_table(&mut self, table: TableId, writes: bool) {
+        let [all, written] = self.tables.entry(table).or_default();
+        all.0 += 1;
+        written.0 += u64::from(writes);
+    }
+
+    pub fn table_rates(&self) -> Vec<(TableId, TableRates)> {
+        let rates = |[all, written]: &[(u64, Rate); 2]| TableRates {
+            commands: all.0,
+            writes: written.0,
+            qps: all.1.per_second,
+            write_qps: written.1.per_second,
+        };
+        self.tables.iter().map(|(table, counts)| (*table, rates(counts))).collect()
     }
 
     /// Commands in the last whole second on this core.
@@ -136,6 +165,7 @@ pub struct Place {
     pub cores: u16,
     pub hash: SlotHash,
     pub map: SlotMap,
+    pub assigned: Option<Arc<Assignment>>,
     pub config_file: Option<PathBuf>,
     pub run_id: String,
     pub addresses: Vec<CoreAddress>,

@@ -2,6 +2,7 @@
 //!
 //! Plain facts. Must not know how they come about.
 
+use crate::slot::set::TableSlots;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How far the link to the primary is.
@@ -51,6 +52,8 @@ pub struct Following {
     pub offset: u64,
     /// Records that the primary has and this node has not, as far as it has told.
     pub behind: u64,
+    /// Of the slots that are followed, those that the primary did not have when it was asked.
+    pub missing: TableSlots,
     /// Slots copied since the link was made, and those that are to be.
     pub slots_copied: u64,
     pub slots_to_copy: u64,

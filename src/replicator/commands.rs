@@ -26,6 +26,14 @@ pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
             });
             return;
         }
+        ReplicationAsk::Slots(ask) => {
+            let hub = hub.clone();
+            tokio::task::spawn_local(async move {
+                let reply = super::pkcluster::run(&hub, ask).await;
+                hub.tell(from, ticket, Tell::Replication(reply));
+            });
+            return;
+        }
         ReplicationAsk::Wait { upto, durable, replicas, timeout_ms } => {
             let until_ms = if timeout_ms == 0 { u64::MAX } else { now_ms().saturating_add(timeout_ms) };
             let wait = Wait { from, ticket, upto, durable, replicas, until_ms };

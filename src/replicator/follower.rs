@@ -13,6 +13,7 @@ use crate::replica::status::{self, Following};
 use crate::resp::encode;
 use crate::shard::mesh::{Portion, Replicate, Replicated, SlotPosition};
 use crate::slot::ShardId;
+use crate::slot::set::{self, TableSlots};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,6 +28,34 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Longest line that is waited for before the messages begin.
 const LINE_MAX_BYTES: u64 = 1024;
+
+/// Who is to be followed.
+pub struct LinkTo {
+    pub host: String,
+    pub port: u16,
+    /// None: every slot.
+    pub slots: Option<TableSlots>,
+}
+
+/// Of what is to be followed, what is here and counts for nothing.
+pub enum Forget {
+    Nothing,
+    All,
+    Slots(TableSlots),
+}
+
+impl Forget {
+    /// `followed`: the slots that are followed at all, if not all.
+    fn holds(&self, at: &SlotPosition, followed: Option<&TableSlots>) -> bool {
+        let among = |slots: &TableSlots| set::holds(slots, at.table, at.slot);
+        followed.is_none_or(among)
+            && match self {
+                Forget::Nothing => false,
+                Forget::All => true,
+                Forget::Slots(slots) => among(slots),
+            }
+    }
+}
 
 /// The primary that is followed, as the rest of the thread sees it.
 pub struct Link {
@@ -47,7 +76,7 @@ impl Link {
     }
 
     /// Ends it; everything that has come is done then.
-    async fn stop(self) {
+    pub async fn stop(self) {
         drop(self._stop);
         if let Err(error) = self.ended.await {
             tracing::error!(%error, "the link to the primary had failed");
@@ -58,9 +87,17 @@ impl Link {
 impl Hub {
     /// Follows this node from now on, and no other. `force`: what is here counts for nothing.
     pub fn follow(self: &Rc<Self>, host: String, port: u16, force: bool) {
-        tracing::info!(host, port, "following");
         self.published.set_follows(true);
         let before = self.link.borrow_mut().take();
+        let forget = if force { Forget::All } else { Forget::Nothing };
+        let link = self.begin_link(LinkTo { host, port, slots: None }, forget, before);
+        *self.link.borrow_mut() = Some(link);
+    }
+
+    /// Begins a link, once another one has ended.
+    pub fn begin_link(self: &Rc<Self>, to: LinkTo, forget: Forget, before: Option<Link>) -> Link {
+        let LinkTo { host, port, slots } = to;
+        tracing::info!(host, port, "following");
         let facts = Following { host, port, down_since_ms: now_ms(), ..Following::default() };
         let facts = Rc::new(RefCell::new(facts));
         let (stop, stopped) = oneshot::channel();
@@ -69,14 +106,13 @@ impl Hub {
             if let Some(before) = before {
                 before.stop().await;
             }
-            PrimaryLink::new(hub, shown).run(stopped, force).await;
+            PrimaryLink::new(hub, shown, slots).run(stopped, forget).await;
         });
-        *self.link.borrow_mut() = Some(Link { facts, _stop: stop, ended });
+        Link { facts, _stop: stop, ended }
     }
 
     /// What this node writes from now on is of a new term, behind all that has come from elsewhere.
     async fn begin_term(&self) {
-        self.shards().for_each(|shard| self.ask(0, shard, Replicate::Abandon));
         self.ask_each(|_| Replicate::BeginTerm).await;
     }
 
@@ -132,14 +168,16 @@ struct PrimaryLink {
     durable: Vec<u64>,
     /// The primary has turned out to be a Redis.
     is_redis: bool,
+    /// Followed; None: all.
+    slots: Option<TableSlots>,
 }
 
 impl PrimaryLink {
-    fn new(hub: Rc<Hub>, facts: Rc<RefCell<Following>>) -> PrimaryLink {
+    fn new(hub: Rc<Hub>, facts: Rc<RefCell<Following>>, slots: Option<TableSlots>) -> PrimaryLink {
         let place = &hub.place;
         let settings = Settings {
             own: place.identity(),
-            slots: None,
+            slots: slots.clone(),
             timeout_ms: u64::from(hub.config().repl_timeout_s) * 1000,
             seed: fastrand::u64(..),
         };
@@ -159,14 +197,13 @@ impl PrimaryLink {
             portions: (0..shards).map(|_| Vec::new()).collect(),
             durable: vec![0; shards],
             is_redis: false,
+            slots,
             hub,
         }
     }
 
-    async fn run(mut self, mut stopped: oneshot::Receiver<()>, force: bool) {
-        if force {
-            self.forget_all().await;
-        }
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>, forget: Forget) {
+        self.forget(forget).await;
         let mut tick = interval(limits::REPLICA_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.handle(Event::Start);
@@ -198,11 +235,17 @@ impl PrimaryLink {
         self.end_batch();
         self.end_attempt();
         // Behind everything that was asked of the shards.
+        self.abandon();
         self.hub.ask_each(|_| Replicate::State).await;
         self.hub.end_route(self.ticket);
-        if self.is_redis {
+        if self.is_redis && self.slots.is_none() {
             self.follow_redis(stopped).await;
         }
+    }
+
+    /// What was copied and not adopted is garbage.
+    fn abandon(&self) {
+        self.hub.shards().for_each(|shard| self.hub.ask(self.ticket, shard, Replicate::Abandon));
     }
 
     /// Follows a primary that is a Redis: its commands become this node's own.
@@ -220,13 +263,17 @@ impl PrimaryLink {
         }
     }
 
-    /// Empties every slot, as if nothing had ever been in it.
-    async fn forget_all(&mut self) {
+    /// Empties slots, as if nothing had ever been in them.
+    async fn forget(&mut self, forget: Forget) {
+        if matches!(forget, Forget::Nothing) {
+            return;
+        }
         let mut states = self.hub.ask_each(|_| Replicate::State).await.into_iter();
         let empty = |_| {
             let Some(Replicated::State { mut positions, .. }) = states.next() else {
                 unreachable!("every shard was asked for its state")
             };
+            positions.retain(|at| forget.holds(at, self.slots.as_ref()));
             positions.iter_mut().for_each(|at| (at.index, at.term) = (0, 0));
             Replicate::Adopt(positions)
         };
@@ -308,13 +355,11 @@ impl PrimaryLink {
 
     /// Answers to what was asked before come by another route, which nobody listens to.
     fn ask_positions(&mut self) {
+        self.abandon();
         self.hub.end_route(self.ticket);
         (self.ticket, self.answers) = self.hub.route();
         self.portions.iter_mut().for_each(Vec::clear);
-        for shard in self.hub.shards() {
-            self.hub.ask(self.ticket, shard, Replicate::Abandon);
-            self.hub.ask(self.ticket, shard, Replicate::State);
-        }
+        self.hub.shards().for_each(|shard| self.hub.ask(self.ticket, shard, Replicate::State));
         self.positions = Some(self.hub.shards().map(|_| None).collect());
     }
 
@@ -381,6 +426,9 @@ impl PrimaryLink {
                 }
             }
             Err(NoLink::Failed(why)) => self.handle(Event::Lost { why }),
+            Err(NoLink::Redis) if self.slots.is_some() => {
+                self.handle(Event::Lost { why: "a Redis has no slots to follow one by one".into() });
+            }
             Err(NoLink::Redis) => self.is_redis = true,
         }
     }
@@ -403,6 +451,9 @@ impl PrimaryLink {
             );
         }
         facts.link = link;
+        if facts.missing != *self.machine.missing() {
+            facts.missing = self.machine.missing().clone();
+        }
         facts.last_heard_ms = self.machine.last_heard_ms();
         let error = self.machine.last_error();
         if error != facts.last_error.as_deref() {

@@ -3,7 +3,8 @@
 //! Only this file sends and receives messages. Must not know what is said on a link.
 
 use super::follower::Link;
-use super::{Place, Replicator, commands};
+use super::slots::Slots;
+use super::{Place, Replicator, commands, kept};
 use crate::config::Config;
 use crate::conn::moving::{Moving, Parcel};
 use crate::conn::serve::Shared;
@@ -15,9 +16,11 @@ use crate::runtime::lanes::Lanes;
 use crate::shard::mesh::{Ask, Asker, Message, Replicate, Replicated, Tell};
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
+use crate::slot::set::TableSlots;
 use crate::slot::{CoreId, ShardId};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -51,6 +54,8 @@ pub struct Hub {
     copies_begun: Cell<u64>,
     /// By shard: from where its log is kept for followers.
     held: RefCell<Vec<Option<u64>>>,
+    /// In sharding mode.
+    pub slots: Option<Slots>,
 }
 
 /// A follower as its link sees it.
@@ -62,6 +67,10 @@ pub struct Attached {
     pub durable: Vec<u64>,
     /// By shard: its log is needed from here on.
     pub needs: Vec<Option<u64>>,
+    /// The slots that it follows; None: all.
+    pub slots: Option<Arc<TableSlots>>,
+    /// It follows every slot that this node writes: only then is what it has acknowledged what clients ask for.
+    pub has_all: bool,
 }
 
 /// Milliseconds since the epoch.
@@ -72,11 +81,13 @@ pub fn now_ms() -> u64 {
 
 /// Runs the thread until the process stops.
 pub fn run(replicator: Replicator) -> io::Result<()> {
-    let Replicator { lanes, bell, doorbells, place, config, published, settlement, status, shared } =
+    let Replicator { lanes, bell, doorbells, place, config, published, settlement, status, shared, assigned } =
         replicator;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let held = RefCell::new(vec![None; place.logs.len()]);
+    let slots = assigned.map(|assigned| Slots::new(kept::path(&place.data_dir), assigned));
     let hub = Rc::new(Hub {
+        slots,
         place,
         published,
         settlement,
@@ -103,6 +114,11 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
 
 impl Hub {
     fn begin(self: &Rc<Self>) {
+        if self.slots.is_some() {
+            let hub = self.clone();
+            tokio::task::spawn_local(async move { hub.begin_slots().await });
+            return;
+        }
         let primary = self.config().primary().expect("checked when the configuration was loaded");
         if let Some((host, port)) = primary {
             self.follow(host, port, false);
@@ -135,6 +151,9 @@ impl Hub {
         let stopping = self.shared.stopping.load(Ordering::Acquire);
         if stopping {
             drop(self.link.borrow_mut().take());
+            if let Some(slots) = &self.slots {
+                slots.end_links();
+            }
             self.waits.borrow_mut().end_all(self);
         }
         stopping
@@ -142,7 +161,8 @@ impl Hub {
 
     /// With nobody to speak to, time brings little.
     fn tick_interval(&self) -> Duration {
-        let alone = self.link.borrow().is_none() && self.followers.borrow().is_empty();
+        let follows_slots = self.slots.as_ref().is_some_and(|slots| !slots.links().is_empty());
+        let alone = self.link.borrow().is_none() && self.followers.borrow().is_empty() && !follows_slots;
         if alone { limits::REPLICA_TICK_ALONE } else { limits::REPLICA_TICK }
     }
 
@@ -181,9 +201,13 @@ impl Hub {
         CoreId(self.place.cores + 1)
     }
 
+    pub fn next_ticket(&self) -> u64 {
+        self.next_ticket.replace(self.next_ticket.get() + 1)
+    }
+
     /// A new link's way to be answered.
     pub fn route(&self) -> (u64, UnboundedReceiver<Answer>) {
-        let ticket = self.next_ticket.replace(self.next_ticket.get() + 1);
+        let ticket = self.next_ticket();
         let (send, receive) = unbounded_channel();
         self.routes.borrow_mut().insert(ticket, send);
         (ticket, receive)
@@ -200,16 +224,26 @@ impl Hub {
     }
 
     /// Asks every shard for something that is answered once, and waits for all: by shard.
-    pub async fn ask_each(&self, mut what: impl FnMut(ShardId) -> Replicate) -> Vec<Replicated> {
+    pub async fn ask_each(&self, what: impl FnMut(ShardId) -> Replicate) -> Vec<Replicated> {
+        let all = self.shards().collect();
+        self.ask_these(&all, what).await
+    }
+
+    /// As `ask_each`, of some shards only.
+    pub async fn ask_these(
+        &self,
+        shards: &BTreeSet<ShardId>,
+        mut what: impl FnMut(ShardId) -> Replicate,
+    ) -> Vec<Replicated> {
         let (ticket, mut answers) = self.route();
-        let mut all: Vec<Option<Replicated>> = self.shards().map(|_| None).collect();
-        self.shards().for_each(|shard| self.ask(ticket, shard, what(shard)));
-        while all.iter().any(Option::is_none) {
+        shards.iter().for_each(|shard| self.ask(ticket, *shard, what(*shard)));
+        let mut answered = BTreeMap::new();
+        while answered.len() < shards.len() {
             let (shard, answer) = answers.recv().await.expect("the route stands");
-            all[usize::from(shard.0)] = Some(answer);
+            answered.insert(shard, answer);
         }
         self.end_route(ticket);
-        all.into_iter().flatten().collect()
+        answered.into_values().collect()
     }
 
     pub fn send(&self, to: CoreId, message: Message) {
@@ -244,6 +278,7 @@ impl Hub {
                     }
                 }
                 Parcel::Message(Message::Ask { from, ticket, ask }) => self.asked(from, ticket, ask),
+                Parcel::Message(Message::Assigned { ticket, core }) => self.slots().told(ticket, core),
                 Parcel::Message(Message::Configured(config)) => *self.config.borrow_mut() = config,
                 Parcel::Connection(moving) => super::primary::attach(self, *moving),
                 Parcel::Message(_) => unreachable!("cores send nothing else here"),
@@ -278,9 +313,17 @@ impl Hub {
         self.waits.borrow_mut().look(self);
     }
 
+    /// The nodes that follow this one.
+    pub fn attached(&self) -> Vec<Attached> {
+        self.followers.borrow().values().cloned().collect()
+    }
+
     /// How many followers have all that stands up to here.
     pub fn acknowledged(&self, durable: bool, upto: &[crate::shard::mesh::LogEnd]) -> u64 {
         let has = |attached: &&Attached| {
+            if !attached.has_all {
+                return false;
+            }
             let reached = if durable { &attached.durable } else { &attached.applied };
             upto.iter().all(|end| reached.get(usize::from(end.shard.0)).is_some_and(|lsn| *lsn >= end.lsn))
         };
@@ -305,7 +348,8 @@ impl Hub {
         let max_lag_ms = u64::from(config.min_replicas_max_lag_s) * 1000;
         let followers: Vec<Follower> =
             self.followers.borrow().values().map(|attached| attached.facts.clone()).collect();
-        let good = followers.iter().filter(|follower| follower.is_good(now_ms, max_lag_ms)).count();
+        let is_good = |attached: &&Attached| attached.has_all && attached.facts.is_good(now_ms, max_lag_ms);
+        let good = self.followers.borrow().values().filter(is_good).count();
         self.published.set_good_followers(good as u32);
         for shard in self.shards() {
             let needs = self.followers.borrow();

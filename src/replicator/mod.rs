@@ -9,8 +9,11 @@ mod commands;
 mod copy;
 mod follower;
 mod hub;
+pub mod kept;
+mod pkcluster;
 mod primary;
 pub mod redis;
+mod slots;
 mod source;
 mod wire;
 
@@ -26,6 +29,7 @@ use crate::runtime::lanes::Lanes;
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::slot::SlotHash;
+use crate::slot::assignment::Assignment;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,6 +46,7 @@ pub struct Place {
     pub value_max_bytes: u64,
     /// The directories of the logs, by shard.
     pub logs: Vec<PathBuf>,
+    pub data_dir: PathBuf,
 }
 
 impl Place {
@@ -68,6 +73,8 @@ pub struct Replicator {
     pub settlement: Arc<Settlement>,
     pub status: Arc<SharedStatus>,
     pub shared: Arc<Shared>,
+    /// In sharding mode: what the node is to each slot.
+    pub assigned: Option<Arc<Assignment>>,
 }
 
 impl Replicator {

@@ -4,6 +4,7 @@
 
 use super::copy::{self, Chunk};
 use super::hub::{Answer, Attached, Hub, now_ms};
+use super::slots::Slots;
 use super::source::{self, End, Tail};
 use super::wire::{LinkError, Wire};
 use crate::binlog::Lsn;
@@ -13,12 +14,13 @@ use crate::replica::position::SlotName;
 use crate::replica::primary::{Action, Event, Primary, Settings, Stage};
 use crate::replica::status::Follower;
 use crate::shard::mesh::{LentShard, Replicate, Replicated, SlotPosition};
-use crate::slot::ShardId;
+use crate::slot::{ShardId, set};
 use rustc_hash::FxHashMap;
 use std::net::TcpStream as StdStream;
 use std::rc::Rc;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Takes over a connection that has asked to follow.
@@ -83,6 +85,8 @@ struct FollowerLink {
     attached: Attached,
     /// Something has come since the last note.
     heard: bool,
+    /// The others know which slots it follows.
+    noted_slots: bool,
     /// The machine has closed the link, for this reason.
     closed: Option<String>,
 }
@@ -92,7 +96,7 @@ impl FollowerLink {
         let (config, place) = (hub.config(), &hub.place);
         let settings = Settings {
             own: place.identity(),
-            offers: None,
+            offers: hub.slots.as_ref().map(|slots| slots.assigned().here()),
             window_bytes: limits::REPLICA_WINDOW_BYTES as u64,
             timeout_ms: u64::from(config.repl_timeout_s) * 1000,
         };
@@ -111,8 +115,11 @@ impl FollowerLink {
                 applied: vec![0; shards],
                 durable: vec![0; shards],
                 needs: vec![None; shards],
+                slots: None,
+                has_all: false,
             },
             heard: false,
+            noted_slots: false,
             closed: None,
             hub,
             ticket,
@@ -123,6 +130,7 @@ impl FollowerLink {
     /// Until the link ends; why it has.
     async fn run(&mut self, mut answers: UnboundedReceiver<Answer>) -> Result<String, LinkError> {
         let mut growth = self.hub.growth();
+        let mut changes = self.hub.slots.as_ref().map(Slots::changes);
         let mut tick = interval(limits::REPLICA_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.hub.note_follower(self.ticket, self.attached.clone());
@@ -145,6 +153,7 @@ impl FollowerLink {
                     grown.expect("the hub outlives its links");
                     self.look_at_logs();
                 }
+                () = changed(changes.as_mut()) => self.slots_changed(),
                 _ = tick.tick() => self.handle(Event::Tick { now_ms: now_ms() }),
             }
             self.wire.flush()?;
@@ -153,6 +162,16 @@ impl FollowerLink {
         // Its last words, as far as the peer takes them.
         self.wire.flush()?;
         Ok(self.closed.take().expect("looked above"))
+    }
+
+    /// A follower of slots that have left this node must hear nothing more of them, and be told so.
+    fn slots_changed(&mut self) {
+        let here = self.hub.slots().assigned().here();
+        let gone = self.machine.slots().is_some_and(|slots| !set::without(slots, &here).is_empty());
+        if gone {
+            self.closed = Some("slots that it follows have left this node".into());
+        }
+        self.noted_slots = false;
     }
 
     fn take_messages(&mut self) -> Result<(), LinkError> {
@@ -338,11 +357,28 @@ impl FollowerLink {
             attached.facts.acknowledged_ms = now_ms();
         }
         moved |= online != attached.facts.online;
+        if !self.noted_slots && self.machine.stage() != Stage::Handshake {
+            (self.noted_slots, moved) = (true, true);
+            attached.slots = self.machine.slots().cloned();
+            attached.has_all = match (&attached.slots, &self.hub.slots) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(slots), Some(of)) => set::without(&of.assigned().own(), slots).is_empty(),
+            };
+        }
         attached.facts.online = online;
         attached.facts.offset = attached.applied.iter().sum();
         (attached.facts.behind, attached.facts.unacknowledged_bytes) = (records, bytes);
         if moved {
             self.hub.note_follower(self.ticket, self.attached.clone());
         }
+    }
+}
+
+/// Of a node in classic mode nothing ever changes.
+async fn changed(changes: Option<&mut watch::Receiver<()>>) {
+    match changes {
+        Some(changes) => changes.changed().await.expect("the hub outlives its links"),
+        None => std::future::pending().await,
     }
 }

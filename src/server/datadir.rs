@@ -35,6 +35,8 @@ impl Identity {
 pub struct DataDir {
     pub path: PathBuf,
     pub identity: Identity,
+    /// It was made just now.
+    pub is_new: bool,
     /// Held until the process ends.
     _lock: File,
 }
@@ -55,18 +57,20 @@ impl DataDir {
         fs::create_dir_all(path).map_err(|error| fault("making the data directory", &error))?;
         let lock = lock(path)?;
         let file = path.join("haypile.id");
+        let mut is_new = false;
         let identity = match fs::read_to_string(&file) {
             Ok(text) => read(&text).map_err(|why| fault("reading haypile.id", &why))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 refuse_strangers(path)?;
                 let identity = fresh(wanted).map_err(|error| fault("choosing an identity", &error))?;
                 write(path, &identity).map_err(|error| fault("writing haypile.id", &error))?;
+                is_new = true;
                 identity
             }
             Err(error) => return Err(fault("reading haypile.id", &error)),
         };
         agree(&identity, wanted).map_err(|why| fault("starting", &why))?;
-        Ok(DataDir { path: path.to_path_buf(), identity, _lock: lock })
+        Ok(DataDir { path: path.to_path_buf(), identity, is_new, _lock: lock })
     }
 
     /// One that is there already, for whoever looks at it while no server does.
@@ -74,7 +78,7 @@ impl DataDir {
         let file = path.join("haypile.id");
         let text = fs::read_to_string(&file).map_err(|error| at(path, "reading haypile.id", &error))?;
         let identity = read(&text).map_err(|why| at(path, "reading haypile.id", &why))?;
-        Ok(DataDir { path: path.to_path_buf(), identity, _lock: lock(path)? })
+        Ok(DataDir { path: path.to_path_buf(), identity, is_new: false, _lock: lock(path)? })
     }
 
     pub fn shard(&self, shard: u16) -> PathBuf {

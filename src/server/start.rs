@@ -5,7 +5,7 @@ use super::listen;
 use crate::adminport::{self, Attached, Cores, Facts};
 use crate::binlog::RealDisk;
 use crate::clock::Clock;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, InstanceMode, Loaded};
 use crate::conn::moving::Parcel;
 use crate::conn::serve::{Core, Links, Serving, Shared};
 use crate::error::Fault;
@@ -24,7 +24,8 @@ use crate::shard::owner::{Owner, Setting};
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::shard::work::Done;
-use crate::slot::{CoreId, ShardId};
+use crate::slot::assignment::{Assignment, Role};
+use crate::slot::{CoreId, ShardId, TableId, set};
 use crate::store::SharedMemory;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -99,6 +100,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         ranges: map.shards().map(|shard| map.slots_of(shard)).collect(),
     };
     let plans = open::recover(&opening, |shard: ShardId| data.shard(shard.0))?;
+    let assigned = assigned(&config, &data)?;
 
     let shared = Arc::new(Shared::new(cores));
     let node = NodeShared::default();
@@ -122,6 +124,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
                 cores,
                 hash,
                 map: map.clone(),
+                assigned: assigned.clone(),
                 config_file: loaded.file.clone(),
                 run_id: data.identity.id.clone(),
                 addresses: addresses.clone(),
@@ -165,12 +168,14 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
             tables: config.databases,
             value_max_bytes: ledger.value_max,
             logs: (0..shard_count).map(|shard| data.shard(shard).join("log")).collect(),
+            data_dir: data.path.clone(),
         },
         config: config.clone(),
         published,
         settlement,
         status: told.clone(),
         shared: shared.clone(),
+        assigned,
     };
     let replication = replicator.start()?;
     if let Some(attach) = admin {
@@ -317,7 +322,10 @@ fn run_core(plan: CorePlan) -> Result<(), Fault> {
     }
     let map = &plan.place.map;
     let owners = map.shards().map(|shard| map.owner(shard)).collect();
-    let owner = Owner::new(setting, owners, clock, shards, ties.pool, ties.flusher, upkeep, plan.published);
+    let assigned = plan.place.assigned.clone();
+    let mut owner =
+        Owner::new(setting, owners, clock, shards, ties.pool, ties.flusher, upkeep, plan.published);
+    owner.assigned = assigned;
     let node = Node::new(plan.place, plan.config, plan.node, owner.clock.now_ms());
     let core = Core::new(owner, node, plan.shared);
     Serving { ring, core }.run(Links { lanes: ties.lanes, doorbells: ties.doorbells }, own_port)
@@ -335,6 +343,40 @@ fn core_cpus(config: &Config, allowed: &[usize]) -> Result<Vec<Option<usize>>, F
     let cores = usize::from(config.cores);
     // More cores than CPUs share them, unpinned: only tests want that.
     Ok((0..cores).map(|core| if cores <= pinned.len() { Some(pinned[core]) } else { None }).collect())
+}
+
+/// In sharding mode: which slots the node has.
+fn assigned(config: &Config, data: &DataDir) -> Result<Option<Arc<Assignment>>, Fault> {
+    let file = replicator::kept::path(&data.path);
+    let refused = |why: String| Fault::new(format!("starting in {}", data.path.display()), why);
+    let kept = replicator::kept::read(&file)?;
+    match (config.instance_mode, kept) {
+        (InstanceMode::Classic, None) => Ok(None),
+        (InstanceMode::Classic, Some(_)) => Err(refused(
+            "it is of a node in sharding mode (it holds slots.toml): start with --instance-mode sharding"
+                .into(),
+        )),
+        (InstanceMode::Sharding, Some(kept)) => {
+            if let Some(table) = kept.tables().find(|table| kept.slots(*table) != Some(data.identity.slots)) {
+                return Err(refused(format!("slots.toml gives table {} another number of slots", table.0)));
+            }
+            Ok(Some(Arc::new(kept)))
+        }
+        (InstanceMode::Sharding, None) => {
+            let mut first = Assignment::default();
+            let table = TableId(0);
+            first.add_table(table, data.identity.slots);
+            // What has been in classic mode has data, of which none may be out of reach.
+            if !data.is_new {
+                let all = set::all(data.identity.slots);
+                (1..config.databases).for_each(|table| first.add_table(TableId(table), data.identity.slots));
+                (0..config.databases).for_each(|table| first.set(TableId(table), &all, &Role::Primary));
+            }
+            replicator::kept::write(&file, &first)
+                .map_err(|error| Fault::new("writing slots.toml", error))?;
+            Ok(Some(Arc::new(first)))
+        }
+    }
 }
 
 fn wanted(config: &Config, cores: u16) -> Wanted {

@@ -37,6 +37,8 @@ pub(super) struct Follow {
 }
 
 struct Copying {
+    /// The link that copies it.
+    by: u64,
     incarnation: Incarnation,
     rows: u64,
 }
@@ -106,7 +108,8 @@ impl Owner {
                 self.follow[at].adopting = Some(Adopting { from, slots, seal });
             }
             Replicate::Abandon => {
-                for (_, copying) in self.follow[at].copying.drain() {
+                let by = |_: &(TableId, Slot), copying: &mut Copying| copying.by == from.ticket;
+                for (_, copying) in self.follow[at].copying.extract_if(by) {
                     self.shards[at].data.slots.add_garbage(copying.incarnation);
                 }
             }
@@ -246,10 +249,11 @@ impl Owner {
         }
         *room = room.saturating_sub(entries.iter().map(|entry| entry.value.len() + 1).sum());
         let shard = &mut self.shards[at];
-        let copying = self.follow[at]
-            .copying
-            .entry((table, slot))
-            .or_insert_with(|| Copying { incarnation: shard.data.slots.reserve(), rows: 0 });
+        let copying = self.follow[at].copying.entry((table, slot)).or_insert_with(|| Copying {
+            by: from.ticket,
+            incarnation: shard.data.slots.reserve(),
+            rows: 0,
+        });
         copying.rows += entries.iter().filter(|entry| !entry.element).count() as u64;
         let position = shard.log.written().0;
         let what = match shard.data.copy_in(copying.incarnation, &entries, position)? {

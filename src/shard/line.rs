@@ -33,6 +33,11 @@ impl Lines {
         self.lines.get(&line).is_some_and(|line| !line.queue.is_empty() || line.holds_back(write))
     }
 
+    /// Whether any of the commands that are queued is such a one.
+    pub fn any(&self, is_such: impl Fn(&OwnedCall) -> bool) -> bool {
+        self.lines.values().any(|line| line.queue.iter().any(|(_, call)| is_such(call)))
+    }
+
     pub fn queue(&mut self, line: LineId, seq: u64, call: OwnedCall) {
         self.lines.entry(line).or_default().queue.push_back((seq, call));
     }

@@ -10,6 +10,7 @@ use crate::command::KeyCommand;
 use crate::error::ClientError;
 use crate::resp::args::{Args, Span};
 use crate::resp::reply::Reply;
+use crate::slot::assignment::{Assignment, Peer};
 use crate::slot::{CoreId, ShardId, Slot, TableId};
 use crate::store::effects::{Operation, Origin};
 use crate::store::row::{Kind, Row, Version};
@@ -303,8 +304,28 @@ pub enum Ask {
     Watch(LineId),
     /// Where the logs end: all that was written before stands there or before.
     LogEnds,
+    /// In sharding mode: how many commands each table has had on this core.
+    TableRates,
     /// For the replication thread alone.
     Replication(ReplicationAsk),
+}
+
+/// Commands on keys of one table: since the start, and in the last whole second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableRates {
+    pub commands: u64,
+    pub writes: u64,
+    pub qps: u64,
+    pub write_qps: u64,
+}
+
+impl std::ops::AddAssign for TableRates {
+    fn add_assign(&mut self, other: TableRates) {
+        self.commands += other.commands;
+        self.writes += other.writes;
+        self.qps += other.qps;
+        self.write_qps += other.write_qps;
+    }
 }
 
 /// Where a shard's log ends.
@@ -324,6 +345,7 @@ pub enum ReplicationAsk {
         force: bool,
     },
     FollowNobody,
+    Slots(SlotsAsk),
     /// Answered when so many followers have what stands up to here, or when the time is over (0: never).
     /// `durable`: on their disks, and if true on this node's; answered then with both numbers.
     Wait {
@@ -331,6 +353,38 @@ pub enum ReplicationAsk {
         durable: Option<bool>,
         replicas: u64,
         timeout_ms: u64,
+    },
+}
+
+/// What a client wants of the slots of a node in sharding mode. Slots are as the client has written them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlotsAsk {
+    AddTable {
+        table: TableId,
+        slots: u64,
+    },
+    DeleteTable {
+        table: TableId,
+    },
+    Add {
+        table: TableId,
+        slots: Bytes,
+    },
+    Delete {
+        table: TableId,
+        slots: Bytes,
+    },
+    /// Makes slots follow another node; None: nobody. `force`: what is here of them counts for nothing.
+    Follow {
+        table: TableId,
+        slots: Bytes,
+        peer: Option<Peer>,
+        force: bool,
+    },
+    /// None: all.
+    Show {
+        table: TableId,
+        slots: Option<Bytes>,
     },
 }
 
@@ -403,6 +457,7 @@ pub enum Tell {
     /// The newest first.
     Slow(Vec<crate::metrics::slow::SlowEntry>),
     LogEnds(Vec<LogEnd>),
+    TableRates(Vec<(TableId, TableRates)>),
     Replication(Reply),
     Done,
     Failed(String),
@@ -471,6 +526,20 @@ pub enum Message {
         shard: ShardId,
         what: Replicated,
     },
+    /// From the replication thread to every core: the node has these slots from now on. Answered by `Assigned`.
+    Assign {
+        ticket: u64,
+        assignment: Arc<Assignment>,
+    },
+    /// From each core to every core: it begins nothing any more that this assignment does not allow.
+    Barrier {
+        ticket: u64,
+    },
+    /// To the replication thread: nothing that was begun before can still write what is not assigned.
+    Assigned {
+        ticket: u64,
+        core: CoreId,
+    },
     /// From the first core to the replication thread: this configuration holds from now on.
     Configured(Arc<crate::config::Config>),
     /// From the pool to the coordinator: where a giant command's keys lie.
@@ -531,7 +600,7 @@ pub enum Replicate {
     /// These slots have been copied, and stand as of these positions: answered by `Adopted` when that is
     /// logged.
     Adopt(Vec<SlotPosition>),
-    /// What was copied and not adopted is garbage.
+    /// What this link has copied and not adopted is garbage.
     Abandon,
     /// Readers of the log are here.
     HoldLog(Option<u64>),

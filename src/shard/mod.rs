@@ -3,7 +3,8 @@
 //! Reading order: `mesh` (what travels), `shard` (one turn of one shard), `owner` (commands that wait),
 //! `steps` (commands on several shards), `upkeep` (what time brings). Knows no socket and no session.
 
-pub mod data;
+mod assigned;
+mod data;
 mod figures;
 mod follow;
 pub mod hot;

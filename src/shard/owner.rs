@@ -19,6 +19,7 @@ use crate::metrics::latency::{Event, Events};
 use crate::metrics::{CoreStats, CoreTimes};
 use crate::resp::reply::Reply;
 use crate::runtime::pool::PoolHandle;
+use crate::slot::assignment::Assignment;
 use crate::slot::{CoreId, ShardId, SlotHash, TableId};
 use crate::store::Wanted;
 use crate::store::tx::Scope;
@@ -52,10 +53,10 @@ pub struct Finished {
 }
 
 /// A command that waits.
-struct Task {
+pub(super) struct Task {
     line: LineId,
     seq: u64,
-    call: OwnedCall,
+    pub(super) call: OwnedCall,
     /// Holds latches on its keys.
     latched: bool,
     /// Has been warmed once and must not be again: next time it runs away from the core.
@@ -93,8 +94,8 @@ pub struct Owner {
     pub shards: Vec<Shard>,
     /// By shard id: where it stands in `shards`.
     local: Vec<Option<usize>>,
-    lines: Lines,
-    tasks: Slab<Task>,
+    pub(super) lines: Lines,
+    pub(super) tasks: Slab<Task>,
     /// Tasks that have what they waited for.
     ready: VecDeque<usize>,
     /// Tasks that wait for a shard's write gate, in order; by local shard.
@@ -131,6 +132,8 @@ pub struct Owner {
     pub paused_writes: bool,
     pub(super) follow: Vec<super::follow::Follow>,
     pub published: Arc<Published>,
+    /// In sharding mode: what this node is to each slot.
+    pub assigned: Option<Arc<Assignment>>,
     /// The replication thread is to be waked for what has been published.
     pub log_grown: bool,
     pub stats: CoreStats,
@@ -172,6 +175,7 @@ impl Owner {
             paused_writes: false,
             follow: shards.iter().map(|_| super::follow::Follow::default()).collect(),
             published,
+            assigned: None,
             log_grown: false,
             pool,
             flusher,

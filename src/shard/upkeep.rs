@@ -19,6 +19,7 @@ use crate::store::effects::Origin;
 use crate::store::tx::{Change, Effect};
 use crate::store::{Erased, Incarnation, Pin, Reader, Sealed, Step as ScanStep, StoreError};
 use bytes::Bytes;
+use rustc_hash::FxHashSet;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
@@ -445,7 +446,8 @@ impl Owner {
         }
         upkeep.expiring = true;
         let reader = self.shards[at].data.store.reader();
-        let run = move || Done::Upkeep { shard: at, event: Event::Due(due(&reader, now_ms)) };
+        let followed = self.followed_data(self.shards[at].id);
+        let run = move || Done::Upkeep { shard: at, event: Event::Due(due(&reader, &followed, now_ms)) };
         self.jobs.push_back((Needs::Nothing, Box::new(run)));
     }
 
@@ -469,6 +471,10 @@ impl Owner {
                 shard.data.forget_due(key.expire_ms, key.incarnation, key.name);
                 continue;
             };
+            if !self.is_own(table, slot) {
+                continue;
+            }
+            let shard = &mut self.shards[at];
             if !shard.latches.is_empty() && shard.latches.blocks(table, &key.name, true) {
                 continue;
             }
@@ -512,13 +518,17 @@ impl Owner {
     }
 }
 
-fn due(reader: &Reader, now_ms: u64) -> Result<Vec<DueKey>, StoreError> {
+/// The keys that are due first, except those of data that `others` let expire.
+fn due(reader: &Reader, others: &FxHashSet<Incarnation>, now_ms: u64) -> Result<Vec<DueKey>, StoreError> {
     let view = reader.view();
     let mut scan = view.due(now_ms);
     let mut due = Vec::new();
     while due.len() < EXPIRE_BATCH
         && let ScanStep::Item(item) = scan.next()?
     {
+        if others.contains(&item.incarnation) {
+            continue;
+        }
         // Brings the row into memory, where the core will look at it.
         view.row(item.incarnation, item.name)?;
         due.push(DueKey {

@@ -121,6 +121,7 @@ pub(super) fn database(ctx: &Ctx<'_>, index: i64) -> Result<TableId, ClientError
         .ok()
         .filter(|index| *index < ctx.node.config.databases)
         .map(TableId)
+        .filter(|table| ctx.node.assigned.as_ref().is_none_or(|assigned| assigned.slots(*table).is_some()))
         .ok_or(ClientError::fixed("ERR DB index is out of range"))
 }
 

@@ -13,6 +13,7 @@ pub mod info;
 pub mod keys;
 pub mod latency;
 pub mod memory;
+mod pkcluster;
 pub mod process;
 pub mod ranges;
 pub mod replication;
@@ -49,6 +50,7 @@ pub fn all() -> impl Iterator<Item = &'static FrontCommand> {
         latency::COMMANDS,
         memory::COMMANDS,
         debug::COMMANDS,
+        pkcluster::COMMANDS,
         replication::COMMANDS,
     ]
     .into_iter()

@@ -186,6 +186,10 @@ pub const SYNTAX: &[(&str, &str)] = &[
     ("pttl", "key"),
     ("rename", "key newkey"),
     ("renamenx", "key newkey"),
+    (
+        "pkcluster",
+        "<INFO <SLOT [slots] | TABLE [table]> | ADDSLOTS slots [table] | DELSLOTS slots [table] | SLOTSSLAVEOF host port slots [FORCE] [table] | ADDTABLE table slots | DELTABLE table>",
+    ),
     ("replicaof", "<host port [FORCE] | NO ONE>"),
     ("restore", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]"),
     ("rpop", "key [count]"),

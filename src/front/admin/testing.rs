@@ -46,6 +46,7 @@ impl Bench {
             cores,
             hash,
             map: SlotMap::new(hash.slots(), (0..cores).map(CoreId).collect()),
+            assigned: None,
             config_file: None,
             run_id: "abcdef0123".repeat(4),
             addresses: Vec::new(),

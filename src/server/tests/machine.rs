@@ -265,8 +265,12 @@ impl Machine {
         let core = &mut self.cores[at];
         core.gathers_begun += 1;
         let id = GatherId { core: core.owner.setting.core, number: core.gathers_begun };
-        let around =
-            Surroundings { map: &self.map, scope: core.owner.scope(TableId(0), u32::MAX), tables: TABLES };
+        let around = Surroundings {
+            map: &self.map,
+            scope: core.owner.scope(TableId(0), u32::MAX),
+            tables: TABLES,
+            assigned: None,
+        };
         let gather = begin(id, &around);
         let (map, outbox) = (&self.map, &mut core.outbox);
         gather.start(|shard, step| outbox.push((map.owner(shard), Message::Step(step))));
@@ -296,6 +300,9 @@ impl Machine {
             | Message::Replicate { .. }
             | Message::Replicated { .. }
             | Message::Configured(_)
+            | Message::Assign { .. }
+            | Message::Barrier { .. }
+            | Message::Assigned { .. }
             | Message::Planned { .. } => {
                 unreachable!("nobody asks, watches, waits or follows here, and no command is a giant")
             }
@@ -316,8 +323,12 @@ impl Machine {
     ) {
         let core = &mut self.cores[at];
         let (op, mut gather) = core.gathers.remove(&number).expect("a coordinator outlives its steps");
-        let around =
-            Surroundings { map: &self.map, scope: core.owner.scope(TableId(0), u32::MAX), tables: TABLES };
+        let around = Surroundings {
+            map: &self.map,
+            scope: core.owner.scope(TableId(0), u32::MAX),
+            tables: TABLES,
+            assigned: None,
+        };
         let (map, outbox) = (&self.map, &mut core.outbox);
         let next = advance(&mut gather, &around, &mut |shard, step| {
             if matches!(step, Step::Commit { .. } | Step::CommitLarge { .. }) {

@@ -1,0 +1,77 @@
+//! Another assignment of slots: it holds at once, and is in force when nothing begun before can still write.
+//!
+//! First this core begins no more commands on slots that are not its node's to write. What it coordinates is let
+//! end; then every core is sent a barrier, behind all that this one has sent it before. When an owner has all
+//! cores' barriers, and none of its own commands writes such a slot any more, it says so. Must not know why slots
+//! change hands.
+
+use super::serve::Core;
+use crate::front::assigned::{Verdict, judge};
+use crate::shard::mesh::{Call, Message};
+use crate::slot::CoreId;
+use crate::slot::assignment::Assignment;
+use std::sync::Arc;
+
+/// How far this core is with the assignment that came last.
+#[derive(Default)]
+pub struct Assigning {
+    /// None: the last one is in force.
+    ticket: Option<u64>,
+    /// What was coordinated before has a lower number. None: it has ended, and the barriers are sent.
+    coordinated_before: Option<u64>,
+    /// Barriers that have come, and for which assignment: they may come before it does.
+    barriers: (u64, u16),
+}
+
+impl Assigning {
+    pub fn is_quiet(&self) -> bool {
+        self.ticket.is_none()
+    }
+}
+
+impl Core {
+    /// From the replication thread; answered with `Assigned`.
+    pub fn assign(&mut self, ticket: u64, assignment: Arc<Assignment>) {
+        self.node.assigned = Some(assignment.clone());
+        self.owner.assigned = Some(assignment);
+        self.assigning.ticket = Some(ticket);
+        self.assigning.coordinated_before = Some(self.coordination.next_number());
+        let blocked = self.connections.iter().filter(|(_, connection)| connection.blocked);
+        self.runnable.extend(blocked.map(|(_, connection)| connection.id));
+        self.judge_waits();
+    }
+
+    pub fn barrier(&mut self, ticket: u64) {
+        let (of, count) = &mut self.assigning.barriers;
+        if *of != ticket {
+            (*of, *count) = (ticket, 0);
+        }
+        *count += 1;
+    }
+
+    /// Goes on as far as it can; after every turn's messages.
+    pub fn advance_assigning(&mut self) {
+        let Some(ticket) = self.assigning.ticket else { return };
+        if let Some(before) = self.assigning.coordinated_before
+            && !self.coordination.has_older(before)
+        {
+            self.assigning.coordinated_before = None;
+            for core in 0..self.node.cores {
+                self.outbox.push((CoreId(core), Message::Barrier { ticket }));
+            }
+        }
+        if self.assigning.barriers == (ticket, self.node.cores) && !self.owner.writes_what_is_not_assigned() {
+            self.assigning.ticket = None;
+            let core = self.node.core;
+            self.outbox.push((self.node.replication_lane(), Message::Assigned { ticket, core }));
+        }
+    }
+
+    /// Whether a command may be served here; always where there is no assignment.
+    pub fn verdict(&self, call: &Call<'_>) -> Verdict {
+        self.owner.assigned.as_ref().map_or(Verdict::Serve, |assignment| {
+            let redirect = self.node.config.slot_redirect;
+            judge(assignment, self.node.hash, redirect, call.table, &call.command.spec, &call.args)
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! Nodes in sharding mode: slots that come, go, are followed and served one by one.
+
+mod harness;
+mod nodes;
+
+use harness::{Client, Options, Server, Value};
+use nodes::eventually;
+use std::time::Instant;
+
+const SLOTS: u32 = 1024;
+
+fn sharded(shards: u16) -> Options {
+    Options::shards(shards).with(&["--instance-mode", "sharding"])
+}
+
+fn pk(server: &Server, command: &str) -> String {
+    let reply = server.client().ask(&format!("PKCLUSTER {command}"));
+    match &reply {
+        Value::Bulk(text) | Value::Simple(text) => String::from_utf8_lossy(text).into_owned(),
+        _ => reply.error_text(),
+    }
+}
+
+/// The block of one slot in `info slot`.
+fn info_slot(server: &Server, slot: u32) -> String {
+    pk(server, &format!("INFO slot {slot}"))
+}
+
+fn slot_of(key: &str) -> u32 {
+    crc32fast::hash(key.as_bytes()) % SLOTS
+}
+
+/// Some key of this slot.
+fn key_of(slot: u32, number: usize) -> String {
+    (0..).map(|n| format!("k{n}")).filter(|key| slot_of(key) == slot).nth(number).expect("there are many")
+}
+
+fn is_ok(server: &Server, command: &str) {
+    assert_eq!(pk(server, command), "OK", "{command}");
+}
+
+#[test]
+fn a_node_serves_the_slots_it_has_and_forgets_those_it_loses() {
+    let mut server = Server::start(sharded(2));
+    let key = key_of(5, 0);
+    let refused = "ERR Partition not found";
+    assert_eq!(server.client().ask(&format!("SET {key} v")).error_text(), refused);
+    assert_eq!(info_slot(&server, 5), "", "it is not here");
+    let began = Instant::now();
+    is_ok(&server, "ADDSLOTS 0-1023");
+    println!("1024 slots added in {:?}", began.elapsed());
+    assert_eq!(pk(&server, "ADDSLOTS 3-4"), "ERR Corruption: partition 3 already exist");
+    assert_eq!(server.client().ask(&format!("SET {key} v")), Value::ok());
+    let block = info_slot(&server, 5);
+    let lines: Vec<&str> = block.split("\r\n").collect();
+    assert!(
+        lines[0].starts_with("(db0:5) binlog_offset=") && lines[0].ends_with(" 1,safety_purge=none"),
+        "{block}"
+    );
+    assert_eq!(lines[1..], ["  Role: Master", "  connected_slaves: 0", "", ""], "{block}");
+    assert_eq!(pk(&server, "INFO slot").matches("Role: Master").count(), 1024);
+    server.kill9();
+    server.restart();
+    assert_eq!(server.client().ask(&format!("GET {key}")), Value::bulk("v"));
+    is_ok(&server, "DELSLOTS 5");
+    assert_eq!(server.client().ask(&format!("GET {key}")).error_text(), refused);
+    assert_eq!(server.client().ask(&format!("MGET {} {key}", key_of(6, 0))).error_text(), refused);
+    assert_eq!(pk(&server, "DELSLOTS 5"), "ERR Corruption: partition 5 not found");
+    is_ok(&server, "ADDSLOTS 5");
+    assert_eq!(server.client().ask(&format!("GET {key}")), Value::NilBulk, "it begins empty");
+    assert_eq!(
+        pk(&server, "ADDTABLE 1 64"),
+        "ERR Internal error: every table of this node has 1024 slots (default-slot-num)"
+    );
+    assert_eq!(server.client().ask("SELECT 1").error_text(), "ERR DB index is out of range");
+    is_ok(&server, "ADDTABLE 1 1024");
+    is_ok(&server, "ADDSLOTS 7 1");
+    let mut client = server.client();
+    assert_eq!(client.ask("SELECT 1"), Value::ok());
+    assert_eq!(client.ask(&format!("SET {} t", key_of(7, 0))), Value::ok());
+    assert_eq!(client.ask(&format!("SET {key} t")).error_text(), refused);
+    let tables = pk(&server, "INFO table");
+    assert_eq!(tables.lines().count(), 14, "{tables}");
+    is_ok(&server, "DELTABLE 1");
+    assert_eq!(client.ask(&format!("GET {}", key_of(7, 0))).error_text(), refused);
+    let unsupported = "ERR This command is not supported in current configuration";
+    assert_eq!(client.ask("SLAVEOF 127.0.0.1 1").error_text(), unsupported);
+    assert_eq!(
+        pk(&Server::start(Options::shards(1)), "ADDSLOTS 1"),
+        "ERR PkClusterAddSlots/PkClusterDelSlots only support on sharding mode"
+    );
+}
+
+fn fill(client: &mut Client, slots: std::ops::Range<u32>, round: usize) {
+    for slot in slots {
+        for number in 0..3 {
+            let key = key_of(slot, number);
+            client.must(&args!["SET", key, format!("{round}")]);
+            client.must(&args![
+                "HSET",
+                format!("h{{{key}}}"),
+                "f",
+                format!("{round}"),
+                format!("g{round}"),
+                "v"
+            ]);
+        }
+    }
+}
+
+fn same(one: &Server, other: &Server, slots: std::ops::Range<u32>) {
+    for slot in slots {
+        for number in 0..3 {
+            let key = key_of(slot, number);
+            for key in [key.clone(), format!("h{{{key}}}")] {
+                let dump = |server: &Server| server.client().must(&args!["DUMP", key]);
+                assert_eq!(dump(one), dump(other), "{key}");
+                assert_ne!(dump(one), Value::NilBulk, "{key}");
+            }
+        }
+    }
+}
+
+fn keeps_up(primary: &Server, slot: u32) -> bool {
+    let block = info_slot(primary, slot);
+    block.contains("connected_slaves: 1") && block.contains("SlaveBinlogSync") && block.contains("lag: 0\r\n")
+}
+
+#[test]
+fn a_node_is_primary_of_some_slots_and_follower_of_others() {
+    let left = Server::start(sharded(1));
+    let right = Server::start(sharded(2));
+    is_ok(&left, "ADDSLOTS 0-19");
+    is_ok(&right, "ADDSLOTS 0-19");
+    fill(&mut left.client(), 0..10, 1);
+    fill(&mut right.client(), 10..20, 1);
+    is_ok(&right, &format!("SLOTSSLAVEOF 127.0.0.1 {} 0-9", left.port()));
+    is_ok(&left, &format!("SLOTSSLAVEOF 127.0.0.1 {} 10-19", right.port()));
+    fill(&mut left.client(), 0..10, 2);
+    fill(&mut right.client(), 10..20, 2);
+    for slot in 0..10 {
+        eventually("it follows", || keeps_up(&left, slot) && keeps_up(&right, slot + 10));
+    }
+    same(&left, &right, 0..20);
+    let block = info_slot(&right, 3);
+    assert!(block.contains("Role: Slave") && block.contains("slave status: kConnected"), "{block}");
+    let refused = right.client().ask(&format!("SET {} v", key_of(3, 0))).error_text();
+    assert_eq!(refused, "READONLY You can't write against a read only replica.");
+    assert_eq!(pk(&left, "DELSLOTS 3"), "ERR Corruption: sync master partition (db0:3) has slaves");
+    assert_eq!(pk(&right, "DELSLOTS 3"), "ERR Corruption: sync slave partition (db0:3) follows a master");
+    assert_eq!(pk(&right, &format!("SLOTSSLAVEOF 127.0.0.1 {} 1", right.port())), "ERR You fucked up");
+    assert_eq!(pk(&right, &format!("SLOTSSLAVEOF 127.0.0.1 {} 30", left.port())), "ERR Slot 30 not found!");
+
+    // Each goes on with what it had followed.
+    is_ok(&right, "SLOTSSLAVEOF NO ONE all");
+    assert_eq!(right.client().ask(&format!("SET {} new", key_of(3, 0))), Value::ok());
+    assert_eq!(left.client().ask(&format!("GET {}", key_of(3, 0))), Value::bulk("2"));
+    is_ok(&left, &format!("SLOTSSLAVEOF 127.0.0.1 {} 0-9", right.port()));
+    eventually("the old primary has the new one's", || {
+        left.client().ask(&format!("GET {}", key_of(3, 0))) == Value::bulk("new")
+    });
+}
+
+#[test]
+fn slots_go_on_where_they_were_after_a_kill_of_either_side() {
+    let mut primary = Server::start(sharded(2));
+    let mut follower = Server::start(sharded(2));
+    is_ok(&primary, "ADDSLOTS 0-9");
+    is_ok(&follower, "ADDSLOTS 0-9");
+    fill(&mut primary.client(), 0..10, 1);
+    is_ok(&follower, &format!("SLOTSSLAVEOF 127.0.0.1 {} all", primary.port()));
+    eventually("it follows", || (0..10).all(|slot| keeps_up(&primary, slot)));
+    let copies = nodes::info(&primary, "copies_begun");
+    follower.kill9();
+    fill(&mut primary.client(), 0..10, 2);
+    follower.restart();
+    eventually("it follows again", || (0..10).all(|slot| keeps_up(&primary, slot)));
+    same(&primary, &follower, 0..10);
+    assert_eq!(nodes::info(&primary, "copies_begun"), copies, "nothing is copied again");
+    primary.kill9();
+    primary.restart();
+    fill(&mut primary.client(), 0..10, 3);
+    eventually("it follows again", || (0..10).all(|slot| keeps_up(&primary, slot)));
+    same(&primary, &follower, 0..10);
+}
+
+#[test]
+fn a_directory_keeps_its_mode_and_a_classic_one_becomes_one_of_slots_whole() {
+    let mut server = Server::start(Options::shards(2));
+    server.client().must(&args!["SET", "a", "1"]);
+    server.client().ask("SELECT 3");
+    server.terminate();
+    server.options = sharded(2);
+    server.restart();
+    assert_eq!(server.client().ask("GET a"), Value::bulk("1"));
+    server.terminate();
+    server.options = Options::shards(2);
+    let said = server.refused_restart();
+    assert!(said.contains("sharding"), "{said}");
+}
