@@ -114,6 +114,13 @@ pub const REPLICA_BEAT_MS: u64 = 1_000;
 pub const REPLICA_PAUSE_MIN_MS: u64 = 100;
 pub const REPLICA_PAUSE_MAX_MS: u64 = 5_000;
 
+/// Bytes of records that a node may lack of slots when the pause begins in which they change hands.
+pub const SLOT_HAND_OVER_BYTES: u64 = 256 << 10;
+/// How often that is tried, and the time in between.
+pub const SLOT_HOLD_TRIES: u32 = 10;
+pub const SLOT_HOLD_PAUSE: Duration = Duration::from_secs(1);
+/// Digests of slots that have been begun and not asked for.
+pub const SLOT_DIGESTS_MAX: usize = 16;
 /// How long a client waits for its turn to change which slots a node has.
 pub const SLOT_CHANGE_WAIT: Duration = Duration::from_secs(1);
 /// How long a command that writes a slot may take to end when the slot is to change hands.

@@ -198,3 +198,77 @@ fn a_directory_keeps_its_mode_and_a_classic_one_becomes_one_of_slots_whole() {
     let said = server.refused_restart();
     assert!(said.contains("sharding"), "{said}");
 }
+
+fn digest(server: &Server, slots: &str) -> String {
+    pk(server, &format!("DIGEST {slots}"))
+}
+
+#[test]
+fn a_digest_is_the_same_where_the_data_is() {
+    let left = Server::start(sharded(1));
+    let right = Server::start(sharded(2));
+    is_ok(&left, "ADDSLOTS 0-9");
+    is_ok(&right, "ADDSLOTS 0-9");
+    fill(&mut left.client(), 0..10, 1);
+    // What is gone does not count, however long its elements stay.
+    let key = format!("gone{{{}}}", key_of(3, 0));
+    let mut client = left.client();
+    for n in 0..500 {
+        client.must(&args!["RPUSH", key, format!("element{n}")]);
+    }
+    is_ok(&right, &format!("SLOTSSLAVEOF 127.0.0.1 {} all", left.port()));
+    client.must(&args!["DEL", key]);
+    eventually("it follows", || (0..10).all(|slot| keeps_up(&left, slot)));
+    let all = digest(&left, "0-9");
+    assert_eq!(all.split(' ').count(), 3, "{all}");
+    assert_eq!(digest(&right, "0-9"), all);
+    assert_ne!(digest(&left, "0-4"), digest(&left, "5-9"));
+    client.must(&args!["SET", key_of(3, 0), "other"]);
+    assert_ne!(digest(&left, "0-9"), all);
+    eventually("the follower has it", || digest(&right, "0-9") == digest(&left, "0-9"));
+    assert_eq!(pk(&left, "DIGEST 10"), "ERR Slot 10 not found!");
+}
+
+#[test]
+fn a_slot_moves_whole_and_its_clients_are_told_where() {
+    let left = Server::start(sharded(2).with(&["--slot-redirect", "on"]));
+    let right = Server::start(sharded(1));
+    is_ok(&left, "ADDSLOTS 0-1023");
+    fill(&mut left.client(), 0..10, 1);
+    let before = digest(&left, "3-5");
+    is_ok(&left, &format!("MIGRATESLOT 3-5 127.0.0.1 {}", right.port()));
+    println!("{}", pk(&left, "INFO migration"));
+    assert!(pk(&left, "INFO migration").starts_with("migration_status:done\r\n"));
+    assert_eq!(digest(&right, "3-5"), before);
+    let moved = left.client().ask(&format!("GET {}", key_of(4, 0))).error_text();
+    assert_eq!(moved, format!("MOVED 4 127.0.0.1:{}", right.port()));
+    assert_eq!(right.client().ask(&format!("SET {} v", key_of(4, 0))), Value::ok());
+    assert_eq!(info_slot(&left, 4), "");
+    assert!(info_slot(&right, 4).contains("Role: Master\r\n  connected_slaves: 0"));
+    // And back.
+    is_ok(&right, &format!("MIGRATESLOT 4 127.0.0.1 {}", left.port()));
+    assert_eq!(left.client().ask(&format!("GET {}", key_of(4, 0))), Value::bulk("v"));
+    assert_eq!(right.client().ask(&format!("GET {}", key_of(4, 0))).error_text(), "ERR Partition not found");
+}
+
+#[test]
+fn a_move_that_fails_leaves_everything_as_it_was() {
+    let left = Server::start(sharded(1));
+    let right = Server::start(sharded(1));
+    is_ok(&left, "ADDSLOTS 0-9");
+    is_ok(&right, "ADDSLOTS 5");
+    fill(&mut left.client(), 0..10, 1);
+    let move_to = |port: u16, slots: &str| pk(&left, &format!("MIGRATESLOT {slots} 127.0.0.1 {port}"));
+    let answer = move_to(right.port(), "4-5");
+    assert!(answer.contains("partition 5 already exist"), "{answer}");
+    let answer = move_to(1, "4");
+    assert!(answer.starts_with("ERR slots not moved: 127.0.0.1:1: "), "{answer}");
+    let classic = Server::start(Options::shards(1));
+    let answer = move_to(classic.port(), "4");
+    assert!(answer.contains("only support on sharding mode"), "{answer}");
+    assert_eq!(move_to(right.port(), "10"), "ERR Slot 10 has no primary here");
+    assert_eq!(left.client().ask(&format!("SET {} v", key_of(4, 0))), Value::ok());
+    assert_eq!(info_slot(&right, 4), "", "nothing is left of it there");
+    let info = pk(&left, "INFO migration");
+    assert!(info.starts_with("migration_status:failed\r\n") && info.contains("migration_error:"), "{info}");
+}

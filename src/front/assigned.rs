@@ -46,7 +46,7 @@ pub fn judge(
 fn refusal(role: &Role, slot: Slot, redirect: bool) -> ClientError {
     let moved = |peer: &Peer| ClientError::new(format!("MOVED {} {peer}", slot.0));
     match role {
-        Role::Moved(peer) | Role::Follows(peer) if redirect => moved(peer),
+        Role::Moved(peer) | Role::Leaving(peer) | Role::Follows(peer) if redirect => moved(peer),
         Role::Follows(_) => ClientError::fixed("READONLY You can't write against a read only replica."),
         _ => ClientError::fixed("ERR Partition not found"),
     }

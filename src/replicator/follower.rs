@@ -3,6 +3,7 @@
 //! Must not know this node's own followers.
 
 use super::hub::{Answer, Hub, now_ms};
+use super::peer::PeerNode;
 use super::redis;
 use super::wire::{LinkError, Wire};
 use crate::binlog::Lsn;
@@ -10,14 +11,12 @@ use crate::limits;
 use crate::replica::PROTOCOL;
 use crate::replica::follower::{Action, Event, Follower, Settings};
 use crate::replica::status::{self, Following};
-use crate::resp::encode;
 use crate::shard::mesh::{Portion, Replicate, Replicated, SlotPosition};
 use crate::slot::ShardId;
 use crate::slot::set::{self, TableSlots};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -26,8 +25,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How long making a connection and the first words on it may take.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// Longest line that is waited for before the messages begin.
-const LINE_MAX_BYTES: u64 = 1024;
 
 /// Who is to be followed.
 pub struct LinkTo {
@@ -488,34 +485,12 @@ async fn ready(wire: Option<&Wire>) -> std::io::Result<()> {
 
 /// Connects to the primary as a client and asks to follow; what stands behind its +OK.
 async fn introduce(hub: &Hub, host: &str, port: u16) -> Attempt {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    let mut stream = BufReader::new(stream);
-    let config = hub.config();
-    if config.masterauth.is_set() {
-        let (user, password) = (config.masteruser.as_bytes(), config.masterauth.as_bytes());
-        let words: &[&[u8]] = if user.is_empty() { &[b"AUTH", password] } else { &[b"AUTH", user, password] };
-        ask(&mut stream, words).await?;
-    }
-    let (protocol, own_port) = (PROTOCOL.to_string(), config.port.to_string());
-    ask(&mut stream, &[b"HAYPILE-FOLLOW", protocol.as_bytes(), own_port.as_bytes()]).await?;
-    let rest = stream.buffer().to_vec();
-    Ok((stream.into_inner(), rest))
-}
-
-/// Sends a command that must be answered with a simple string.
-async fn ask(stream: &mut BufReader<TcpStream>, words: &[&[u8]]) -> Result<(), NoLink> {
-    let mut command = Vec::new();
-    encode::array_header(words.len(), &mut command);
-    words.iter().for_each(|word| encode::bulk(word, &mut command));
-    stream.write_all(&command).await?;
-    let mut line = Vec::new();
-    stream.take(LINE_MAX_BYTES).read_until(b'\n', &mut line).await?;
-    let line = String::from_utf8_lossy(line.trim_ascii_end());
-    match line.bytes().next() {
-        Some(b'+') => Ok(()),
-        None => Err(NoLink::Failed("the primary has closed the connection".into())),
-        _ if line.starts_with("-ERR unknown command") => Err(NoLink::Redis),
-        _ => Err(NoLink::Failed(format!("the primary answers: {line}"))),
-    }
+    let mut primary = PeerNode::connect(hub, host, port).await?;
+    let (protocol, own_port) = (PROTOCOL.to_string(), hub.config().port.to_string());
+    let said = primary.ask(&["HAYPILE-FOLLOW", &protocol, &own_port]).await?;
+    said.map_err(|why| match why.starts_with("ERR unknown command") {
+        true => NoLink::Redis,
+        false => NoLink::Failed(format!("the primary answers: {why}")),
+    })?;
+    Ok(primary.into_parts())
 }

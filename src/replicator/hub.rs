@@ -2,7 +2,9 @@
 //!
 //! Only this file sends and receives messages. Must not know what is said on a link.
 
+use super::digest::Digests;
 use super::follower::Link;
+use super::migrate::Migrations;
 use super::slots::Slots;
 use super::{Place, Replicator, commands, kept};
 use crate::config::Config;
@@ -56,6 +58,8 @@ pub struct Hub {
     held: RefCell<Vec<Option<u64>>>,
     /// In sharding mode.
     pub slots: Option<Slots>,
+    pub digests: Digests,
+    pub migrations: Migrations,
 }
 
 /// A follower as its link sees it.
@@ -88,6 +92,8 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
     let slots = assigned.map(|assigned| Slots::new(kept::path(&place.data_dir), assigned));
     let hub = Rc::new(Hub {
         slots,
+        digests: Digests::default(),
+        migrations: Migrations::default(),
         place,
         published,
         settlement,

@@ -7,9 +7,12 @@
 
 mod commands;
 mod copy;
+mod digest;
 mod follower;
 mod hub;
 pub mod kept;
+mod migrate;
+mod peer;
 mod pkcluster;
 mod primary;
 pub mod redis;

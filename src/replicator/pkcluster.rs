@@ -4,6 +4,7 @@
 //! Must not know how slots are followed.
 
 use super::hub::{Attached, Hub};
+use super::migrate::Migration;
 use super::slots::Change;
 use super::source::{End, Tail};
 use crate::binlog::{Lsn, TERM_CHANCE_BITS};
@@ -31,6 +32,15 @@ pub async fn run(hub: &Rc<Hub>, ask: SlotsAsk) -> Reply {
         SlotsAsk::Show { table, slots } => show(hub, table, slots.as_deref()).await.map(Reply::bulk),
         SlotsAsk::AddTable { table, slots } => add_table(hub, table, slots).await,
         SlotsAsk::DeleteTable { table } => delete_table(hub, table).await,
+        SlotsAsk::Migrate { table, slots, peer } => migrate(hub, table, &slots, peer).await,
+        SlotsAsk::CancelMigration => match hub.migrations.cancel() {
+            true => Ok(Reply::Ok),
+            false => Err(ClientError::fixed("ERR no slots are being moved from here")),
+        },
+        SlotsAsk::Migration => Ok(Reply::bulk(hub.migrations.shown())),
+        SlotsAsk::Digest { table, slots } => digest(hub, table, &slots).await,
+        SlotsAsk::Snapshot { table, slots } => snapshot(hub, table, &slots).await,
+        SlotsAsk::DigestOf { number } => digest_of(hub, number).await,
         SlotsAsk::Add { table, slots } => add(hub, table, &slots).await,
         SlotsAsk::Delete { table, slots } => delete(hub, table, &slots).await,
         SlotsAsk::Follow { table, slots, peer, force } => follow(hub, table, &slots, peer, force).await,
@@ -54,7 +64,7 @@ fn of_table(assigned: &Assignment, table: TableId, slots: &[u8]) -> Result<SlotS
 
 async fn assign(change: &Change, next: Assignment, forget: &TableSlots) -> Result<Reply, ClientError> {
     let done = change.assign(next, forget).await;
-    done.map(|()| Reply::Ok).map_err(|why| ClientError::new(format!("ERR Internal error: {why}")))
+    done.map(|()| Reply::Ok).map_err(internal)
 }
 
 async fn add_table(hub: &Rc<Hub>, table: TableId, slots: u64) -> Result<Reply, ClientError> {
@@ -110,6 +120,48 @@ async fn delete(hub: &Rc<Hub>, table: TableId, slots: &[u8]) -> Result<Reply, Cl
     may_delete(hub, &next, table, &slots)?;
     next.set(table, &slots, &Role::Absent);
     assign(&change, next, &TableSlots::new()).await
+}
+
+/// Slots that are here, and here to be read.
+fn readable(assigned: &Assignment, table: TableId, slots: &[u8]) -> Result<TableSlots, ClientError> {
+    let slots = of_table(assigned, table, slots)?;
+    if let Some(slot) = slots.iter().find(|slot| !assigned.role(table, **slot).is_here()) {
+        return Err(ClientError::new(format!("ERR Slot {} not found!", slot.0)));
+    }
+    Ok(TableSlots::from([(table, slots)]))
+}
+
+async fn digest(hub: &Rc<Hub>, table: TableId, slots: &[u8]) -> Result<Reply, ClientError> {
+    let slots = readable(&hub.slots().assigned(), table, slots)?;
+    let done = hub.begin_digest(slots).await.done().await;
+    done.map(Reply::bulk).map_err(internal)
+}
+
+async fn snapshot(hub: &Rc<Hub>, table: TableId, slots: &[u8]) -> Result<Reply, ClientError> {
+    let slots = readable(&hub.slots().assigned(), table, slots)?;
+    Ok(Reply::Int(hub.keep_digest(slots).await as i64))
+}
+
+async fn digest_of(hub: &Rc<Hub>, number: u64) -> Result<Reply, ClientError> {
+    let begun = hub.digests.take(number).ok_or(ClientError::fixed("ERR no such snapshot"))?;
+    begun.done().await.map(Reply::bulk).map_err(internal)
+}
+
+async fn migrate(hub: &Rc<Hub>, table: TableId, slots: &[u8], peer: Peer) -> Result<Reply, ClientError> {
+    let (change, assigned) = change(hub).await?;
+    let slots = of_table(&assigned, table, slots)?;
+    if let Some(slot) = slots.iter().find(|slot| *assigned.role(table, **slot) != Role::Primary) {
+        return Err(ClientError::new(format!("ERR Slot {} has no primary here", slot.0)));
+    }
+    if hub.is_own_address(&peer) {
+        return Err(ClientError::fixed("ERR You fucked up"));
+    }
+    let done = Migration::new(hub, change, table, slots, peer).run().await;
+    done.map(|()| Reply::Ok).map_err(|why| ClientError::new(format!("ERR slots not moved: {why}")))
+}
+
+fn internal(why: String) -> ClientError {
+    ClientError::new(format!("ERR Internal error: {why}"))
 }
 
 /// Slots that somebody follows, or that follow somebody, are not deleted.
@@ -221,6 +273,12 @@ impl Behind {
     }
 }
 
+/// Bytes of records of these slots that a follower has not acknowledged.
+pub fn behind_bytes(hub: &Hub, follower: Attached, slots: &TableSlots) -> u64 {
+    let behind = Behind::of(hub, follower).bytes.into_iter();
+    behind.filter(|((table, slot), _)| set::holds(slots, *table, *slot)).map(|(_, bytes)| bytes).sum()
+}
+
 /// `info slot`: one block of lines for each slot that is here.
 async fn show(hub: &Rc<Hub>, table: TableId, slots: Option<&[u8]>) -> Result<String, ClientError> {
     let invalid = ClientError::fixed("ERR Invalid Argument");
@@ -259,7 +317,7 @@ async fn show(hub: &Rc<Hub>, table: TableId, slots: Option<&[u8]>) -> Result<Str
                 lines.push(format!("  lag: {lag}"));
             }
         }
-        if let Role::Follows(peer) = role {
+        if let Role::Follows(peer) | Role::Leaving(peer) = role {
             if !here.is_empty() {
                 lines.push("  -----------".into());
             }
@@ -267,6 +325,7 @@ async fn show(hub: &Rc<Hub>, table: TableId, slots: Option<&[u8]>) -> Result<Str
             let missing = link.is_some_and(|facts| set::holds(&facts.missing, table, slot));
             let status = match link.map(|facts| facts.link) {
                 _ if missing => "kError",
+                _ if matches!(role, Role::Leaving(_)) => "kNoConnect",
                 Some(Link::Connected) => "kConnected",
                 Some(Link::Sync) => "kWaitDBSync",
                 Some(Link::Handshake) => "kWaitReply",

@@ -184,14 +184,23 @@ impl Change {
         self.tell(released).await;
     }
 
-    async fn keep(&self, next: &Assignment) -> std::io::Result<()> {
+    /// Writes down which slots are here, and tells nobody.
+    pub async fn keep(&self, next: &Assignment) -> std::io::Result<()> {
         let (file, next) = (self.slots().file.clone(), next.clone());
         let written = tokio::task::spawn_blocking(move || kept::write(&file, &next)).await;
         written.map_err(std::io::Error::other)?
     }
 
+    /// These slots are another node's: nobody is served here from now on, and what is here of them goes.
+    pub async fn leave(&self, next: Assignment, slots: &TableSlots) -> Result<(), String> {
+        self.tell(next.clone()).await;
+        self.keep(&next).await.map_err(|error| format!("writing which slots are here failed: {error}"))?;
+        self.empty(slots).await;
+        Ok(())
+    }
+
     /// Tells the cores, and waits until it is in force there.
-    async fn tell(&self, next: Assignment) {
+    pub async fn tell(&self, next: Assignment) {
         let (hub, slots) = (&self.hub, self.slots());
         let next = Arc::new(next);
         *slots.assigned.borrow_mut() = next.clone();

@@ -381,6 +381,28 @@ pub enum SlotsAsk {
         peer: Option<Peer>,
         force: bool,
     },
+    /// Moves slots to another node, and answers when they are there.
+    Migrate {
+        table: TableId,
+        slots: Bytes,
+        peer: Peer,
+    },
+    CancelMigration,
+    /// How the last one goes, or went.
+    Migration,
+    /// What the slots' data comes to.
+    Digest {
+        table: TableId,
+        slots: Bytes,
+    },
+    /// As `Digest`, in two steps: answered with a number when the slots' state is fixed.
+    Snapshot {
+        table: TableId,
+        slots: Bytes,
+    },
+    DigestOf {
+        number: u64,
+    },
     /// None: all.
     Show {
         table: TableId,

@@ -43,12 +43,14 @@ pub enum Role {
     /// As `Primary`, but for a moment nobody's command begins: it is about to change hands.
     Held,
     Follows(Arc<Peer>),
+    /// It is being handed to this node, which may be its primary already. The data is still here.
+    Leaving(Arc<Peer>),
 }
 
 impl Role {
     /// The node has the slot's data.
     pub fn is_here(&self) -> bool {
-        matches!(self, Role::Primary | Role::Held | Role::Follows(_))
+        matches!(self, Role::Primary | Role::Held | Role::Follows(_) | Role::Leaving(_))
     }
 
     /// What this node writes into the slot is its own.
@@ -148,7 +150,7 @@ impl Assignment {
         let kept = |(table, roles): (&TableId, &Box<[Role]>)| {
             let mut kept = KeptTable { id: table.0, slots: roles.len() as u16, ..KeptTable::default() };
             let mut primary = SlotSet::new();
-            let (mut follows, mut moved) = (BTreeMap::new(), BTreeMap::new());
+            let (mut follows, mut moved, mut leaving) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
             for (slot, role) in roles.iter().enumerate() {
                 let slot = Slot(slot as u16);
                 match role {
@@ -156,10 +158,12 @@ impl Assignment {
                     Role::Primary | Role::Held => drop(primary.insert(slot)),
                     Role::Follows(peer) => note(&mut follows, peer, slot),
                     Role::Moved(peer) => note(&mut moved, peer, slot),
+                    Role::Leaving(peer) => note(&mut leaving, peer, slot),
                 }
             }
             kept.primary = set::shown(&primary);
             (kept.follows, kept.moved) = (by_peer(follows), by_peer(moved));
+            kept.leaving = by_peer(leaving);
             kept
         };
         let kept = Kept { format: FORMAT, table: self.0.iter().map(kept).collect() };
@@ -198,6 +202,9 @@ impl Assignment {
                 |text: &str| Peer::parse(text).map(Arc::new).ok_or(format!("{text:?} is no host:port"));
             for of in &table.follows {
                 put(&of.slots, Role::Follows(peer(&of.peer)?))?;
+            }
+            for of in &table.leaving {
+                put(&of.slots, Role::Leaving(peer(&of.peer)?))?;
             }
             for of in &table.moved {
                 put(&of.slots, Role::Moved(peer(&of.peer)?))?;
@@ -243,6 +250,8 @@ struct KeptTable {
     follows: Vec<KeptPeer>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     moved: Vec<KeptPeer>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    leaving: Vec<KeptPeer>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -268,6 +277,7 @@ mod tests {
         some.set(TableId(0), &slots("0-3,7"), &Role::Primary);
         some.set(TableId(0), &slots("4"), &Role::Follows(peer(1)));
         some.set(TableId(0), &slots("9-15"), &Role::Moved(peer(2)));
+        some.set(TableId(3), &slots("6-7"), &Role::Leaving(peer(9)));
         some.set(TableId(3), &slots("5"), &Role::Follows(peer(1)));
         some
     }

@@ -6,6 +6,7 @@
 mod batch;
 mod copy;
 mod db;
+mod digest;
 pub mod effects;
 mod erase;
 mod filter;
@@ -23,6 +24,7 @@ pub mod varint;
 pub use batch::Batch;
 pub use copy::Entry;
 pub use db::{Cached, Pin, Pressure, Reader, SealJob, Sealed, Store, WriteError};
+pub use digest::Digest;
 pub use erase::{EraseJob, Erased};
 pub use inspect::{Content, Inspected, StoreHead};
 pub use key::{ElementKey, ElementRange, Incarnation, NAME_MAX_BYTES, Wanted};

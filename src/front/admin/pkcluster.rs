@@ -40,6 +40,7 @@ struct Sub {
 }
 
 const SLOTS: &str = "ERR PkClusterAddSlots/PkClusterDelSlots only support on sharding mode";
+const MOVES: &str = "ERR PkCluster slots only move on sharding mode";
 const TABLES: &str = "ERR PkClusterTable Cmd only support on sharding mode";
 
 const SUBS: &[Sub] = &[
@@ -57,6 +58,11 @@ const SUBS: &[Sub] = &[
         only_sharding: "ERR PkClusterSlotSync only support on sharding mode",
         run: slotsslaveof,
     },
+    Sub { word: "migrateslot", arity: -5, only_sharding: MOVES, run: migrateslot },
+    Sub { word: "migratecancel", arity: 2, only_sharding: MOVES, run: migratecancel },
+    Sub { word: "digest", arity: -3, only_sharding: MOVES, run: digest },
+    Sub { word: "snapshot", arity: -3, only_sharding: MOVES, run: snapshot },
+    Sub { word: "digestof", arity: 3, only_sharding: MOVES, run: digestof },
     Sub { word: "addtable", arity: 4, only_sharding: TABLES, run: addtable },
     Sub { word: "deltable", arity: 3, only_sharding: TABLES, run: deltable },
 ];
@@ -107,6 +113,43 @@ fn delslots(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     ask(ctx, SlotsAsk::Delete { table, slots })
 }
 
+fn migrateslot(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+    let of = match args.len() {
+        5 => TableId(0),
+        6 => table(args.get(5))?,
+        _ => return Err(ClientError::SYNTAX),
+    };
+    let (slots, peer) = (Bytes::copy_from_slice(args.get(2)), peer(args, 3)?);
+    ask(ctx, SlotsAsk::Migrate { table: of, slots, peer })
+}
+
+fn migratecancel(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
+    ask(ctx, SlotsAsk::CancelMigration)
+}
+
+fn digest(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+    let (table, slots) = slots_of_table(args, 2)?;
+    ask(ctx, SlotsAsk::Digest { table, slots })
+}
+
+fn snapshot(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+    let (table, slots) = slots_of_table(args, 2)?;
+    ask(ctx, SlotsAsk::Snapshot { table, slots })
+}
+
+fn digestof(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+    let number = number::parse_i64(args.get(2)).and_then(|number| u64::try_from(number).ok());
+    ask(ctx, SlotsAsk::DigestOf { number: number.ok_or(ClientError::NOT_INTEGER)? })
+}
+
+/// Host and port, at `at` and behind it.
+fn peer(args: &Args<'_>, at: usize) -> Result<Peer, ClientError> {
+    let port = number::parse_i64(args.get(at + 1)).and_then(|port| u16::try_from(port).ok());
+    let port = port.filter(|port| *port > 0).ok_or(ClientError::NOT_INTEGER)?;
+    let host = String::from_utf8(args.get(at).to_vec()).ok().filter(|host| !host.is_empty());
+    Ok(Peer { host: host.ok_or(ClientError::SYNTAX)?, port })
+}
+
 fn addtable(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     let slots = number::parse_i64(args.get(3)).and_then(|slots| u64::try_from(slots).ok());
     let slots = slots.filter(|slots| *slots > 0).ok_or(ClientError::SYNTAX)?;
@@ -119,14 +162,7 @@ fn deltable(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
 
 /// `slotsslaveof (no one | ip port) (<slots> | all) [force] [table]`
 fn slotsslaveof(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let peer = if args.is(2, "no") && args.is(3, "one") {
-        None
-    } else {
-        let port = number::parse_i64(args.get(3)).and_then(|port| u16::try_from(port).ok());
-        let port = port.filter(|port| *port > 0).ok_or(ClientError::NOT_INTEGER)?;
-        let host = String::from_utf8(args.get(2).to_vec()).map_err(|_| ClientError::SYNTAX)?;
-        Some(Peer { host, port })
-    };
+    let peer = if args.is(2, "no") && args.is(3, "one") { None } else { Some(peer(args, 2)?) };
     let slots = Bytes::copy_from_slice(args.get(4));
     let force = args.len() > 5 && args.is(5, "force");
     let of = match args.len() - 5 - usize::from(force) {
@@ -145,6 +181,9 @@ fn info(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     if args.is(2, "slot") {
         let (of, slots) = which.map_or(Ok((TableId(0), None)), slots_shown)?;
         return ask(ctx, SlotsAsk::Show { table: of, slots });
+    }
+    if args.is(2, "migration") {
+        return ask(ctx, SlotsAsk::Migration);
     }
     if !args.is(2, "table") {
         return Ok(Reply::bulk("").into());

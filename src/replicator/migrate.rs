@@ -1,0 +1,338 @@
+//! A slot's way to another node, safely: the other node follows it, both are compared, and it changes hands in a pause.
+//!
+//! Until the hand-over is written down here, any failure leaves everything as it was. From then on this node serves the
+//! slot no more, whatever happens: the other one may have become its primary. Must not know what is said on a
+//! replication link.
+
+use super::hub::{Attached, Hub, now_ms};
+use super::peer::{Line, PeerNode};
+use super::pkcluster::behind_bytes;
+use super::slots::Change;
+use crate::limits;
+use crate::shard::mesh::{Replicate, Replicated};
+use crate::slot::assignment::{Peer, Role};
+use crate::slot::set::{self, SlotSet, TableSlots};
+use crate::slot::{ShardId, TableId};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What is told of the migration that is under way, or was the last.
+#[derive(Default)]
+pub struct Migrations {
+    last: RefCell<Option<Facts>>,
+    cancelled: Cell<bool>,
+}
+
+#[derive(Clone)]
+struct Facts {
+    table: TableId,
+    slots: SlotSet,
+    peer: Arc<Peer>,
+    stage: &'static str,
+    begun_ms: u64,
+    ended_ms: Option<u64>,
+    behind_bytes: u64,
+    /// Of the pauses, the longest.
+    paused: Duration,
+    error: Option<String>,
+}
+
+impl Migrations {
+    /// Makes the one under way give up, if it still can; false if there is none.
+    pub fn cancel(&self) -> bool {
+        let runs = self.last.borrow().as_ref().is_some_and(|last| last.ended_ms.is_none());
+        self.cancelled.set(runs);
+        runs
+    }
+
+    /// As lines of `name:value`.
+    pub fn shown(&self) -> String {
+        let last = self.last.borrow();
+        let Some(last) = &*last else { return "migration_status:none\r\n".into() };
+        let status = match (&last.error, last.ended_ms) {
+            (Some(_), _) => "failed",
+            (None, Some(_)) => "done",
+            (None, None) => "running",
+        };
+        let seconds = last.ended_ms.unwrap_or_else(now_ms).saturating_sub(last.begun_ms) as f64 / 1000.0;
+        let mut text = format!(
+            "migration_status:{status}\r\nmigration_stage:{}\r\nmigration_table:{}\r\nmigration_slots:{}\r\n\
+             migration_target:{}\r\nmigration_seconds:{seconds:.3}\r\nmigration_lag_bytes:{}\r\n\
+             migration_pause_ms:{:.3}\r\n",
+            last.stage,
+            last.table.0,
+            set::shown(&last.slots),
+            last.peer,
+            last.behind_bytes,
+            last.paused.as_secs_f64() * 1000.0,
+        );
+        if let Some(error) = &last.error {
+            text.push_str(&format!("migration_error:{error}\r\n"));
+        }
+        text
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Facts)) {
+        self.last.borrow_mut().as_mut().map(change);
+    }
+}
+
+/// One migration.
+pub struct Migration {
+    hub: Rc<Hub>,
+    change: Change,
+    table: TableId,
+    slots: SlotSet,
+    named: TableSlots,
+    peer: Arc<Peer>,
+}
+
+/// Why it has ended early, and how far it was.
+enum Failed {
+    /// Nothing has changed hands.
+    Before(String),
+    /// It is not known whether the other node has become the primary.
+    Unknown(String),
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Failed {
+        Failed::Before(why)
+    }
+}
+
+impl Migration {
+    /// Slots whose primary this node is.
+    pub fn new(hub: &Rc<Hub>, change: Change, table: TableId, slots: SlotSet, peer: Peer) -> Migration {
+        let named = TableSlots::from([(table, slots.clone())]);
+        Migration { hub: hub.clone(), change, table, slots, named, peer: Arc::new(peer) }
+    }
+
+    /// Moves the slots; why it could not.
+    pub async fn run(self) -> Result<(), String> {
+        let migrations = &self.hub.migrations;
+        migrations.cancelled.set(false);
+        *migrations.last.borrow_mut() = Some(Facts {
+            table: self.table,
+            slots: self.slots.clone(),
+            peer: self.peer.clone(),
+            stage: "connect",
+            begun_ms: now_ms(),
+            ended_ms: None,
+            behind_bytes: 0,
+            paused: Duration::ZERO,
+            error: None,
+        });
+        let slots = set::shown(&self.slots);
+        tracing::info!(table = self.table.0, slots, to = %self.peer, "moving slots");
+        let done = self.move_slots().await;
+        let error = done.err();
+        match &error {
+            None => tracing::info!(table = self.table.0, slots, to = %self.peer, "slots moved"),
+            Some(why) => tracing::warn!(table = self.table.0, slots, to = %self.peer, why, "slots not moved"),
+        }
+        migrations.note(|facts| {
+            facts.ended_ms = Some(now_ms());
+            facts.error.clone_from(&error);
+        });
+        error.map_or(Ok(()), Err)
+    }
+
+    async fn move_slots(&self) -> Result<(), String> {
+        let failed = |why: std::io::Error| format!("{}: {why}", self.peer);
+        let mut there =
+            PeerNode::connect(&self.hub, &self.peer.host, self.peer.port).await.map_err(failed)?;
+        self.stage("add");
+        self.said(there.ask(&self.words(&["addslots"])).await)?;
+        match self.follow_and_hand_over(&mut there).await {
+            Ok(()) => Ok(()),
+            Err(Failed::Unknown(why)) => Err(why),
+            Err(Failed::Before(why)) => {
+                self.change.release(&self.named).await;
+                Err(match self.undo().await {
+                    Ok(()) => why,
+                    Err(undo) => format!("{why}; and what was begun at {} stands: {undo}", self.peer),
+                })
+            }
+        }
+    }
+
+    /// Takes back what was begun at the other node.
+    async fn undo(&self) -> Result<(), String> {
+        let failed = |why: std::io::Error| why.to_string();
+        let mut there =
+            PeerNode::connect(&self.hub, &self.peer.host, self.peer.port).await.map_err(failed)?;
+        self.said(there.ask(&self.words(&["slotsslaveof", "no", "one"])).await)?;
+        self.said(there.ask(&self.words(&["delslots"])).await)?;
+        Ok(())
+    }
+
+    async fn follow_and_hand_over(&self, there: &mut PeerNode) -> Result<(), Failed> {
+        self.stage("copy");
+        let own_ip = there.own_ip().map_err(|error| error.to_string())?.to_string();
+        let own_port = self.hub.config().port.to_string();
+        self.said(there.ask(&self.words(&["slotsslaveof", &own_ip, &own_port])).await)?;
+        self.caught_up().await?;
+        self.stage("compare");
+        self.compare(there).await?;
+        self.stage("hand over");
+        self.caught_up().await?;
+        let began = self.pause().await?;
+        let handed = self.hand_over(there).await;
+        self.note_pause(began);
+        handed
+    }
+
+    /// Until the other node has all but the last records.
+    async fn caught_up(&self) -> Result<(), String> {
+        let mut lost_since = Instant::now();
+        let patience = Duration::from_secs(u64::from(self.hub.config().repl_timeout_s));
+        loop {
+            if self.hub.migrations.cancelled.take() {
+                return Err("it was cancelled".into());
+            }
+            if let Some(follower) = self.follower() {
+                lost_since = Instant::now();
+                let online = follower.facts.online;
+                let behind = behind_bytes(&self.hub, follower, &self.named);
+                self.hub.migrations.note(|facts| facts.behind_bytes = behind);
+                if online && behind <= limits::SLOT_HAND_OVER_BYTES {
+                    return Ok(());
+                }
+            }
+            if lost_since.elapsed() > patience {
+                return Err(format!("{} does not follow", self.peer));
+            }
+            tokio::time::sleep(limits::REPLICA_TICK).await;
+        }
+    }
+
+    /// The other node, as a follower of this one.
+    fn follower(&self) -> Option<Attached> {
+        let is_it = |follower: &Attached| {
+            follower.facts.port == self.peer.port
+                && self.slots.iter().all(|slot| follower.has(self.table, *slot))
+        };
+        self.hub.attached().into_iter().find(is_it)
+    }
+
+    /// Compares what both nodes hold: a short pause in which both take a snapshot.
+    async fn compare(&self, there: &mut PeerNode) -> Result<(), String> {
+        let began = self.pause().await?;
+        let here = self.hub.begin_digest(self.named.clone()).await;
+        let number = self.said(there.ask(&self.words(&["snapshot"])).await);
+        self.change.release(&self.named).await;
+        self.note_pause(began);
+        let here = here.done().await?;
+        let number = number?;
+        let theirs = self.said(there.ask(&["PKCLUSTER", "DIGESTOF", &number]).await)?;
+        if here == theirs {
+            return Ok(());
+        }
+        Err(format!("the two nodes do not hold the same: {here} here, {theirs} there"))
+    }
+
+    /// Nobody writes the slots from now on, and the other node has everything. When it began.
+    async fn pause(&self) -> Result<Instant, String> {
+        for _ in 0..limits::SLOT_HOLD_TRIES {
+            let began = Instant::now();
+            if self.change.hold(&self.named).await && self.has_everything(began).await {
+                return Ok(began);
+            }
+            self.change.release(&self.named).await;
+            self.note_pause(began);
+            tokio::time::sleep(limits::SLOT_HOLD_PAUSE).await;
+        }
+        Err("commands on these slots, or the link, take too long to end".into())
+    }
+
+    async fn has_everything(&self, began: Instant) -> bool {
+        let map = &self.hub.place.map;
+        let shards: BTreeSet<ShardId> = self.slots.iter().map(|slot| map.shard_of(*slot)).collect();
+        let states = self.hub.ask_these(&shards, |_| Replicate::State).await;
+        let ends: Vec<(ShardId, u64)> = shards
+            .into_iter()
+            .zip(states)
+            .map(|(shard, state)| match state {
+                Replicated::State { upto, .. } => (shard, upto),
+                _ => unreachable!("every shard was asked for its state"),
+            })
+            .collect();
+        while began.elapsed() < limits::SLOT_HOLD_WAIT {
+            let has = |follower: Attached| {
+                ends.iter().all(|(shard, upto)| follower.applied[usize::from(shard.0)] >= *upto)
+            };
+            if self.follower().is_some_and(has) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        false
+    }
+
+    async fn hand_over(&self, there: &mut PeerNode) -> Result<(), Failed> {
+        let now = self.hub.slots().assigned();
+        let with = |role: Role| {
+            let mut next = (*now).clone();
+            next.set(self.table, &self.slots, &role);
+            next
+        };
+        let leaving = self.change.keep(&with(Role::Leaving(self.peer.clone()))).await;
+        leaving.map_err(|error| format!("writing which slots are here failed: {error}"))?;
+        // From here on there is no way back.
+        if let Err(why) = self.promote(there).await {
+            self.change.tell(with(Role::Leaving(self.peer.clone()))).await;
+            return Err(Failed::Unknown(format!(
+                "{} may have become the primary, and does not say so ({why}): the slots are served by neither until \
+                 `pkcluster slotsslaveof no one` is said for them, there or here",
+                self.peer
+            )));
+        }
+        let gone = self.change.leave(with(Role::Moved(self.peer.clone())), &self.named).await;
+        gone.map_err(|error| Failed::Unknown(format!("the slots have moved; here: {error}")))
+    }
+
+    /// Makes the other node the primary. Said until it is answered: a second time it changes nothing.
+    async fn promote(&self, there: &mut PeerNode) -> Result<(), String> {
+        let words = self.words(&["slotsslaveof", "no", "one"]);
+        let mut why = match self.said(there.ask(&words).await) {
+            Ok(_) => return Ok(()),
+            Err(why) => why,
+        };
+        for _ in 0..limits::SLOT_HOLD_TRIES {
+            tokio::time::sleep(limits::SLOT_HOLD_PAUSE).await;
+            let again = PeerNode::connect(&self.hub, &self.peer.host, self.peer.port).await;
+            let said = match again {
+                Ok(mut again) => self.said(again.ask(&words).await),
+                Err(error) => Err(error.to_string()),
+            };
+            match said {
+                Ok(_) => return Ok(()),
+                Err(again) => why = again,
+            }
+        }
+        Err(why)
+    }
+
+    /// `pkcluster`, these words, the slots where they belong, and the table.
+    fn words(&self, words: &[&str]) -> Vec<String> {
+        let words = ["pkcluster"].iter().chain(words).map(|word| word.to_string());
+        words.chain([set::shown(&self.slots), self.table.0.to_string()]).collect()
+    }
+
+    fn stage(&self, stage: &'static str) {
+        self.hub.migrations.note(|facts| facts.stage = stage);
+    }
+
+    fn note_pause(&self, began: Instant) {
+        self.hub.migrations.note(|facts| facts.paused = facts.paused.max(began.elapsed()));
+    }
+
+    fn said(&self, line: std::io::Result<Line>) -> Result<String, String> {
+        let line = line.map_err(|error| format!("{}: {error}", self.peer))?;
+        line.map_err(|why| format!("{} answers: {why}", self.peer))
+    }
+}
