@@ -55,6 +55,8 @@ pub mod flag {
     pub const ANY_VALUES: u32 = 1 << 16;
     /// Its reply may be sent while it is made.
     pub const LONG_REPLY: u32 = 1 << 17;
+    /// Errors name a subcommand as one word with its family, as in Pika.
+    pub const ONE_WORD: u32 = 1 << 18;
     pub const PUBSUB: u32 = 1 << 11;
     pub const DANGEROUS: u32 = 1 << 12;
     pub const ALLOW_BUSY: u32 = 1 << 13;

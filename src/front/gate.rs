@@ -59,7 +59,15 @@ fn known(table: &CommandTable, args: &Args<'_>) -> Result<Run, ClientError> {
 
 fn right_arity(table: &CommandTable, run: Run, args: &Args<'_>) -> Result<(), ClientError> {
     let spec = run.spec();
+    let one_word = spec.has(flag::ONE_WORD);
     let Some(row) = table.spec_of(run, args) else {
+        if one_word {
+            let given = printable(args.get(1), QUOTED_MAX_BYTES).to_lowercase();
+            return Err(ClientError::new(format!(
+                "ERR unknown or unsupported command '{}{given}'",
+                spec.name
+            )));
+        }
         let given = printable(args.get(1), QUOTED_MAX_BYTES);
         let name = spec.name.to_ascii_uppercase();
         return Err(ClientError::new(format!("ERR unknown subcommand '{given}'. Try {name} HELP.")));
@@ -70,7 +78,8 @@ fn right_arity(table: &CommandTable, run: Run, args: &Args<'_>) -> Result<(), Cl
     if std::ptr::eq(row, spec) {
         return Err(ClientError::wrong_arity(spec.name));
     }
-    Err(ClientError::wrong_arity(&format!("{}|{}", spec.name, row.name)))
+    let between = if one_word { "" } else { "|" };
+    Err(ClientError::wrong_arity(&format!("{}{between}{}", spec.name, row.name)))
 }
 
 fn authenticated(session: &Session, password_set: bool, run: Run) -> Result<(), ClientError> {

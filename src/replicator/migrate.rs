@@ -181,9 +181,7 @@ impl Migration {
         self.stage("hand over");
         self.caught_up().await?;
         let began = self.pause().await?;
-        let handed = self.hand_over(there).await;
-        self.note_pause(began);
-        handed
+        self.hand_over(there, began).await
     }
 
     /// Until the other node has all but the last records.
@@ -273,7 +271,7 @@ impl Migration {
         false
     }
 
-    async fn hand_over(&self, there: &mut PeerNode) -> Result<(), Failed> {
+    async fn hand_over(&self, there: &mut PeerNode, began: Instant) -> Result<(), Failed> {
         let now = self.hub.slots().assigned();
         let with = |role: Role| {
             let mut next = (*now).clone();
@@ -291,7 +289,10 @@ impl Migration {
                 self.peer
             )));
         }
-        let gone = self.change.leave(with(Role::Moved(self.peer.clone())), &self.named).await;
+        let gone = with(Role::Moved(self.peer.clone()));
+        self.change.tell(gone.clone()).await;
+        self.note_pause(began);
+        let gone = self.change.forget(&gone, &self.named).await;
         gone.map_err(|error| Failed::Unknown(format!("the slots have moved; here: {error}")))
     }
 

@@ -191,10 +191,9 @@ impl Change {
         written.map_err(std::io::Error::other)?
     }
 
-    /// These slots are another node's: nobody is served here from now on, and what is here of them goes.
-    pub async fn leave(&self, next: Assignment, slots: &TableSlots) -> Result<(), String> {
-        self.tell(next.clone()).await;
-        self.keep(&next).await.map_err(|error| format!("writing which slots are here failed: {error}"))?;
+    /// Writes down that these slots are another node's, and what is here of them goes.
+    pub async fn forget(&self, next: &Assignment, slots: &TableSlots) -> Result<(), String> {
+        self.keep(next).await.map_err(|error| format!("writing which slots are here failed: {error}"))?;
         self.empty(slots).await;
         Ok(())
     }

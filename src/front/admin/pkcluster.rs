@@ -4,7 +4,8 @@
 use super::replication::ask_thread;
 use super::{all_told, spec};
 use crate::command::Group::Cluster;
-use crate::command::flag::{ADMIN, DANGEROUS, NOSCRIPT, STALE};
+use crate::command::Spec;
+use crate::command::flag::{ADMIN, DANGEROUS, NOSCRIPT, ONE_WORD, STALE};
 use crate::error::ClientError;
 use crate::front::{Answer, Ctx, FrontCommand};
 use crate::resp::args::Args;
@@ -17,68 +18,79 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+const ALL: u32 = ADMIN | NOSCRIPT | STALE | DANGEROUS | ONE_WORD;
+const SINCE: &str = "0.3.0";
+const BY_SLOT: &str = "O(N) where N is the number of slots";
+const BY_KEY: &str = "O(N) where N is the number of keys and elements in the slots";
+
+const fn row(name: &'static str, arity: i32, complexity: &'static str, summary: &'static str) -> Spec {
+    spec(Cluster, name, arity, ALL, SINCE, complexity, summary)
+}
+
 pub const COMMANDS: &[FrontCommand] = &[FrontCommand {
-    spec: spec(
-        Cluster,
-        "pkcluster",
-        -2,
-        ADMIN | NOSCRIPT | STALE | DANGEROUS,
-        "0.3.0",
-        "O(N) where N is the number of slots",
-        "Adds, deletes, follows, moves and shows the slots of a node in sharding mode",
-    ),
+    spec: Spec {
+        subcommands: &[
+            row(
+                "info",
+                -3,
+                BY_SLOT,
+                "Answers what the node is to slots, its tables, or how a migration goes",
+            ),
+            row("addslots", -3, BY_SLOT, "Makes the node the primary of slots, which begin empty"),
+            row("delslots", -3, BY_SLOT, "Takes slots from the node, with their data"),
+            row("slotsslaveof", -5, BY_SLOT, "Makes slots follow another node, or (NO ONE) nobody"),
+            row("addtable", 4, "O(1)", "Adds a table, none of whose slots is here"),
+            row("deltable", 3, BY_SLOT, "Takes a table from the node, with its data"),
+            row("migrateslot", -5, BY_KEY, "Moves slots to another node while they are used"),
+            row("migratecancel", 2, "O(1)", "Ends a migration before its slots change hands"),
+            row(
+                "digest",
+                -3,
+                BY_KEY,
+                "Answers what the data of slots comes to, to be compared with another node's",
+            ),
+            row("snapshot", -3, BY_SLOT, "As DIGEST in two steps, for other nodes: fixes the state"),
+            row("digestof", 3, BY_KEY, "The second step of SNAPSHOT"),
+        ],
+        ..row(
+            "pkcluster",
+            -2,
+            "Depends on subcommand.",
+            "Commands about the slots of a node in sharding mode",
+        )
+    },
     run: pkcluster,
 }];
 
-/// One subcommand: its word, the number of arguments (negative: at least so many), what classic mode answers, and
-/// what it does.
+/// One subcommand: its word, what classic mode answers, and what it does.
 struct Sub {
     word: &'static str,
-    arity: i32,
     only_sharding: &'static str,
     run: fn(&mut Ctx<'_>, &Args<'_>) -> Result<Answer, ClientError>,
 }
 
+const INFO: &str = "ERR PkClusterInfo only support on sharding mode";
 const SLOTS: &str = "ERR PkClusterAddSlots/PkClusterDelSlots only support on sharding mode";
+const FOLLOWS: &str = "ERR PkClusterSlotSync only support on sharding mode";
 const MOVES: &str = "ERR PkCluster slots only move on sharding mode";
 const TABLES: &str = "ERR PkClusterTable Cmd only support on sharding mode";
 
 const SUBS: &[Sub] = &[
-    Sub {
-        word: "info",
-        arity: -3,
-        only_sharding: "ERR PkClusterInfo only support on sharding mode",
-        run: info,
-    },
-    Sub { word: "addslots", arity: -3, only_sharding: SLOTS, run: addslots },
-    Sub { word: "delslots", arity: -3, only_sharding: SLOTS, run: delslots },
-    Sub {
-        word: "slotsslaveof",
-        arity: -5,
-        only_sharding: "ERR PkClusterSlotSync only support on sharding mode",
-        run: slotsslaveof,
-    },
-    Sub { word: "migrateslot", arity: -5, only_sharding: MOVES, run: migrateslot },
-    Sub { word: "migratecancel", arity: 2, only_sharding: MOVES, run: migratecancel },
-    Sub { word: "digest", arity: -3, only_sharding: MOVES, run: digest },
-    Sub { word: "snapshot", arity: -3, only_sharding: MOVES, run: snapshot },
-    Sub { word: "digestof", arity: 3, only_sharding: MOVES, run: digestof },
-    Sub { word: "addtable", arity: 4, only_sharding: TABLES, run: addtable },
-    Sub { word: "deltable", arity: 3, only_sharding: TABLES, run: deltable },
+    Sub { word: "info", only_sharding: INFO, run: info },
+    Sub { word: "addslots", only_sharding: SLOTS, run: addslots },
+    Sub { word: "delslots", only_sharding: SLOTS, run: delslots },
+    Sub { word: "slotsslaveof", only_sharding: FOLLOWS, run: slotsslaveof },
+    Sub { word: "addtable", only_sharding: TABLES, run: addtable },
+    Sub { word: "deltable", only_sharding: TABLES, run: deltable },
+    Sub { word: "migrateslot", only_sharding: MOVES, run: migrateslot },
+    Sub { word: "migratecancel", only_sharding: MOVES, run: migratecancel },
+    Sub { word: "digest", only_sharding: MOVES, run: digest },
+    Sub { word: "snapshot", only_sharding: MOVES, run: snapshot },
+    Sub { word: "digestof", only_sharding: MOVES, run: digestof },
 ];
 
 fn pkcluster(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let Some(sub) = SUBS.iter().find(|sub| args.is(1, sub.word)) else {
-        let word = String::from_utf8_lossy(args.get(1)).to_lowercase();
-        return Err(ClientError::new(format!("ERR unknown or unsupported command 'pkcluster{word}'")));
-    };
-    let enough = match usize::try_from(sub.arity) {
-        Ok(exactly) => args.len() == exactly,
-        Err(_) => args.len() >= sub.arity.unsigned_abs() as usize,
-    };
-    if !enough {
-        return Err(ClientError::wrong_arity(&format!("pkcluster{}", sub.word)));
-    }
+    let sub = SUBS.iter().find(|sub| args.is(1, sub.word)).expect("the gate knows the subcommands");
     if ctx.node.assigned.is_none() {
         return Err(ClientError::fixed(sub.only_sharding));
     }
