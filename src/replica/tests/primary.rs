@@ -222,7 +222,13 @@ fn a_slot_goes_on_from_where_the_log_can_tell_what_it_has() {
         Ok(11),
         "behind the last it has"
     );
-    assert_eq!(way(has, own, &[Some((6, 20, TERM))]), Err("copy"), "nothing tells what stood before");
+    assert_eq!(
+        way(has, own, &[None, Some((6, 20, TERM))]),
+        Ok(11),
+        "the sixth of the term follows its fifth"
+    );
+    assert_eq!(way(has, own, &[Some((6, 20, TERM + 1))]), Err("copy"), "nothing tells what stood before");
+    assert_eq!(way(has, own, &[Some((7, 20, TERM))]), Err("copy"), "the sixth is missing");
     assert_eq!(
         way(has, own, &[Some((1, 5, TERM + 1)), Some((6, 20, TERM + 1))]),
         Err("copy"),
@@ -267,6 +273,11 @@ fn records_that_pass_must_bear_out_what_the_follower_claims() {
     let history = || vec![record(1, 1, TERM), record(2, 2, TERM), record(3, 3, TERM)];
     assert_eq!(caught_up(at(1, 2, TERM), history()), (vec![3], false));
     assert_eq!(caught_up(at(1, 2, TERM + 1), history()), (vec![], true), "the second was another's");
+    // The log begins behind what the follower has.
+    let begins_third = |term| vec![record(3, 3, term), record(4, 4, TERM)];
+    assert_eq!(caught_up(at(1, 2, TERM), begins_third(TERM)), (vec![3, 4], false));
+    assert_eq!(caught_up(at(1, 2, TERM), begins_third(TERM - 1)), (vec![], true), "it has a later term's");
+    assert_eq!(caught_up(at(1, 1, TERM), begins_third(TERM)), (vec![], true), "the second is missing");
     // Both tables' slots go on behind the higher index of the two: what follows the second is the fifth.
     let swapped = || vec![record(1, 1, TERM), record(2, 2, TERM), record(3, 5, TERM)];
     assert_eq!(caught_up(at(1, 4, TERM), swapped()), (vec![3], false));
