@@ -1,6 +1,6 @@
 //! The subcommands of the binary: which word runs what. `server` when none is named.
 
-use crate::{check, server, top, tune};
+use crate::{capture, check, server, top, tune};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -13,7 +13,9 @@ const SUBCOMMANDS: [Subcommand; 6] = [
     ("top", "watch a running server in the terminal", |args| top::main(args)),
     ("bench", "load a server, compare servers, draw reports", |args| bench_harness::main(args)),
     ("check", "read a data directory offline and find what is damaged", |args| check::main(args)),
-    ("binlog", "print the records of a data directory's logs as JSON lines", |args| check::binlog_main(args)),
+    ("binlog", "print the records of a directory's logs, or a node's, as JSON lines", |args| {
+        capture::main(args)
+    }),
     ("tune", "look at this host: what helps, what hinders, what to do", |args| tune::main(args)),
 ];
 

@@ -4,6 +4,7 @@
 
 pub mod adminport;
 pub mod binlog;
+pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod clock;

@@ -27,6 +27,7 @@ const ORDER: &[&str] = &[
     "replicator",
     "server",
     "check",
+    "capture",
     "tune",
     "top",
     "cli",

@@ -196,6 +196,8 @@ fn replication(page: &mut Page, facts: &Facts) {
     page.sample("haypile_copies_begun_total", &[], status.copies_begun);
     page.family("haypile_followers", Kind::Gauge, "Nodes that follow this one.");
     page.sample("haypile_followers", &[], status.followers.len());
+    page.family("haypile_captures", Kind::Gauge, "Captures that read this node's logs: no replicas.");
+    page.sample("haypile_captures", &[], status.captures.len());
     type Figure = (&'static str, &'static str, fn(&Follower) -> u64);
     let figures: [Figure; 3] = [
         ("haypile_follower_online", "1 once a follower has its copies.", |of| u64::from(of.online)),

@@ -1,13 +1,10 @@
-//! `haypile check` and `haypile binlog`: a data directory read offline.
+//! `haypile check`: a data directory read offline.
 //!
 //! What a start would do is found by the functions that a start uses; nothing here is served, and nothing
 //! is changed but by `--repair`. Must not know executors or commands.
 
-mod log;
-mod records;
+pub mod log;
 mod report;
-
-pub use records::main as binlog_main;
 
 use crate::binlog::{self, Lsn, RealDisk, Resume};
 use crate::server::datadir::DataDir;
@@ -67,7 +64,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// A directory to look at. None: it cannot be, and that has been said.
-fn open_dir(path: &Path) -> Option<DataDir> {
+pub fn open_dir(path: &Path) -> Option<DataDir> {
     DataDir::existing(path).inspect_err(|fault| eprintln!("haypile: {fault}")).ok()
 }
 

@@ -221,12 +221,12 @@ impl Core {
                 let watcher = LineId { core: self.node.core, conn: owed.conn };
                 self.ask_all(Ask::Watch(watcher), End::Then(owed, folded(Box::new(|_, _| Reply::Ok))));
             }
-            Ok(front::Answer::Follower(port)) => {
+            Ok(front::Answer::Follower(peer)) => {
                 if let Some(place) = self.place_of(owed.conn) {
                     let lane = self.node.replication_lane();
                     let connection = &mut self.connections[place];
                     connection.wish = Some(lane);
-                    connection.session.follower_port = Some(port);
+                    connection.session.follower = Some(peer);
                 }
                 self.settle(owed, Reply::Ok);
             }

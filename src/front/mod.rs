@@ -16,6 +16,7 @@ pub mod words;
 
 use crate::command::Spec;
 use crate::error::ClientError;
+use crate::replica::greeting::Peer;
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{Ask, Tell};
@@ -70,9 +71,8 @@ pub enum Answer {
     },
     /// Every core's commands are shown to this connection from now on; answered +OK.
     Monitor,
-    /// Answered +OK; then the connection is the link of a node that follows this one and serves clients on
-    /// this port.
-    Follower(u16),
+    /// Answered +OK; then the connection is the link of whoever follows this node.
+    Follower(Peer),
     /// Stop the server; no reply unless it cannot.
     Shutdown {
         hurry: bool,

@@ -1,5 +1,6 @@
 //! One connection's state as commands see and change it. Knows nothing of sockets.
 
+use crate::replica::greeting::Peer;
 use crate::resp::encode::Protocol;
 use crate::slot::TableId;
 use bytes::Bytes;
@@ -42,8 +43,8 @@ pub struct Session {
     pub shard_aware: bool,
     /// What this node follows speaks through it: it may write where no client may.
     pub is_primary: bool,
-    /// The connection is about to become the link of a follower that serves clients on this port.
-    pub follower_port: Option<u16>,
+    /// The connection is about to become the link of this follower.
+    pub follower: Option<Peer>,
 }
 
 impl Session {
@@ -71,7 +72,7 @@ impl Session {
             commands: 0,
             shard_aware: false,
             is_primary: false,
-            follower_port: None,
+            follower: None,
         }
     }
 

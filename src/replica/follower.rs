@@ -208,6 +208,11 @@ impl Follower {
         }
     }
 
+    /// What its slots have.
+    pub fn positions(&self) -> impl Iterator<Item = SlotPosition> + '_ {
+        self.positions.iter()
+    }
+
     /// How far the link is.
     pub fn link(&self) -> Link {
         match self.phase {

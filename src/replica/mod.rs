@@ -1,7 +1,7 @@
 //! How nodes follow each other: what is said, and what follows from what is heard.
 //!
-//! Reading order: `position` (how far a slot has come), `wire` (what is said; as bytes in `encode` and `decode`),
-//! `plan`, `stream` and `primary` (what one follower is sent), `portion`, `inflow` and
+//! Reading order: `position` (how far a slot has come), `greeting` (who asks), `wire` (what is said; as bytes in
+//! `encode` and `decode`), `plan`, `stream` and `primary` (what one follower is sent), `portion`, `inflow` and
 //! `follower` (what is done with it).
 //! The two machines take events and give actions; the same events give the same actions. Must not know sockets,
 //! files, clocks and cores: `replicator` has those.
@@ -9,6 +9,7 @@
 pub mod decode;
 pub mod encode;
 pub mod follower;
+pub mod greeting;
 mod inflow;
 mod plan;
 pub mod portion;

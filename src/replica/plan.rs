@@ -6,7 +6,7 @@
 //! anything is sent.
 
 use super::position::{Position, SlotName};
-use super::primary::Indexed;
+use super::primary::{Held, Indexed};
 use crate::binlog::{Lsn, Touch};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -41,7 +41,12 @@ pub(super) fn way(slot: SlotName, has: Option<Position>, own: Position, log: &[I
     }
     // What stands there: the newest segment that begins at what the follower has, or before.
     let at = log.iter().rposition(|part| held(part).is_some_and(|held| held.first_index <= has.index));
-    let Some((at, held)) = at.and_then(|at| Some((at, held(&log[at])?))) else { return Way::Copy };
+    let Some((at, held)) = at.and_then(|at| Some((at, held(&log[at])?))) else {
+        // The log begins behind it: if with the next record, that may bear it out.
+        let next = |held: Held| held.first_index == has.index + 1 && held.last_term == has.term;
+        let first = log.iter().rfind(|part| held(part).is_some_and(next));
+        return first.map_or(Way::Copy, |part| Way::From { lsn: part.first, proven: false });
+    };
     if held.last_index > has.index {
         return Way::From { lsn: log[at].first, proven: false };
     }
@@ -132,7 +137,10 @@ impl Expects {
             Expects::First { has, proven, term, .. } => {
                 let follows = match term {
                     Some(term) => term == has.term,
-                    None => proven || (has.index == 0 && touch.index == 1),
+                    // One node alone has written a term's records: what it wrote next follows what it wrote.
+                    None => {
+                        proven || (touch.index == has.index + 1 && (has.index == 0 || touch.term == has.term))
+                    }
                 };
                 if follows { Expects::All } else { Expects::Diverged }
             }

@@ -2,8 +2,9 @@
 //!
 //! Events in, actions out. Must not know other followers, sockets, files or clocks.
 
+use super::greeting::{Copies, Peer};
 use super::plan::{self, CatchUp, Way};
-use super::position::{Position, Positions, SlotName};
+use super::position::{Position, Positions, SlotName, slot_position};
 use super::stream::{CopyOut, Next, Phase, Stream};
 use super::wire::{Identity, Message, Subscribe};
 use crate::binlog::{Lsn, Touch, Txn};
@@ -23,6 +24,7 @@ pub struct Settings {
     pub own: Identity,
     /// The slots that are here, in sharding mode; None: all there are.
     pub offers: Option<TableSlots>,
+    pub peer: Peer,
     /// Bytes of records that may be under way on one stream, sent and not acknowledged. One record may always.
     pub window_bytes: u64,
     /// A follower that says nothing for so long is given up.
@@ -349,16 +351,21 @@ impl Primary {
 
     fn refusal(&self, subscribe: &Subscribe) -> Option<&'static str> {
         let Identity { layout, tables, crc16, node } = &self.settings.own;
-        if subscribe.node == *node {
-            return Some("a node cannot follow itself");
-        }
-        if subscribe.slots_per_table != layout.slots() || subscribe.crc16 != *crc16 {
-            return Some("the two nodes divide keys into slots differently");
-        }
-        match (&subscribe.slots, &self.settings.offers) {
-            (None, Some(_)) => return Some("the primary is in sharding mode: slots must be named"),
-            (None, None) if subscribe.tables < *tables => return Some("the follower has fewer databases"),
-            _ => {}
+        // A capture has no slots of its own that this node's could differ from.
+        if let Peer::Node { .. } = self.settings.peer {
+            if subscribe.node == *node {
+                return Some("a node cannot follow itself");
+            }
+            if subscribe.slots_per_table != layout.slots() || subscribe.crc16 != *crc16 {
+                return Some("the two nodes divide keys into slots differently");
+            }
+            match (&subscribe.slots, &self.settings.offers) {
+                (None, Some(_)) => return Some("the primary is in sharding mode: slots must be named"),
+                (None, None) if subscribe.tables < *tables => {
+                    return Some("the follower has fewer databases");
+                }
+                _ => {}
+            }
         }
         let outside = |at: &SlotPosition| at.slot.0 >= layout.slots();
         subscribe.positions.iter().any(outside).then_some("the follower has slots that cannot be")
@@ -392,8 +399,10 @@ impl Primary {
         slots.dedup();
         let mut catch_up = CatchUp::new(state_upto);
         let (mut from, mut copies, mut continued) = (state_upto.next(), Vec::new(), 0);
+        let begins_now = self.settings.peer == Peer::Capture(Copies::PositionsOfAll);
+        let unnamed = (!begins_now).then(Position::default);
         for slot in slots {
-            let has = self.claims.get(&slot).copied().unwrap_or(Some(Position::default()));
+            let has = self.claims.get(&slot).copied().unwrap_or(unnamed);
             match plan::way(slot, has, own.get(slot), log, upto) {
                 Way::Same => continued += 1,
                 Way::From { lsn, proven } => {
@@ -407,6 +416,10 @@ impl Primary {
         }
         self.slots_continued += continued;
         self.slots_copied += copies.len() as u64;
+        if self.settings.peer.positions_only() && !copies.is_empty() {
+            copies.iter().for_each(|slot| catch_up.has_upto(*slot, state_upto));
+            tell_positions(shard, &std::mem::take(&mut copies), &own, actions);
+        }
         let stream = self.stream(shard);
         (stream.next, stream.keep_from, stream.kept_from) = (from, from, from);
         stream.catch_up = Some(Box::new(catch_up));
@@ -522,4 +535,13 @@ impl Primary {
             actions.push(Action::Send(Message::Beat { published, time_ms: self.now_ms }));
         }
     }
+}
+
+/// A copy without its rows: where these slots stand.
+fn tell_positions(stream: ShardId, slots: &[SlotName], own: &Positions, actions: &mut Vec<Action>) {
+    let upto = slots.len() as u32;
+    let slots = slots.iter().map(|slot| slot_position(*slot, own.get(*slot))).collect();
+    actions.push(Action::Send(Message::CopyBegin { stream, slots }));
+    actions.push(Action::Send(Message::CopyMark { stream, upto }));
+    actions.push(Action::Send(Message::CopyEnd { stream }));
 }

@@ -61,11 +61,11 @@ pub struct Following {
     pub last_error: Option<String>,
 }
 
-/// One node that follows this one.
+/// One node that follows this one, or a capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Follower {
     pub ip: String,
-    /// The port that it serves clients on.
+    /// The port that it serves clients on; a capture's: that of its end of the connection.
     pub port: u16,
     /// It has all its copies and is sent records.
     pub online: bool,
@@ -105,6 +105,8 @@ impl SharedStatus {
 pub struct Status {
     pub following: Option<Following>,
     pub followers: Vec<Follower>,
+    /// Who follows and keeps nothing: no replicas.
+    pub captures: Vec<Follower>,
     /// Records in this node's logs that followers may have, all shards together.
     pub offset: u64,
     /// How often slots of a shard were copied to a follower of this node, since the start.

@@ -10,6 +10,7 @@ use crate::binlog::Lsn;
 use crate::limits;
 use crate::replica::PROTOCOL;
 use crate::replica::follower::{Action, Event, Follower, Settings};
+use crate::replica::greeting::Peer;
 use crate::replica::status::{self, Following};
 use crate::shard::mesh::{Portion, Replicate, Replicated, SlotPosition};
 use crate::slot::ShardId;
@@ -486,8 +487,8 @@ async fn ready(wire: Option<&Wire>) -> std::io::Result<()> {
 /// Connects to the primary as a client and asks to follow; what stands behind its +OK.
 async fn introduce(hub: &Hub, host: &str, port: u16) -> Attempt {
     let mut primary = PeerNode::connect(hub, host, port).await?;
-    let (protocol, own_port) = (PROTOCOL.to_string(), hub.config().port.to_string());
-    let said = primary.ask(&["HAYPILE-FOLLOW", &protocol, &own_port]).await?;
+    let (protocol, own) = (PROTOCOL.to_string(), Peer::Node { port: hub.config().port }.word());
+    let said = primary.ask(&["HAYPILE-FOLLOW", &protocol, &own]).await?;
     said.map_err(|why| match why.starts_with("ERR unknown command") {
         true => NoLink::Redis,
         false => NoLink::Failed(format!("the primary answers: {why}")),

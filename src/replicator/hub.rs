@@ -49,7 +49,7 @@ pub struct Hub {
     grown: watch::Sender<u64>,
     /// The link to the primary.
     pub link: RefCell<Option<Link>>,
-    /// Nodes that follow this one, by ticket.
+    /// Who follows this node, captures too, by ticket.
     followers: RefCell<FxHashMap<u64, Attached>>,
     pub waits: RefCell<commands::Waits>,
     status: Arc<SharedStatus>,
@@ -66,6 +66,8 @@ pub struct Hub {
 #[derive(Clone, Default)]
 pub struct Attached {
     pub facts: Follower,
+    /// It keeps nothing: it has nothing of what whoever waits for replicas waits for.
+    pub is_capture: bool,
     /// By shard of this node: what it has acknowledged, and what is on its disk.
     pub applied: Vec<u64>,
     pub durable: Vec<u64>,
@@ -321,7 +323,7 @@ impl Hub {
 
     /// The nodes that follow this one.
     pub fn attached(&self) -> Vec<Attached> {
-        self.followers.borrow().values().cloned().collect()
+        self.followers.borrow().values().filter(|attached| !attached.is_capture).cloned().collect()
     }
 
     /// How many followers have all that stands up to here.
@@ -352,8 +354,12 @@ impl Hub {
     fn tick(self: &Rc<Self>) {
         let (config, now_ms) = (self.config(), now_ms());
         let max_lag_ms = u64::from(config.min_replicas_max_lag_s) * 1000;
-        let followers: Vec<Follower> =
-            self.followers.borrow().values().map(|attached| attached.facts.clone()).collect();
+        let facts = |capture: bool| -> Vec<Follower> {
+            let attached = self.followers.borrow();
+            let these = attached.values().filter(|attached| attached.is_capture == capture);
+            these.map(|attached| attached.facts.clone()).collect()
+        };
+        let (followers, captures) = (facts(false), facts(true));
         let is_good = |attached: &&Attached| attached.has_all && attached.facts.is_good(now_ms, max_lag_ms);
         let good = self.followers.borrow().values().filter(is_good).count();
         self.published.set_good_followers(good as u32);
@@ -368,8 +374,8 @@ impl Hub {
             }
         }
         let following: Option<Following> = self.link.borrow().as_ref().map(Link::facts);
-        let status =
-            Status { following, followers, offset: self.offset(), copies_begun: self.copies_begun.get() };
+        let (offset, copies_begun) = (self.offset(), self.copies_begun.get());
+        let status = Status { following, followers, captures, offset, copies_begun };
         self.status.set(status);
     }
 }

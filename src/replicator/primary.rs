@@ -1,4 +1,4 @@
-//! The link to one node that follows this one: what its machine wants, done with files, cores and a socket.
+//! The link to one that follows this node: what its machine wants, done with files, cores and a socket.
 //!
 //! Must not know the link to this node's own primary, nor other followers.
 
@@ -10,6 +10,7 @@ use super::wire::{LinkError, Wire};
 use crate::binlog::Lsn;
 use crate::conn::moving::Moving;
 use crate::limits;
+use crate::replica::greeting::Peer;
 use crate::replica::position::SlotName;
 use crate::replica::primary::{Action, Event, Primary, Settings, Stage};
 use crate::replica::status::Follower;
@@ -37,18 +38,24 @@ pub fn attach(hub: &Rc<Hub>, moving: Moving) {
             return tracing::warn!(follower = session.addr, %error, "a follower could not be taken over");
         }
     };
-    let ip = session.addr.rsplit_once(':').map_or("", |(ip, _)| ip).to_owned();
-    let port = session.follower_port.expect("only followers are handed over");
+    let (ip, from_port) = session.addr.rsplit_once(':').unwrap_or(("", "0"));
+    let peer = session.follower.expect("only followers are handed over");
+    let (what, port) = match peer {
+        Peer::Node { port } => ("a node", port),
+        Peer::Capture(_) => ("a capture", from_port.parse().unwrap_or(0)),
+    };
+    let ip = ip.to_owned();
     let hub = hub.clone();
     tokio::task::spawn_local(async move {
         let (ticket, answers) = hub.route();
-        tracing::info!(ip, port, "a node follows");
-        let mut link = FollowerLink::new(hub.clone(), ticket, Wire::new(stream, &first), ip.clone(), port);
+        tracing::info!(ip, port, "{what} follows");
+        let facts = Follower { ip: ip.clone(), port, acknowledged_ms: now_ms(), ..Follower::default() };
+        let mut link = FollowerLink::new(hub.clone(), ticket, Wire::new(stream, &first), peer, facts);
         let why = match link.run(answers).await {
             Ok(why) => why,
             Err(error) => error.to_string(),
         };
-        tracing::info!(ip, port, why, "a node follows no more");
+        tracing::info!(ip, port, why, "{what} follows no more");
         hub.end_route(ticket);
         hub.forget_follower(ticket);
     });
@@ -92,11 +99,12 @@ struct FollowerLink {
 }
 
 impl FollowerLink {
-    fn new(hub: Rc<Hub>, ticket: u64, wire: Wire, ip: String, port: u16) -> FollowerLink {
+    fn new(hub: Rc<Hub>, ticket: u64, wire: Wire, peer: Peer, facts: Follower) -> FollowerLink {
         let (config, place) = (hub.config(), &hub.place);
         let settings = Settings {
             own: place.identity(),
             offers: hub.slots.as_ref().map(|slots| slots.assigned().here()),
+            peer,
             window_bytes: limits::REPLICA_WINDOW_BYTES as u64,
             timeout_ms: u64::from(config.repl_timeout_s) * 1000,
         };
@@ -111,7 +119,8 @@ impl FollowerLink {
             inner,
             inner_events,
             attached: Attached {
-                facts: Follower { ip, port, acknowledged_ms: now_ms(), ..Follower::default() },
+                facts,
+                is_capture: matches!(peer, Peer::Capture(_)),
                 applied: vec![0; shards],
                 durable: vec![0; shards],
                 needs: vec![None; shards],
@@ -361,6 +370,7 @@ impl FollowerLink {
             (self.noted_slots, moved) = (true, true);
             attached.slots = self.machine.slots().cloned();
             attached.has_all = match (&attached.slots, &self.hub.slots) {
+                _ if attached.is_capture => false,
                 (None, _) => true,
                 (Some(_), None) => false,
                 (Some(slots), Some(of)) => set::without(&of.assigned().own(), slots).is_empty(),

@@ -5,8 +5,8 @@
 
 use super::StoreError;
 use super::batch::Batch;
-use super::key::{Family, Incarnation, NAME_MAX_BYTES, split_element_key};
-use super::row::Row;
+use super::key::{Family, Incarnation, NAME_MAX_BYTES, split_element_tail};
+use super::row::{Row, Version};
 use super::scan::View;
 use bytes::Bytes;
 
@@ -19,14 +19,28 @@ pub struct Entry {
     pub value: Bytes,
 }
 
+/// What an entry is.
+pub enum EntryParts<'a> {
+    Row { name: &'a [u8], row: Row },
+    Element { name: &'a [u8], version: Version, sub: &'a [u8] },
+}
+
 impl Entry {
-    /// What is wrong with an entry that has come from elsewhere.
-    fn check(&self) -> Result<(), &'static str> {
-        if !self.element {
-            return if self.key.len() <= NAME_MAX_BYTES { Ok(()) } else { Err("a name is too long") };
+    /// Takes an entry apart that has come from elsewhere.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parts(&self) -> Result<EntryParts<'_>, &'static str> {
+        if self.element {
+            let (name, version, sub) =
+                split_element_tail(&self.key).ok_or("an element's key is too short")?;
+            return Ok(EntryParts::Element { name, version, sub });
         }
-        let whole = [&Incarnation::FIRST.0.to_be_bytes()[..], &self.key].concat();
-        split_element_key(&whole).map(drop).ok_or("an element's key is too short")
+        if self.key.len() > NAME_MAX_BYTES {
+            return Err("a name is too long");
+        }
+        let row = Row::decode(&self.value).map_err(|error| error.0)?;
+        Ok(EntryParts::Row { name: &self.key, row })
     }
 }
 
@@ -54,12 +68,9 @@ impl Batch {
     /// # Errors
     /// When it is no row and no element. Then it is not in the batch.
     pub fn put_entry(&mut self, incarnation: Incarnation, entry: &Entry) -> Result<(), &'static str> {
-        entry.check()?;
-        if entry.element {
-            self.put_raw_element(incarnation, &entry.key, &entry.value);
-        } else {
-            let row = Row::decode(&entry.value).map_err(|error| error.0)?;
-            self.put_row(incarnation, &entry.key, &row);
+        match entry.parts()? {
+            EntryParts::Row { name, row } => self.put_row(incarnation, name, &row),
+            EntryParts::Element { .. } => self.put_raw_element(incarnation, &entry.key, &entry.value),
         }
         Ok(())
     }

@@ -198,10 +198,16 @@ pub(super) fn split_row_key(key: &[u8]) -> Option<(Incarnation, &[u8])> {
 
 pub(super) fn split_element_key(key: &[u8]) -> Option<(Incarnation, &[u8], Version, &[u8])> {
     let (incarnation, rest) = split_row_key(key)?;
-    let (name_len, rest) = rest.split_first_chunk::<2>()?;
+    let (name, version, sub) = split_element_tail(rest)?;
+    Some((incarnation, name, version, sub))
+}
+
+/// What stands behind the incarnation of an element's key.
+pub(super) fn split_element_tail(key: &[u8]) -> Option<(&[u8], Version, &[u8])> {
+    let (name_len, rest) = key.split_first_chunk::<2>()?;
     let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*name_len)))?;
     let (version, sub) = rest.split_first_chunk::<8>()?;
-    Some((incarnation, name, Version(u64::from_be_bytes(*version)), sub))
+    Some((name, Version(u64::from_be_bytes(*version)), sub))
 }
 
 pub(super) fn split_time_key(key: &[u8]) -> Option<(u64, Incarnation, &[u8])> {

@@ -22,7 +22,7 @@ pub mod tx;
 pub mod varint;
 
 pub use batch::Batch;
-pub use copy::Entry;
+pub use copy::{Entry, EntryParts};
 pub use db::{Cached, Pin, Pressure, Reader, SealJob, Sealed, Store, WriteError};
 pub use digest::Digest;
 pub use erase::{EraseJob, Erased};

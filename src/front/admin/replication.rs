@@ -5,6 +5,7 @@ use crate::command::Group::Server;
 use crate::command::flag::{ADMIN, DANGEROUS, FAST, LOADING, NOSCRIPT, STALE};
 use crate::error::ClientError;
 use crate::front::{Answer, Ctx, FrontCommand};
+use crate::replica::greeting::Peer;
 use crate::replica::status::Status;
 use crate::resp::args::Args;
 use crate::resp::number;
@@ -61,7 +62,7 @@ pub const COMMANDS: &[FrontCommand] = &[
             CHANGE,
             "0.2.0",
             "O(1)",
-            "Makes the connection the link of a node that follows this one; sent by such nodes only",
+            "Makes the connection the link of who follows this node; sent by nodes and captures only",
         ),
         run: follow,
     },
@@ -166,7 +167,7 @@ fn wait_for(durable: Option<bool>, replicas: u64, timeout_ms: u64) -> Answer {
     Answer::AskThen(Ask::LogEnds, Box::new(then))
 }
 
-/// `haypile-follow VERSION PORT`: the follower's own port, for INFO and ROLE.
+/// `haypile-follow VERSION WHO`: a node's own port, for INFO and ROLE, or the word of a capture.
 fn follow(_: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     if args.get(1) != crate::replica::PROTOCOL.to_string().as_bytes() {
         return Err(ClientError::new(format!(
@@ -174,8 +175,7 @@ fn follow(_: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
             crate::replica::PROTOCOL
         )));
     }
-    let port = number::parse_i64(args.get(2)).and_then(|port| u16::try_from(port).ok());
-    port.map(Answer::Follower).ok_or(ClientError::NOT_INTEGER)
+    Peer::parse(args.get(2)).map(Answer::Follower).ok_or(ClientError::NOT_INTEGER)
 }
 
 #[cfg(test)]
@@ -216,6 +216,17 @@ mod tests {
         let follower = Follower { ip: "10.0.0.9".into(), port: 9221, offset: 7, ..Follower::default() };
         bench.set_status(Status { followers: vec![follower], offset: 9, ..Status::default() });
         assert_eq!(bench.run("ROLE"), "[master, :9, [[10.0.0.9, 9221, 7]]]");
+        let capture = Follower { ip: "10.0.0.8".into(), port: 50_000, offset: 7, ..Follower::default() };
+        bench.set_status(Status { captures: vec![capture], offset: 9, ..Status::default() });
+        assert_eq!(bench.run("ROLE"), "[master, :9, []]", "a capture is no replica");
+        let mut follow = |version: u32, word: &str| bench.run(&format!("HAYPILE-FOLLOW {version} {word}"));
+        let version = crate::replica::PROTOCOL;
+        assert_eq!(follow(version, "9221"), "follower 9221");
+        assert_eq!(follow(version, "capture-now"), "follower capture-now");
+        for word in ["70000", "captures"] {
+            assert_eq!(follow(version, word), "-ERR value is not an integer or out of range");
+        }
+        assert!(follow(version + 1, "9221").starts_with("-ERR this node speaks version "));
         let following =
             Following { host: "h".into(), port: 1, link: Link::Connected, offset: 5, ..Following::default() };
         bench.set_status(Status { following: Some(following), ..Status::default() });

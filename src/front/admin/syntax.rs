@@ -107,7 +107,7 @@ pub const SYNTAX: &[(&str, &str)] = &[
     ),
     ("getrange", "key start end"),
     ("getset", "key value"),
-    ("haypile-follow", "version port"),
+    ("haypile-follow", "version follower"),
     ("hdel", "key field ..."),
     ("hello", "[protover] [AUTH username password] [SETNAME name]"),
     ("hexists", "key field"),

@@ -123,7 +123,7 @@ impl Bench {
                 format!("in {} ms {}", until_ms - self.now_ms, show(&reply))
             }
             Ok(Answer::Monitor) => "monitor".into(),
-            Ok(Answer::Follower(port)) => format!("follower {port}"),
+            Ok(Answer::Follower(peer)) => format!("follower {}", peer.word()),
             Ok(Answer::Shutdown { hurry }) => format!("shutdown {hurry}"),
         }
     }

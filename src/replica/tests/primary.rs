@@ -1,6 +1,7 @@
 //! One follower's primary, event by event.
 
 use crate::binlog::{Lsn, Participant, TERM_CHANCE_BITS, Touch, Txn};
+use crate::replica::greeting::{Copies, Peer};
 use crate::replica::primary::{Action, Event, Held, Indexed, Logged, Primary, Settings, Stage};
 use crate::replica::wire::{Identity, Message, Subscribe};
 use crate::shard::mesh::SlotPosition;
@@ -24,6 +25,7 @@ fn bench_settings() -> Settings {
     Settings {
         own: Identity { layout, tables: 2, crc16: false, node: [b'a'; 40] },
         offers: None,
+        peer: Peer::Node { port: 1 },
         window_bytes: 1 << 20,
         timeout_ms: 1000,
     }
@@ -31,9 +33,13 @@ fn bench_settings() -> Settings {
 
 impl Bench {
     fn new(shards: u16, window_bytes: u64) -> Bench {
+        Bench::of(Peer::Node { port: 1 }, shards, window_bytes)
+    }
+
+    fn of(peer: Peer, shards: u16, window_bytes: u64) -> Bench {
         let layout = Layout::new(SLOTS, shards);
         let own = Identity { layout, ..bench_settings().own };
-        let settings = Settings { own, window_bytes, ..bench_settings() };
+        let settings = Settings { own, peer, window_bytes, ..bench_settings() };
         Bench { primary: Primary::new(settings, 0), actions: Vec::new() }
     }
 
@@ -216,7 +222,13 @@ fn a_slot_goes_on_from_where_the_log_can_tell_what_it_has() {
         Ok(11),
         "behind the last it has"
     );
-    assert_eq!(way(has, own, &[Some((6, 20, TERM))]), Err("copy"), "nothing tells what stood before");
+    assert_eq!(
+        way(has, own, &[None, Some((6, 20, TERM))]),
+        Ok(11),
+        "the sixth of the term follows its fifth"
+    );
+    assert_eq!(way(has, own, &[Some((6, 20, TERM + 1))]), Err("copy"), "nothing tells what stood before");
+    assert_eq!(way(has, own, &[Some((7, 20, TERM))]), Err("copy"), "the sixth is missing");
     assert_eq!(
         way(has, own, &[Some((1, 5, TERM + 1)), Some((6, 20, TERM + 1))]),
         Err("copy"),
@@ -261,6 +273,11 @@ fn records_that_pass_must_bear_out_what_the_follower_claims() {
     let history = || vec![record(1, 1, TERM), record(2, 2, TERM), record(3, 3, TERM)];
     assert_eq!(caught_up(at(1, 2, TERM), history()), (vec![3], false));
     assert_eq!(caught_up(at(1, 2, TERM + 1), history()), (vec![], true), "the second was another's");
+    // The log begins behind what the follower has.
+    let begins_third = |term| vec![record(3, 3, term), record(4, 4, TERM)];
+    assert_eq!(caught_up(at(1, 2, TERM), begins_third(TERM)), (vec![3, 4], false));
+    assert_eq!(caught_up(at(1, 2, TERM), begins_third(TERM - 1)), (vec![], true), "it has a later term's");
+    assert_eq!(caught_up(at(1, 1, TERM), begins_third(TERM)), (vec![], true), "the second is missing");
     // Both tables' slots go on behind the higher index of the two: what follows the second is the fifth.
     let swapped = || vec![record(1, 1, TERM), record(2, 2, TERM), record(3, 5, TERM)];
     assert_eq!(caught_up(at(1, 4, TERM), swapped()), (vec![3], false));
@@ -336,4 +353,70 @@ fn slots_that_are_not_here_are_named_and_nothing_is_said_of_them() {
         "what it has of slot 2 is not taken from it: {actions:?}"
     );
     assert!(is_closed(&offering("0-1").subscribe(Vec::new())), "a whole node cannot follow some slots");
+}
+
+/// What a capture of this kind is told of slot 1, which it has up to `has` or does not name, when the log begins
+/// behind that; and what passes then.
+fn captured(copies: Copies, has: Option<SlotPosition>) -> Vec<Action> {
+    let mut bench = Bench::of(Peer::Capture(copies), 1, 1 << 20);
+    let (shard, upto) = (ShardId(0), Lsn(20));
+    let node = [b'0'; 40];
+    // Nothing is missing of slot 2, unless it is not named.
+    let known = (copies != Copies::PositionsOfAll).then(|| at(2, 7, TERM));
+    let positions = has.into_iter().chain(known).collect();
+    let subscribe =
+        Subscribe { tables: 1, slots_per_table: u16::MAX, crc16: true, node, slots: None, positions };
+    let actions = bench.tell(Event::Received(Message::Subscribe(subscribe)));
+    assert!(!is_closed(&actions), "how it would divide keys is nothing to it");
+    bench.tell(Event::Published { shard, lsn: upto });
+    bench.tell(Event::State { shard, positions: vec![at(1, 20, TERM), at(2, 7, TERM)], upto });
+    let held = |first_index, last_index| Held { first_index, last_index, last_term: TERM };
+    let slots = [((TABLE, Slot(1)), held(11, 20)), ((TABLE, Slot(2)), held(1, 7))];
+    let segments = vec![Indexed { first: Lsn(5), slots: slots.into_iter().collect() }];
+    let mut actions = bench.tell(Event::Located { shard, segments, upto });
+    for record in [logged(20, 1, 20, TERM, 9), logged(21, 1, 21, TERM, 9)] {
+        actions.extend(bench.tell(Event::Published { shard, lsn: record.lsn }));
+        actions.extend(bench.tell(Event::Read { shard, record }));
+    }
+    actions
+}
+
+fn copy_begun(actions: &[Action]) -> Option<Vec<SlotPosition>> {
+    actions.iter().find_map(|action| match action {
+        Action::Send(Message::CopyBegin { slots, .. }) => Some(slots.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_capture_is_told_where_slots_stand_that_the_log_has_no_more_and_gets_no_rows() {
+    for has in [None, Some(at(1, 3, TERM)), Some(at(1, 21, TERM)), Some(at(1, 0, 0))] {
+        let actions = captured(Copies::Positions, has);
+        assert_eq!(copy_begun(&actions), Some(vec![at(1, 20, TERM)]), "{has:?}");
+        assert!(!actions.iter().any(|action| matches!(action, Action::Copy { .. })), "no shard is read");
+        let marked = |action: &Action| matches!(action, Action::Send(Message::CopyMark { upto: 1, .. }));
+        let ended = |action: &Action| matches!(action, Action::Send(Message::CopyEnd { .. }));
+        let begins =
+            |action: &Action| matches!(action, Action::Send(Message::StreamFrom { next: Lsn(21), .. }));
+        let place = |what: &dyn Fn(&Action) -> bool| actions.iter().position(what).expect("it is said");
+        assert!(place(&marked) < place(&ended) && place(&ended) < place(&begins), "as a copy is");
+        assert_eq!(sent(&actions), [21], "the position covers what stands before");
+    }
+    let has = Some(at(1, 15, TERM));
+    assert_eq!(copy_begun(&captured(Copies::Positions, has)), None, "the log has what it lacks");
+}
+
+#[test]
+fn a_capture_that_begins_now_is_told_where_every_slot_stands() {
+    let actions = captured(Copies::PositionsOfAll, None);
+    assert_eq!(copy_begun(&actions), Some(vec![at(1, 20, TERM), at(2, 7, TERM)]));
+    assert_eq!(sent(&actions), [21]);
+}
+
+#[test]
+fn a_capture_that_wants_rows_is_sent_copies() {
+    let actions = captured(Copies::Rows, None);
+    let copies =
+        |action: &Action| matches!(action, Action::Copy { slots, .. } if *slots == [(TABLE, Slot(1))]);
+    assert!(actions.iter().any(copies));
 }

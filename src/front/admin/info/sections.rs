@@ -270,15 +270,19 @@ fn replication(figures: &Figures<'_>, lines: &mut Lines) {
         let good = status.followers.iter().filter(|follower| follower.is_good(figures.now_ms, max_lag_ms));
         lines.field("min_slaves_good_slaves", good.count());
     }
-    for (at, follower) in status.followers.iter().enumerate() {
-        let lag_s = figures.now_ms.saturating_sub(follower.acknowledged_ms) / 1000;
-        let state = if follower.online { "online" } else { "send_bulk" };
-        let Follower { ip, port, offset, .. } = follower;
-        lines.field(
-            &format!("slave{at}"),
-            format_args!("ip={ip},port={port},state={state},offset={offset},lag={lag_s}"),
-        );
-    }
+    let mut list = |name: &str, all: &[Follower]| {
+        for (at, follower) in all.iter().enumerate() {
+            let lag_s = figures.now_ms.saturating_sub(follower.acknowledged_ms) / 1000;
+            let state = if follower.online { "online" } else { "send_bulk" };
+            let Follower { ip, port, offset, .. } = follower;
+            lines.field(
+                &format!("{name}{at}"),
+                format_args!("ip={ip},port={port},state={state},offset={offset},lag={lag_s}"),
+            );
+        }
+    };
+    list("slave", &status.followers);
+    list("capture", &status.captures);
     lines.field("master_failover_state", "no-failover");
     lines.field("master_replid", &figures.node.run_id);
     lines.field("master_replid2", "0".repeat(40));

@@ -6,6 +6,7 @@ use crate::binlog::Lsn;
 use crate::replica::decode::Decoder;
 use crate::replica::encode::Encoder;
 use crate::replica::follower;
+use crate::replica::greeting::Peer;
 use crate::replica::position::{Positions, SlotName};
 use crate::replica::primary::{self, Primary};
 use crate::replica::wire::{Identity, Message};
@@ -201,6 +202,7 @@ impl World {
 
     fn server(&self, primary: usize) -> Server {
         let settings = primary::Settings {
+            peer: Peer::Node { port: 0 },
             own: Identity {
                 layout: self.nodes[primary].layout,
                 tables: TABLES,
