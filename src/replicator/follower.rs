@@ -204,6 +204,8 @@ impl PrimaryLink {
         self.forget(forget).await;
         let mut tick = interval(limits::REPLICA_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // It must know the time before it waits for anything.
+        self.handle(Event::Tick { now_ms: now_ms() });
         self.handle(Event::Start);
         while !self.is_redis {
             tokio::select! {

@@ -145,14 +145,16 @@ impl Migration {
         let failed = |why: std::io::Error| format!("{}: {why}", self.peer);
         let mut there =
             PeerNode::connect(&self.hub, &self.peer.host, self.peer.port).await.map_err(failed)?;
-        self.stage("add");
-        self.said(there.ask(&self.words(&["addslots"])).await)?;
+        self.stage("copy");
+        let own_ip = there.own_ip().map_err(failed)?.to_string();
+        let own_port = self.hub.config().port.to_string();
+        self.said(there.ask(&self.words("takeslots", &[&own_ip, &own_port])).await)?;
         match self.follow_and_hand_over(&mut there).await {
             Ok(()) => Ok(()),
             Err(Failed::Unknown(why)) => Err(why),
             Err(Failed::Before(why)) => {
                 self.change.release(&self.named).await;
-                Err(match self.undo().await {
+                Err(match self.undo(&own_ip, &own_port).await {
                     Ok(()) => why,
                     Err(undo) => format!("{why}; and what was begun at {} stands: {undo}", self.peer),
                 })
@@ -161,20 +163,14 @@ impl Migration {
     }
 
     /// Takes back what was begun at the other node.
-    async fn undo(&self) -> Result<(), String> {
+    async fn undo(&self, own_ip: &str, own_port: &str) -> Result<(), String> {
         let failed = |why: std::io::Error| why.to_string();
         let mut there =
             PeerNode::connect(&self.hub, &self.peer.host, self.peer.port).await.map_err(failed)?;
-        self.said(there.ask(&self.words(&["slotsslaveof", "no", "one"])).await)?;
-        self.said(there.ask(&self.words(&["delslots"])).await)?;
-        Ok(())
+        self.said(there.ask(&self.words("dropslots", &[own_ip, own_port])).await).map(drop)
     }
 
     async fn follow_and_hand_over(&self, there: &mut PeerNode) -> Result<(), Failed> {
-        self.stage("copy");
-        let own_ip = there.own_ip().map_err(|error| error.to_string())?.to_string();
-        let own_port = self.hub.config().port.to_string();
-        self.said(there.ask(&self.words(&["slotsslaveof", &own_ip, &own_port])).await)?;
         self.caught_up().await?;
         self.stage("compare");
         self.compare(there).await?;
@@ -221,7 +217,7 @@ impl Migration {
     async fn compare(&self, there: &mut PeerNode) -> Result<(), String> {
         let began = self.pause().await?;
         let here = self.hub.begin_digest(self.named.clone()).await;
-        let number = self.said(there.ask(&self.words(&["snapshot"])).await);
+        let number = self.said(there.ask(&self.words("snapshot", &[])).await);
         self.change.release(&self.named).await;
         self.note_pause(began);
         let here = here.done().await?;
@@ -298,7 +294,8 @@ impl Migration {
 
     /// Makes the other node the primary. Said until it is answered: a second time it changes nothing.
     async fn promote(&self, there: &mut PeerNode) -> Result<(), String> {
-        let words = self.words(&["slotsslaveof", "no", "one"]);
+        let (slots, table) = (set::shown(&self.slots), self.table.0.to_string());
+        let words = ["pkcluster", "slotsslaveof", "no", "one", &slots, &table];
         let mut why = match self.said(there.ask(&words).await) {
             Ok(_) => return Ok(()),
             Err(why) => why,
@@ -318,10 +315,11 @@ impl Migration {
         Err(why)
     }
 
-    /// `pkcluster`, these words, the slots where they belong, and the table.
-    fn words(&self, words: &[&str]) -> Vec<String> {
-        let words = ["pkcluster"].iter().chain(words).map(|word| word.to_string());
-        words.chain([set::shown(&self.slots), self.table.0.to_string()]).collect()
+    /// A command on these slots, with what stands between them and the table.
+    fn words(&self, command: &str, between: &[&str]) -> Vec<String> {
+        let before = ["pkcluster".into(), command.into(), set::shown(&self.slots)];
+        let between = between.iter().map(|word| word.to_string());
+        before.into_iter().chain(between).chain([self.table.0.to_string()]).collect()
     }
 
     fn stage(&self, stage: &'static str) {

@@ -41,7 +41,9 @@ pub async fn run(hub: &Rc<Hub>, ask: SlotsAsk) -> Reply {
         SlotsAsk::Digest { table, slots } => digest(hub, table, &slots).await,
         SlotsAsk::Snapshot { table, slots } => snapshot(hub, table, &slots).await,
         SlotsAsk::DigestOf { number } => digest_of(hub, number).await,
-        SlotsAsk::Add { table, slots } => add(hub, table, &slots).await,
+        SlotsAsk::Take { table, slots, peer } => add(hub, table, &slots, Role::Follows(Arc::new(peer))).await,
+        SlotsAsk::Drop { table, slots, peer } => drop_slots(hub, table, &slots, peer).await,
+        SlotsAsk::Add { table, slots } => add(hub, table, &slots, Role::Primary).await,
         SlotsAsk::Delete { table, slots } => delete(hub, table, &slots).await,
         SlotsAsk::Follow { table, slots, peer, force } => follow(hub, table, &slots, peer, force).await,
     };
@@ -98,13 +100,29 @@ async fn delete_table(hub: &Rc<Hub>, table: TableId) -> Result<Reply, ClientErro
     assign(&change, next, &TableSlots::new()).await
 }
 
-async fn add(hub: &Rc<Hub>, table: TableId, slots: &[u8]) -> Result<Reply, ClientError> {
+async fn add(hub: &Rc<Hub>, table: TableId, slots: &[u8], role: Role) -> Result<Reply, ClientError> {
+    if let Role::Follows(peer) = &role
+        && hub.is_own_address(peer)
+    {
+        return Err(ClientError::fixed("ERR You fucked up"));
+    }
     let (change, mut next) = change(hub).await?;
     let slots = of_table(&next, table, slots)?;
     if let Some(slot) = slots.iter().find(|slot| next.role(table, **slot).is_here()) {
         return Err(ClientError::new(format!("ERR Corruption: partition {} already exist", slot.0)));
     }
-    next.set(table, &slots, &Role::Primary);
+    next.set(table, &slots, &role);
+    assign(&change, next, &TableSlots::new()).await
+}
+
+async fn drop_slots(hub: &Rc<Hub>, table: TableId, slots: &[u8], peer: Peer) -> Result<Reply, ClientError> {
+    let (change, mut next) = change(hub).await?;
+    let slots = of_table(&next, table, slots)?;
+    let follows = |slot: &Slot| matches!(next.role(table, *slot), Role::Follows(of) if **of == peer);
+    if let Some(slot) = slots.iter().find(|slot| !follows(slot)) {
+        return Err(ClientError::new(format!("ERR Slot {} does not follow {peer}", slot.0)));
+    }
+    next.set(table, &slots, &Role::Absent);
     assign(&change, next, &TableSlots::new()).await
 }
 

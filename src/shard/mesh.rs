@@ -387,6 +387,18 @@ pub enum SlotsAsk {
         slots: Bytes,
         peer: Peer,
     },
+    /// Adds slots as followers of another node: nobody can write them before they follow.
+    Take {
+        table: TableId,
+        slots: Bytes,
+        peer: Peer,
+    },
+    /// Deletes slots that follow this node.
+    Drop {
+        table: TableId,
+        slots: Bytes,
+        peer: Peer,
+    },
     CancelMigration,
     /// How the last one goes, or went.
     Migration,

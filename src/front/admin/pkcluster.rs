@@ -42,6 +42,18 @@ pub const COMMANDS: &[FrontCommand] = &[FrontCommand {
             row("addtable", 4, "O(1)", "Adds a table, none of whose slots is here"),
             row("deltable", 3, BY_SLOT, "Takes a table from the node, with its data"),
             row("migrateslot", -5, BY_KEY, "Moves slots to another node while they are used"),
+            row(
+                "takeslots",
+                -5,
+                BY_SLOT,
+                "As ADDSLOTS and SLOTSSLAVEOF in one step: the slots are never writable here",
+            ),
+            row(
+                "dropslots",
+                -5,
+                BY_SLOT,
+                "Takes slots from the node that follow the node named, with their data",
+            ),
             row("migratecancel", 2, "O(1)", "Ends a migration before its slots change hands"),
             row(
                 "digest",
@@ -83,6 +95,8 @@ const SUBS: &[Sub] = &[
     Sub { word: "addtable", only_sharding: TABLES, run: addtable },
     Sub { word: "deltable", only_sharding: TABLES, run: deltable },
     Sub { word: "migrateslot", only_sharding: MOVES, run: migrateslot },
+    Sub { word: "takeslots", only_sharding: SLOTS, run: takeslots },
+    Sub { word: "dropslots", only_sharding: SLOTS, run: dropslots },
     Sub { word: "migratecancel", only_sharding: MOVES, run: migratecancel },
     Sub { word: "digest", only_sharding: MOVES, run: digest },
     Sub { word: "snapshot", only_sharding: MOVES, run: snapshot },
@@ -125,14 +139,29 @@ fn delslots(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     ask(ctx, SlotsAsk::Delete { table, slots })
 }
 
-fn migrateslot(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+/// `<slots> host port [table]`
+fn slots_and_peer(args: &Args<'_>) -> Result<(TableId, Bytes, Peer), ClientError> {
     let of = match args.len() {
         5 => TableId(0),
         6 => table(args.get(5))?,
         _ => return Err(ClientError::SYNTAX),
     };
-    let (slots, peer) = (Bytes::copy_from_slice(args.get(2)), peer(args, 3)?);
-    ask(ctx, SlotsAsk::Migrate { table: of, slots, peer })
+    Ok((of, Bytes::copy_from_slice(args.get(2)), peer(args, 3)?))
+}
+
+fn migrateslot(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+    let (table, slots, peer) = slots_and_peer(args)?;
+    ask(ctx, SlotsAsk::Migrate { table, slots, peer })
+}
+
+fn takeslots(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+    let (table, slots, peer) = slots_and_peer(args)?;
+    ask(ctx, SlotsAsk::Take { table, slots, peer })
+}
+
+fn dropslots(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+    let (table, slots, peer) = slots_and_peer(args)?;
+    ask(ctx, SlotsAsk::Drop { table, slots, peer })
 }
 
 fn migratecancel(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
