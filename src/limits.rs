@@ -7,6 +7,14 @@ use std::time::Duration;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
+/// A collection of more elements, or a longer string, gives its space back soon after it is gone; that of smaller
+/// ones waits until RocksDB rewrites their files anyway: less than a megabyte is not worth rewriting a file for.
+pub const GARBAGE_MIN_ELEMENTS: u64 = 10_000;
+pub const GARBAGE_MIN_STRING_BYTES: u64 = 16 * MIB;
+/// Of those that are gone one shard remembers so many, with names up to this length.
+pub const GARBAGE_RANGES_MAX: usize = 1_024;
+pub const GARBAGE_NAME_MAX_BYTES: usize = 1_024;
+
 /// Below this the lines are too thin to work with.
 pub const MEMORY_BUDGET_MIN_BYTES: u64 = 64 * MIB;
 /// Redis's own bound on a value (the default of proto-max-bulk-len).

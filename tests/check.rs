@@ -18,7 +18,7 @@ fn stopped() -> Server {
     server.restart();
     write(&server, KEYS..2 * KEYS);
     // Later frames say that these are durable.
-    std::thread::sleep(std::time::Duration::from_millis(400));
+    server.client().wait_until_durable();
     write(&server, 2 * KEYS..2 * KEYS + 10);
     server.kill9();
     server
@@ -114,7 +114,7 @@ fn planted_damage_is_found_with_its_place() {
     let mut server = stopped();
     server.restart();
     write(&server, 0..KEYS);
-    std::thread::sleep(std::time::Duration::from_millis(400));
+    server.client().wait_until_durable();
     write(&server, 0..KEYS / 2);
     server.kill9();
     let newest = files(&server, 0, "log", ".log").pop().expect("a segment");

@@ -103,7 +103,7 @@ fn cluster(cores: u16) -> Server {
     let options = Options { cores, ..Options::shards(cores) };
     let server = Server::start(options.with(&["--slot-hash", "crc16", "--shard-aware-ports", "on"]));
     let mut client = server.client();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let info = client.ask("CLUSTER INFO");
         let text = String::from_utf8_lossy(info.bytes().unwrap_or_default()).into_owned();

@@ -39,21 +39,42 @@ fn longest_turn_us(client: &mut Client) -> u64 {
     line.trim().parse().expect("a number")
 }
 
-/// Runs a command and checks its answer; the longest turn meanwhile, microseconds.
+/// For how long each core was ready to run and other threads of the machine were running, microseconds.
+fn kept_waiting_us(pid: u64) -> Vec<u64> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is running");
+    let mut waits: Vec<(String, u64)> = tasks
+        .filter_map(|task| {
+            let path = task.expect("it is readable").path();
+            let name = std::fs::read_to_string(path.join("comm")).ok()?;
+            let stat = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            let wait_ns: u64 = stat.split_whitespace().nth(1)?.parse().ok()?;
+            name.starts_with("core-").then_some((name, wait_ns / 1000))
+        })
+        .collect();
+    waits.sort();
+    waits.into_iter().map(|(_, wait_us)| wait_us).collect()
+}
+
+/// Runs a command and checks its answer; the longest turn meanwhile, microseconds, without what the scheduler may
+/// have made of it: on a machine that does nothing else that is nothing.
 #[track_caller]
 fn turn_of(client: &mut Client, command: &[Vec<u8>], check: impl Fn(&Value)) -> u64 {
+    let pid = client.info("process_id");
     assert_eq!(client.ask("CONFIG RESETSTAT"), Value::ok());
+    let before = kept_waiting_us(pid);
     let began = Instant::now();
     let reply = client.must(command);
     let took = began.elapsed();
     check(&reply);
     let turn_us = longest_turn_us(client);
+    let waits = before.iter().zip(kept_waiting_us(pid)).map(|(before, after)| after - before);
+    let waited_us = waits.max().expect("it has a core");
     println!(
-        "{} of {} arguments: {took:?}, longest turn {turn_us} us",
+        "{} of {} arguments: {took:?}, longest turn {turn_us} us, kept waiting for {waited_us} us",
         String::from_utf8_lossy(&command[0]),
         command.len()
     );
-    turn_us
+    turn_us.saturating_sub(waited_us)
 }
 
 /// The scheduler may take a core away in the middle of a turn, but not each time.

@@ -187,7 +187,7 @@ fn pipelines_cross_moves_whole_and_in_order() {
         let moved = control.info("connections_moved");
         // Where the kernel puts a client is chance: half of them or so begin on the wrong core.
         assert!(moved >= 4, "{moved} moves of 24 clients");
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while control.info("connected_clients") > 1 {
             assert!(Instant::now() < deadline, "{}", text(&control.ask("CLIENT LIST")));
             thread::sleep(Duration::from_millis(10));

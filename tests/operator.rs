@@ -236,16 +236,16 @@ fn delays_are_noted_from_the_threshold_on() {
 fn debug_sleep_holds_up_nobody_else() {
     let server = Server::start(Options::shards(1));
     let (mut sleeper, mut other) = (server.client(), server.client());
-    sleeper.send(&args!["DEBUG", "SLEEP", "1"]).expect("sent");
+    sleeper.send(&args!["DEBUG", "SLEEP", "3"]).expect("sent");
     sleeper.send(&args!["PING"]).expect("sent");
     let began = std::time::Instant::now();
     for _ in 0..100 {
         assert_eq!(other.ask("PING"), Value::Simple("PONG".into()));
     }
-    assert!(began.elapsed() < std::time::Duration::from_millis(900), "others are served");
+    assert!(began.elapsed() < std::time::Duration::from_millis(2_900), "others are served");
     assert_eq!(sleeper.read().expect("a reply"), Value::ok());
     assert_eq!(sleeper.read().expect("a reply"), Value::Simple("PONG".into()));
-    assert!(began.elapsed() >= std::time::Duration::from_millis(990));
+    assert!(began.elapsed() >= std::time::Duration::from_millis(2_990));
     assert!(other.ask("DEBUG JMAP").error_text().contains("not supported"));
     assert!(other.ask("DEBUG SLEEP x").error_text().contains("takes seconds"));
 }
@@ -262,7 +262,7 @@ fn keys_stay_when_active_expiry_is_off_and_nobody_sees_them() {
     assert_eq!(client.info("expired_keys"), 0);
     assert!(client.ask("GET key0").is_nil());
     assert_eq!(client.ask("DEBUG SET-ACTIVE-EXPIRE 1"), Value::ok());
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while client.info("expired_keys") < 20 {
         assert!(std::time::Instant::now() < deadline);
         std::thread::sleep(std::time::Duration::from_millis(20));

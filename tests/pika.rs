@@ -160,6 +160,9 @@ fn a_pattern_deletes_while_others_write_and_waits_for_a_pause() {
             }
             rounds
         });
+        while client.ask("EXISTS hot:1") == Value::Int(0) {
+            assert!(!busy.is_finished(), "it writes");
+        }
         let mut deleted = 0;
         for _ in 0..30 {
             deleted += client.ask("PKPATTERNMATCHDEL hot:* string").int().expect("a number");

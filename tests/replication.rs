@@ -55,8 +55,8 @@ fn a_follower_copies_then_follows_whatever_its_number_of_shards() {
         assert_same(&follower, &primary);
         let refused = follower.client().ask("SET a b").error_text();
         assert_eq!(refused, "READONLY You can't write against a read only replica.");
-        assert_eq!(client.ask("WAIT 1 5000"), Value::Int(1));
-        assert_eq!(client.ask("WAITAOF 1 1 5000"), Value::Array(vec![Value::Int(1), Value::Int(1)]));
+        assert_eq!(client.ask("WAIT 1 30000"), Value::Int(1));
+        assert_eq!(client.ask("WAITAOF 1 1 30000"), Value::Array(vec![Value::Int(1), Value::Int(1)]));
         assert_eq!(info(&primary, "connected_slaves"), "1");
     }
 }
@@ -114,7 +114,7 @@ fn what_wait_acknowledged_is_there_after_a_promotion() {
     for n in 0..500 {
         client.must(&args!["SET", format!("counted{n}"), n.to_string()]);
     }
-    assert_eq!(client.ask("WAIT 2 10000"), Value::Int(2));
+    assert_eq!(client.ask("WAIT 2 30000"), Value::Int(2));
     // Written, and perhaps not seen by anybody else.
     for n in 0..200 {
         client.must(&args!["SET", format!("tail{n}"), "unacknowledged"]);
@@ -156,10 +156,10 @@ fn a_follower_takes_nothing_by_itself() {
     client.ask("RPUSH list a");
     assert!(!reading.read().expect("it is answered").items().is_empty());
     // What ends does so at the moment it is to, and is deleted by the primary's word.
-    client.must(&args!["SET", "short", "v", "PX", "300"]);
+    client.must(&args!["SET", "short", "v", "PX", "4000"]);
     client.ask("HSET h f v g w");
-    client.ask("HPEXPIRE h 300 FIELDS 1 f");
-    assert_eq!(client.ask("WAIT 1 5000"), Value::Int(1));
+    client.ask("HPEXPIRE h 4000 FIELDS 1 f");
+    assert_eq!(client.ask("WAIT 1 30000"), Value::Int(1));
     assert_eq!(follower.client().ask("GET short"), Value::bulk("v"));
     eventually("it ends", || follower.client().ask("GET short").is_nil());
     eventually("its field ends", || follower.client().ask("HLEN h") == Value::Int(1));

@@ -120,6 +120,24 @@ const SHARD: &[Figure<ShardStats>] = &[
     ("haypile_pending_compaction_bytes", Kind::Gauge, "What compaction has to rewrite.", |shard| {
         shard.files.pending_compaction_bytes as f64
     }),
+    (
+        "haypile_garbage_waiting",
+        Kind::Gauge,
+        "Large collections that are gone and whose space is not given back yet.",
+        |shard| shard.garbage.waiting as f64,
+    ),
+    (
+        "haypile_garbage_freed_total",
+        Kind::Counter,
+        "Large collections that are gone and whose space was given back.",
+        |shard| shard.garbage.freed as f64,
+    ),
+    (
+        "haypile_garbage_left_total",
+        Kind::Counter,
+        "Large collections that are gone and whose space comes back only when old files are rewritten.",
+        |shard| shard.garbage.left as f64,
+    ),
     ("haypile_running_compactions", Kind::Gauge, "Compactions at work.", |shard| {
         shard.files.running_compactions as f64
     }),

@@ -25,6 +25,17 @@ impl LogCounters {
     }
 }
 
+/// What became of large collections that are gone, since the start or the last CONFIG RESETSTAT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GarbageStats {
+    /// Those whose space is not given back yet. Not a counter.
+    pub waiting: u64,
+    /// Those whose elements are out of the files.
+    pub freed: u64,
+    /// Those left to the rewriting of old files: there were too many at once, or it did not succeed.
+    pub left: u64,
+}
+
 /// One shard at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct ShardStats {
@@ -43,6 +54,7 @@ pub struct ShardStats {
     /// The estimate of keys, all tables.
     pub keys: u64,
     pub hot_cache_bytes: u64,
+    pub garbage: GarbageStats,
     /// Segments of the log, those prepared ahead included.
     pub log_file_bytes: u64,
     /// RocksDB's own figures.

@@ -529,7 +529,7 @@ mod tests {
         }
         assert_eq!(parser.parse(&bytes, &ParseLimits::default()), Ok(Some(bytes.len())));
         assert_eq!(parser.spans().len(), COUNT);
-        assert!(begun.elapsed().as_secs() < 2, "rescanning would take minutes");
+        assert!(begun.elapsed().as_secs() < 20, "rescanning would take minutes");
         parser.advance();
         assert!(parser.spans.capacity() < 1024, "memory is given back");
     }

@@ -2,6 +2,7 @@
 //!
 //! The same code serves a turn and recovery. Knows no log: it is told which position it stands for.
 
+use super::garbage::Garbage;
 use super::hot::{Hot, Known, RowName, RowNameRef};
 use super::slots::{NONE, SlotTable};
 use super::view::Undurable;
@@ -19,6 +20,7 @@ pub struct Data {
     pub slots: SlotTable,
     pub hot: Hot,
     pub undurable: Undurable,
+    pub garbage: Garbage,
     /// Connections to wake when their keys are written.
     pub waiters: Waiters,
     /// Note what is not on disk yet: under `appendfsync always`.
@@ -48,6 +50,7 @@ impl Data {
             slots,
             hot,
             undurable: Undurable::default(),
+            garbage: Garbage::default(),
             waiters: Waiters::default(),
             note_undurable: false,
             stalled: false,
@@ -130,22 +133,43 @@ impl Data {
         match &effect.change {
             Change::Put(value) => {
                 self.waiters.written(effect.table, &effect.name, value.kind);
-                let known = write_row(&mut self.hot, row, Some(value.clone()));
+                let before = write_row(&mut self.hot, row, Some(value.clone()));
                 // A blind write of a key that is not in memory counts as new: the count is an estimate.
-                if !effect.existed.unwrap_or(known) {
+                if !effect.existed.unwrap_or(before.is_some()) {
                     self.slots.for_write(effect.table, effect.slot).keys += 1;
                 }
+                self.note_garbage(effect, incarnation, before, lsn);
             }
             Change::Delete => {
                 if incarnation != NONE {
                     self.slots.for_write(effect.table, effect.slot).keys -= 1;
-                    write_row(&mut self.hot, row, None);
+                    let before = write_row(&mut self.hot, row, None);
+                    self.note_garbage(effect, incarnation, before, lsn);
                 }
             }
             Change::Element { version, sub, value } => {
                 let key = ElementKey::new(incarnation, &effect.name, *version, sub);
                 self.hot.write_element(key, value.clone());
             }
+        }
+    }
+
+    /// Remembers a large life of a key that ends here, as far as memory tells. `before`: the row that the hot
+    /// cache has lost by it. What the command has read is in RocksDB's memory at least; who has read nothing (a
+    /// SET) is not made to look.
+    fn note_garbage(&mut self, effect: &Effect, incarnation: Incarnation, before: Option<Row>, lsn: u64) {
+        let before = match before {
+            None if effect.existed == Some(true) => match self.store.row_cached(incarnation, &effect.name) {
+                Ok(Cached::Found(row)) => Some(row),
+                // Whoever needs the row meets the error.
+                Ok(Cached::Absent | Cached::Miss) | Err(_) => None,
+            },
+            before => before,
+        };
+        let Some(version) = before.and_then(|row| row.large_version()) else { return };
+        let goes_on = matches!(&effect.change, Change::Put(row) if row.version() == Some(version));
+        if !goes_on {
+            self.garbage.note(lsn, incarnation, &effect.name, version);
         }
     }
 

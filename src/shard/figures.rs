@@ -29,6 +29,7 @@ impl Owner {
             keys: shard.data.slots.all_keys(),
             log_file_bytes: shard.log.file_bytes(),
             hot_cache_bytes: shard.data.hot.cache_bytes(),
+            garbage: shard.data.garbage.stats(),
             files,
         }
     }
@@ -46,6 +47,7 @@ impl Owner {
         for shard in &mut self.shards {
             shard.counters = LogCounters::default();
             shard.sync_times = Micros::default();
+            shard.data.garbage.reset_counters();
         }
     }
 }

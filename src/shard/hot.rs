@@ -172,30 +172,31 @@ impl Hot {
         }
     }
 
-    /// Writes a row, or its absence; answers whether memory knew a row under the name.
-    pub fn write_row(&mut self, name: RowName, row: Option<Row>, now_s: u32) -> bool {
+    /// Writes a row, or its absence; answers the row that memory knew under the name.
+    pub fn write_row(&mut self, name: RowName, row: Option<Row>, now_s: u32) -> Option<Row> {
         let cached = match &row {
-            Some(row) => self.update(name.clone(), row.clone(), now_s),
+            Some(row) => self.update(&name, row.clone(), now_s),
             None => self.uncache(&name),
         };
-        self.keep(name, row) || cached
+        self.keep(name, row).or(cached)
     }
 
     /// As `write_row`, for one of very many: they would push out of the cache what is used.
-    pub fn write_row_uncached(&mut self, name: RowName, row: Option<Row>) -> bool {
+    pub fn write_row_uncached(&mut self, name: RowName, row: Option<Row>) -> Option<Row> {
         let cached = self.uncache(&name);
-        self.keep(name, row) || cached
+        self.keep(name, row).or(cached)
     }
 
-    /// Forgets what the cache has of a row; answers whether it held it.
-    fn uncache(&mut self, name: &RowName) -> bool {
-        self.cache.remove(&RowNameRef { incarnation: name.incarnation, name: &name.name }).is_some()
+    /// Forgets what the cache has of a row; answers what it held.
+    fn uncache(&mut self, name: &RowName) -> Option<Row> {
+        let name = RowNameRef { incarnation: name.incarnation, name: &name.name };
+        self.cache.remove(&name).map(|(_, cached)| cached.row)
     }
 
-    /// Keeps a write until RocksDB has it; answers whether an earlier one of the name was a row.
-    fn keep(&mut self, name: RowName, row: Option<Row>) -> bool {
+    /// Keeps a write until RocksDB has it; answers the row of an earlier one of the name.
+    fn keep(&mut self, name: RowName, row: Option<Row>) -> Option<Row> {
         self.written_bytes += name.name.len() + row.as_ref().map_or(0, Row::weight) + 64;
-        matches!(self.rows.insert(name, row), Some(Some(_)))
+        self.rows.insert(name, row).flatten()
     }
 
     pub fn write_element(&mut self, key: ElementKey, value: Option<Bytes>) {
@@ -242,13 +243,15 @@ impl Hot {
         row.weight() as u64 > self.cache_max_bytes / 64
     }
 
-    /// Brings the cache up to a write; answers whether it held the row. A key that nobody reads does not come
-    /// in by being written: it would push out what is read.
-    fn update(&mut self, name: RowName, row: Row, now_s: u32) -> bool {
+    /// Brings the cache up to a write; answers the row it held. A key that nobody reads does not come in by
+    /// being written: it would push out what is read.
+    fn update(&mut self, name: &RowName, row: Row, now_s: u32) -> Option<Row> {
         if self.is_too_large(&row) {
-            return self.uncache(&name);
+            return self.uncache(name);
         }
-        self.cache.replace(name, CachedRow { row, used_s: now_s }, false).is_ok()
+        let name = RowNameRef { incarnation: name.incarnation, name: &name.name };
+        let mut cached = self.cache.get_mut(&name)?;
+        Some(std::mem::replace(&mut *cached, CachedRow { row, used_s: now_s }).row)
     }
 }
 

@@ -7,6 +7,7 @@ mod assigned;
 mod data;
 mod figures;
 mod follow;
+pub mod garbage;
 pub mod hot;
 pub mod hot_elements;
 pub mod keyset;

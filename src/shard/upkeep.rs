@@ -17,7 +17,7 @@ use crate::resp::reply::Reply;
 use crate::slot::{ShardId, TableId};
 use crate::store::effects::Origin;
 use crate::store::tx::{Change, Effect};
-use crate::store::{Erased, Incarnation, Pin, Reader, Sealed, Step as ScanStep, StoreError};
+use crate::store::{Compacted, Erased, Incarnation, Pin, Reader, Sealed, Step as ScanStep, StoreError};
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use std::collections::VecDeque;
@@ -34,7 +34,7 @@ const RESERVE_AGAIN_MS: u64 = 1000;
 const EXPIRE_EVERY_MS: u64 = 100;
 /// Entries of the time index taken at once; while there are that many the next round follows at once.
 const EXPIRE_BATCH: usize = 256;
-/// How long flushed data may wait for a seal before it is sealed to be erased.
+/// How long garbage (flushed data, large collections that are gone) may wait for a seal.
 const GARBAGE_WAIT_MS: u64 = 10_000;
 /// How long another shard's log is held up by a part that is not persisted here.
 const PARTS_WAIT_MS: u64 = 60_000;
@@ -49,6 +49,7 @@ pub enum Event {
     Sealed(Result<Sealed, StoreError>),
     Erased(Vec<Incarnation>, Result<Erased, StoreError>),
     Due(Result<Vec<DueKey>, StoreError>),
+    SpaceGivenBack(Result<Compacted, StoreError>),
 }
 
 /// A name whose time has come, as the time index says.
@@ -226,9 +227,9 @@ impl Owner {
         let upkeep = &mut self.upkeep[at];
         upkeep.next_pressure_ms = now_ms + PRESSURE_EVERY_MS;
         upkeep.pace.measure(level, now_ms);
-        if upkeep.garbage_since_ms.is_none() && !shard.data.slots.garbage().is_empty() {
-            upkeep.garbage_since_ms = Some(now_ms);
-        }
+        let data = &shard.data;
+        let has_garbage = !data.slots.garbage().is_empty() || data.garbage.wants_seal(upkeep.persisted);
+        upkeep.garbage_since_ms = has_garbage.then(|| upkeep.garbage_since_ms.unwrap_or(now_ms));
         let garbage_waits = upkeep.garbage_since_ms.is_some_and(|since| now_ms > since + GARBAGE_WAIT_MS);
         let parts_wait = upkeep.parts_since_ms.is_some_and(|since| now_ms > since + PARTS_WAIT_MS);
         if memtable >= upkeep.seal_bytes || garbage_waits || parts_wait {
@@ -238,6 +239,7 @@ impl Owner {
             self.sealed_is_persisted(at)?;
         }
         self.erase(at);
+        self.give_space_back(at, now_ms);
         Ok(())
     }
 
@@ -368,6 +370,7 @@ impl Owner {
                     }
                 }
             }
+            Event::SpaceGivenBack(result) => self.space_given_back(at, result),
             Event::Due(result) => {
                 self.upkeep[at].expiring = false;
                 match result {

@@ -3,7 +3,7 @@
 //! Must not know the log: it only stores the LSN it is given and says which one the files hold.
 
 use super::batch::{Batch, FamilyNumbers};
-use super::erase::EraseJob;
+use super::erase::{CompactJob, DeadElements, EraseJob};
 use super::filter::Gate;
 use super::key::{ElementKey, Family, Incarnation, Key, Want, Wanted, prefix, row_key, system};
 use super::options::{self, IMMUTABLE_MEMTABLES_STOP, L0_SLOWDOWN_FILES, PENDING_SLOWDOWN_BYTES};
@@ -310,6 +310,12 @@ impl Store {
         EraseJob::new(self.open.clone(), incarnations)
     }
 
+    /// A job that gives back the space of one key's dead elements. Only after the row that named them is
+    /// persisted as gone or newer.
+    pub fn compact_job(&self, dead: &DeadElements) -> CompactJob {
+        CompactJob::new(self.open.clone(), dead)
+    }
+
     fn check_format(&mut self, dir: &Path) -> Result<(), StoreError> {
         let dir = || dir.display().to_string();
         match self.system_u32(&system::FORMAT)? {
@@ -356,6 +362,13 @@ impl Store {
             .try_into()
             .map_err(|_| StoreError::damaged("one of the store's own rows", "length", &key))?;
         Ok(Some(bytes))
+    }
+}
+
+impl Drop for Store {
+    /// Whoever stops does not wait for compactions under way. Reads go on.
+    fn drop(&mut self) {
+        self.open.db.cancel_all_background_work(false);
     }
 }
 

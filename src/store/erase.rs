@@ -1,11 +1,13 @@
-//! Giving back the space of incarnations nobody reads: files that hold nothing else go at once, the rest when
-//! compaction rewrites it. No tombstones: range deletes would burden every read behind them.
+//! Giving back the space of what nobody reads, incarnations or the elements of one key: files that hold nothing
+//! else go at once, the rest when compaction rewrites it. No tombstones: range deletes would burden every read
+//! behind them.
 //!
-//! Must not know why an incarnation is dead.
+//! Must not know why something is dead.
 
 use super::StoreError;
 use super::db::Open;
-use super::key::{Family, Incarnation, last_key, prefix};
+use super::key::{Family, Incarnation, Key, element_key, last_key, prefix};
+use super::row::Version;
 use super::scan::View;
 use rocksdb::{BottommostLevelCompaction, CompactOptions, ReadTier};
 use std::sync::Arc;
@@ -52,18 +54,10 @@ impl EraseJob {
                     .map_err(StoreError::of("deleting files"))?;
             }
         }
-        let mut how = CompactOptions::default();
-        how.set_exclusive_manual_compaction(false);
-        how.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         for incarnation in self.left()? {
             for family in [Family::Row, Family::Element] {
                 // Nothing of a dead incarnation is in a memtable, so this seals none.
-                self.open.db.compact_range_cf_opt(
-                    self.open.family(family),
-                    Some(prefix(incarnation)),
-                    Some(last_key(incarnation)),
-                    &how,
-                );
+                compact(&self.open, family, &prefix(incarnation), &last_key(incarnation));
             }
         }
         Ok(if self.left()?.is_empty() { Erased::Done } else { Erased::Later })
@@ -73,5 +67,68 @@ impl EraseJob {
         let mut left = View::new(&self.open.db, ReadTier::All, None, false).incarnations()?;
         left.retain(|incarnation| self.incarnations.contains(incarnation));
         Ok(left)
+    }
+}
+
+/// Rewrites a family's files that reach into a range, both ends included, whatever level they lie in.
+fn compact(open: &Open, family: Family, from: &[u8], to: &[u8]) {
+    let mut how = CompactOptions::default();
+    how.set_exclusive_manual_compaction(false);
+    how.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+    open.db.compact_range_cf_opt(open.family(family), Some(from), Some(to), &how);
+}
+
+/// A key's elements of one version and of all before it, which no row names any more.
+///
+/// Those of two keys are never joined to one range, near as they may lie: elements in between may be in a
+/// memtable, and RocksDB would write it out for them.
+#[derive(Clone, Debug)]
+pub struct DeadElements {
+    pub incarnation: Incarnation,
+    pub name: Box<[u8]>,
+    pub version: Version,
+}
+
+/// Gives back the space of dead elements, on the pool. Files must say that they are dead.
+pub struct CompactJob {
+    open: Arc<Open>,
+    from: Key,
+    to: Key,
+}
+
+/// How giving back space went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compacted {
+    /// Nothing of it is left.
+    Done,
+    /// A snapshot or a staged write held it up, and nothing was tried.
+    Pinned,
+    /// Files were rewritten, and some of it is still there: a snapshot came in between, or the disk is full.
+    Partly,
+}
+
+impl CompactJob {
+    pub(super) fn new(open: Arc<Open>, dead: &DeadElements) -> CompactJob {
+        let key = |version, sub: &[u8]| element_key(dead.incarnation, &dead.name, version, sub);
+        // Tags lie below 255.
+        CompactJob { open, from: key(Version(0), &[]), to: key(dead.version, &[u8::MAX]) }
+    }
+
+    pub fn run(&self) -> Result<Compacted, StoreError> {
+        // What lay in the same files as another's has gone with it.
+        if self.is_done()? {
+            return Ok(Compacted::Done);
+        }
+        if self.open.gate.is_pinned() {
+            return Ok(Compacted::Pinned);
+        }
+        // Of a dead version nothing is in a memtable, so this seals none.
+        compact(&self.open, Family::Element, &self.from, &self.to);
+        Ok(if self.is_done()? { Compacted::Done } else { Compacted::Partly })
+    }
+
+    fn is_done(&self) -> Result<bool, StoreError> {
+        let view = View::new(&self.open.db, ReadTier::All, None, false);
+        Ok(!view.has_elements(&self.from, &self.to)?)
     }
 }

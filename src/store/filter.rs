@@ -43,6 +43,10 @@ impl Gate {
         assert!(before > 0, "a pin is released once");
     }
 
+    pub fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::SeqCst) > 0
+    }
+
     pub fn bury(&self, incarnations: &[Incarnation]) {
         let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut dead).extend(incarnations);
@@ -156,7 +160,7 @@ impl CompactionFilter for Filter {
     fn filter(&mut self, _level: u32, key: &[u8], _value: &[u8]) -> Decision {
         // A snapshot made after a key was found to be garbage finds it garbage too; one made before may need
         // it.
-        if self.gate.pins.load(Ordering::SeqCst) > 0 || !self.is_garbage(key) {
+        if self.gate.is_pinned() || !self.is_garbage(key) {
             return Decision::Keep;
         }
         Decision::Remove

@@ -25,7 +25,7 @@ pub use batch::Batch;
 pub use copy::{Entry, EntryParts};
 pub use db::{Cached, Pin, Pressure, Reader, SealJob, Sealed, Store, WriteError};
 pub use digest::Digest;
-pub use erase::{EraseJob, Erased};
+pub use erase::{CompactJob, Compacted, DeadElements, EraseJob, Erased};
 pub use inspect::{Content, Inspected, StoreHead};
 pub use key::{ElementKey, ElementRange, Incarnation, NAME_MAX_BYTES, Wanted};
 pub use options::{SharedMemory, StoreOptions};

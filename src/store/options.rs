@@ -89,6 +89,8 @@ const L0_STOP_FILES: u64 = 40;
 pub(super) const PENDING_SLOWDOWN_BYTES: u64 = 64 << 30;
 const PENDING_STOP_BYTES: usize = 256 * GIB;
 
+const GARBAGE_AGE_MAX_S: u64 = 7 * 24 * 3600;
+
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const ROW_BLOCK_BYTES: usize = 8 << 10;
 /// A piece of a long string fills a block by itself.
@@ -184,8 +186,10 @@ fn one_family(
     cf.set_target_file_size_base(target.clamp(8 * MIB, 64 * MIB) as u64);
     cf.set_compaction_pri(CompactionPri::MinOverlappingRatio);
     cf.set_compaction_filter_factory(Factory::new(family, gate.clone()));
-    // A rewrite for age's sake alone is not wanted: garbage is found when files merge.
-    cf.set_periodic_compaction_seconds(0);
+    // Garbage is found when files merge, and those of the lowest level may never: so elements are rewritten once
+    // a week, a million bytes a second for each half terabyte, at the priority of all compactions. Only elements
+    // become garbage without a deletion of their own.
+    cf.set_periodic_compaction_seconds(if family == Family::Element { GARBAGE_AGE_MAX_S } else { 0 });
     cf.set_ttl(0);
 
     cf.set_compression_type(DBCompressionType::Lz4);

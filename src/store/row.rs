@@ -2,6 +2,7 @@
 //!
 //! Knows bytes, not RocksDB: encoding and decoding are pure.
 
+use crate::limits::{GARBAGE_MIN_ELEMENTS, GARBAGE_MIN_STRING_BYTES};
 use bytes::Bytes;
 
 /// The layout version written into each row; others refuse the start.
@@ -208,6 +209,15 @@ impl Row {
         match self.body {
             Body::Inline(_) => None,
             Body::Pieces { version, .. } | Body::Elements { version, .. } => Some(version),
+        }
+    }
+
+    /// The version of its elements, if they take so much that their space is wanted back once they are gone.
+    pub fn large_version(&self) -> Option<Version> {
+        match self.body {
+            Body::Elements { version, count, .. } if count > GARBAGE_MIN_ELEMENTS => Some(version),
+            Body::Pieces { version, len } if len > GARBAGE_MIN_STRING_BYTES => Some(version),
+            _ => None,
         }
     }
 

@@ -190,6 +190,13 @@ impl<'d> View<'d> {
         Ok(found)
     }
 
+    /// Whether there are elements between two keys, the second not included.
+    pub(super) fn has_elements(&self, from: &Key, to: &Key) -> Result<bool, StoreError> {
+        let iter = self.open(Family::Element, from, to, false);
+        iter.status().map_err(StoreError::of("looking for elements"))?;
+        Ok(iter.valid())
+    }
+
     /// Everything one family holds of an incarnation.
     pub(super) fn whole(&self, family: Family, incarnation: Incarnation) -> Scan<'d> {
         self.scan(family, &prefix(incarnation), prefix(incarnation.next()).to_vec(), false)

@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// A reply as the wire gave it: the two nils of RESP2 and the one of RESP3 stay apart.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +73,7 @@ impl Value {
 }
 
 /// Longest wait for a reply; a test that needs more says so with `set_timeout`.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Client {
     stream: BufReader<TcpStream>,
@@ -82,7 +83,7 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> io::Result<Client> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(20))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
         stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
@@ -129,13 +130,37 @@ impl Client {
         self.must(&args)
     }
 
+    pub fn info_text(&mut self) -> String {
+        let text = self.ask("INFO");
+        String::from_utf8_lossy(text.bytes().expect("INFO is text")).into_owned()
+    }
+
     /// A number of INFO's, by its name.
     pub fn info(&mut self, field: &str) -> u64 {
-        let text = self.ask("INFO");
-        let text = String::from_utf8_lossy(text.bytes().expect("INFO is text")).into_owned();
+        let text = self.info_text();
         let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         let value = line.unwrap_or_else(|| panic!("INFO has no {field}:\n{text}"));
         value.trim().parse().unwrap_or_else(|e| panic!("{field}:{value}: {e}"))
+    }
+
+    /// Waits until the log has on disk what is written now: what is written afterwards says so.
+    pub fn wait_until_durable(&mut self) {
+        let deadline = Instant::now() + REPLY_TIMEOUT;
+        let is_durable = |text: &str| {
+            let shards = text.lines().filter(|line| line.contains(",durable_lsn="));
+            let lsn = |line: &str, name: &str| {
+                let value = line.split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+                value.and_then(|value| value.trim().parse::<u64>().ok()).expect("each shard has it")
+            };
+            let mut behind =
+                shards.map(|line| lsn(line, "written_lsn") - lsn(line, "durable_lsn")).peekable();
+            assert!(behind.peek().is_some(), "INFO has no shard:\n{text}");
+            behind.all(|records| records == 0)
+        };
+        while !is_durable(&self.info_text()) {
+            assert!(Instant::now() < deadline, "the log is not synced:\n{}", self.info_text());
+            sleep(Duration::from_millis(10));
+        }
     }
 
     /// A command whose failure to be answered fails the test.

@@ -91,8 +91,8 @@ impl Options {
 const ADMIN_PORT: u16 = 15;
 
 /// How long a start may take: it includes recovery.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// How much of a failed server's output is worth reading.
 const LOG_TAIL_BYTES: usize = 6_000;
 
@@ -159,7 +159,7 @@ impl Server {
         let log = self.dir.path().join("second.log");
         let mut command = self.options.command(ports.first, &self.data_dir());
         let mut child = redirect(&mut command, &log).spawn().expect("the program can be run");
-        let status = wait_or_kill(&mut child, Duration::from_secs(20));
+        let status = wait_or_kill(&mut child, START_TIMEOUT);
         let said = fs::read_to_string(&log).expect("the log was made above");
         (status.unwrap_or_else(|| panic!("a second server on one directory went on:\n{said}")), said)
     }

@@ -238,12 +238,13 @@ fn a_peer_that_never_reads_is_paused_and_closed_in_mid_send() {
     let mut peer = TcpStream::connect(echo.listen()).unwrap();
     peer.set_nonblocking(true).unwrap();
     let chunk = vec![7; 1 << 20];
-    let mut stuck_since = Instant::now();
+    let (mut stuck_since, mut refused) = (Instant::now(), 0);
     until(&mut echo, |_| {
+        refused += 1;
         if peer.write(&chunk).is_ok() {
-            stuck_since = Instant::now();
+            (stuck_since, refused) = (Instant::now(), 0);
         }
-        stuck_since.elapsed() > Duration::from_millis(300)
+        refused > 30 && stuck_since.elapsed() > Duration::from_millis(300)
     });
     let id = *echo.unsent.keys().next().unwrap();
     assert!(echo.ring.sending(id));

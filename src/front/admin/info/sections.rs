@@ -402,6 +402,9 @@ fn haypile(figures: &Figures<'_>, lines: &mut Lines) {
     lines.field("memtable_switches", log.memtable_switches);
     lines.field("memtable_bytes", total.sum(|shard| shard.files.memtable_bytes));
     lines.field("hot_cache_bytes", total.sum(|shard| shard.hot_cache_bytes));
+    lines.field("garbage_waiting", total.sum(|shard| shard.garbage.waiting));
+    lines.field("garbage_freed", total.sum(|shard| shard.garbage.freed));
+    lines.field("garbage_left", total.sum(|shard| shard.garbage.left));
     lines.field("file_bytes", total.sum(|shard| shard.files.live_bytes));
     lines.field("query_buffer_bytes", total.query_buffer_bytes);
     lines.field("output_buffer_bytes", total.output_buffer_bytes);
