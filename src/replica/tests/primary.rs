@@ -264,3 +264,15 @@ fn what_stood_in_a_slot_before_it_was_copied_here_is_not_its_history() {
     );
     assert_eq!(caught_up(at(1, 41, old), history()), (vec![2], true), "the copy tells, and it is copied too");
 }
+
+#[test]
+fn a_follower_that_lacks_nothing_counts_before_anything_new_is_written() {
+    let mut bench = Bench::new(1, 1000);
+    let (shard, upto) = (ShardId(0), Lsn(9));
+    bench.subscribe(vec![at(1, 4, TERM)]);
+    bench.tell(Event::Published { shard, lsn: upto });
+    bench.tell(Event::State { shard, positions: vec![at(1, 4, TERM)], upto });
+    bench.tell(Event::Located { shard, segments: Vec::new(), upto });
+    bench.ack(0, 9);
+    assert_eq!(bench.primary.lag(shard).applied, Lsn(9));
+}
