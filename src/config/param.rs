@@ -38,8 +38,17 @@ impl Group {
 pub enum Change {
     Live,
     AtStart,
+    /// No, but another command does, and CONFIG REWRITE keeps it.
+    ByCommand,
     /// At start only; Redis calls such a parameter protected.
     Protected,
+}
+
+impl Change {
+    /// Whether CONFIG REWRITE writes it.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Change::Live | Change::ByCommand)
+    }
 }
 
 /// What is known of a parameter.
@@ -188,7 +197,7 @@ pub static PARAMS: &[Param] = &[
         "crc32: as Pika and Codis. crc16: as Redis Cluster, with its 16384 slots."),
     row!(Tables, default_slot_num, "default-slot-num", ["default-slot-num"], AtStart, integer(1, 16384),
         "Slots of a table with crc32; fixed when the directory is made."),
-    row!(Replication, replicaof, "replicaof", ["replicaof", "slaveof"], AtStart, Kind::Text,
+    row!(Replication, replicaof, "replicaof", ["replicaof", "slaveof"], ByCommand, Kind::Text,
         "Host and port of the node to follow from the start; empty: this node is a primary."),
     row!(Replication, masterauth, "masterauth", ["masterauth"], Live, Kind::Text,
         "Password given to the primary; empty for none."),

@@ -204,11 +204,10 @@ impl Core {
         else {
             return Ok(None);
         };
-        let paused = self.pause.is_some_and(|pause| !pause.writes_only || command.spec.has(flag::WRITE));
         if connection.barrier
             || !connection.pending.is_empty()
             || !connection.pending.out.is_empty()
-            || paused
+            || self.holding.holds(&command.spec)
         {
             return Err(Flow::Blocked);
         }
@@ -307,9 +306,7 @@ impl Core {
         command: &'static KeyCommand,
         args: &Args<'_>,
     ) -> Flow {
-        if let Some(pause) = self.pause
-            && (!pause.writes_only || command.spec.has(flag::WRITE))
-        {
+        if self.holding.holds(&command.spec) {
             return Flow::Blocked;
         }
         let connection = &mut self.connections[place];
@@ -399,8 +396,7 @@ impl Core {
     }
 
     fn front_command(&mut self, place: usize, command: &'static FrontCommand, args: &Args<'_>) -> Flow {
-        let paused = self.pause.is_some_and(|pause| !pause.writes_only || command.spec.has(flag::WRITE));
-        if paused && command.spec.name != "client" {
+        if self.holding.holds(&command.spec) && command.spec.name != "client" {
             return Flow::Blocked;
         }
         let now_ms = self.owner.clock.now_ms();

@@ -6,6 +6,7 @@
 pub mod connection;
 pub mod coordinate;
 pub mod dispatch;
+mod holding;
 pub mod monitor;
 pub mod moving;
 pub mod pending;

@@ -6,7 +6,7 @@ use super::inflow::{Durability, StreamIn};
 use super::portion::{self, Unfit};
 use super::position::{Position, Positions, SlotName, slot_position};
 use super::status::Link;
-use super::wire::{Identity, Message, Record, Subscribe};
+use super::wire::{Identity, Message, NodeId, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_BEAT_MS, REPLICA_PAUSE_MAX_MS, REPLICA_PAUSE_MIN_MS};
 use crate::shard::mesh::{Portion, SlotPosition};
@@ -127,6 +127,7 @@ pub struct Follower {
     pause_ms: u64,
     chance: fastrand::Rng,
     last_error: Option<String>,
+    primary: Option<NodeId>,
 }
 
 impl Follower {
@@ -147,6 +148,7 @@ impl Follower {
             pause_ms: REPLICA_PAUSE_MIN_MS,
             chance: fastrand::Rng::with_seed(settings.seed),
             last_error: None,
+            primary: None,
             settings,
         }
     }
@@ -223,6 +225,11 @@ impl Follower {
     /// Why the last connection ended.
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
+    }
+
+    /// The node that answered last.
+    pub fn primary(&self) -> Option<NodeId> {
+        self.primary
     }
 
     /// Everything of a stream up to here is applied.
@@ -306,8 +313,8 @@ impl Follower {
 
     fn received(&mut self, message: Message, actions: &mut Vec<Action>) -> Result<(), String> {
         match message {
-            Message::Welcome { streams, .. } if self.phase == Phase::Handshake => {
-                self.phase = Phase::Running;
+            Message::Welcome { streams, node, .. } if self.phase == Phase::Handshake => {
+                (self.phase, self.primary) = (Phase::Running, Some(node));
                 let shards = usize::from(self.settings.own.layout.shard_count());
                 self.streams = (0..streams).map(|_| StreamIn::new(shards)).collect();
             }

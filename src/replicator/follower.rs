@@ -12,7 +12,7 @@ use crate::replica::follower::{Action, Event, Follower, Settings};
 use crate::replica::status::{self, Following};
 use crate::resp::encode;
 use crate::shard::mesh::{Portion, Replicate, Replicated, SlotPosition};
-use crate::slot::ShardId;
+use crate::slot::{ShardId, TableId};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How long making a connection and the first words on it may take.
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Longest line that is waited for before the messages begin.
 const LINE_MAX_BYTES: u64 = 1024;
 
@@ -55,9 +55,27 @@ impl Link {
     }
 }
 
+/// What of this node's data counts for nothing when it begins to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forget {
+    Nothing,
+    Table(TableId),
+    All,
+}
+
+impl Forget {
+    fn hits(self, at: &SlotPosition) -> bool {
+        match self {
+            Forget::Nothing => false,
+            Forget::Table(table) => at.table == table,
+            Forget::All => true,
+        }
+    }
+}
+
 impl Hub {
-    /// Follows this node from now on, and no other. `force`: what is here counts for nothing.
-    pub fn follow(self: &Rc<Self>, host: String, port: u16, force: bool) {
+    /// Follows this node from now on, and no other.
+    pub fn follow(self: &Rc<Self>, host: String, port: u16, forget: Forget) {
         tracing::info!(host, port, "following");
         self.published.set_follows(true);
         let before = self.link.borrow_mut().take();
@@ -69,9 +87,10 @@ impl Hub {
             if let Some(before) = before {
                 before.stop().await;
             }
-            PrimaryLink::new(hub, shown).run(stopped, force).await;
+            PrimaryLink::new(hub, shown).run(stopped, forget).await;
         });
         *self.link.borrow_mut() = Some(Link { facts, _stop: stop, ended });
+        self.show();
     }
 
     /// What this node writes from now on is of a new term, behind all that has come from elsewhere.
@@ -89,6 +108,7 @@ impl Hub {
             // Another wish to follow may have come meanwhile.
             if self.link.borrow().is_none() {
                 self.published.set_follows(false);
+                self.show();
                 tracing::info!("following nobody: a primary");
             }
         }
@@ -102,7 +122,7 @@ type ShardState = (Vec<SlotPosition>, Lsn);
 type Attempt = Result<(TcpStream, Vec<u8>), NoLink>;
 
 /// Why there is no link.
-enum NoLink {
+pub(super) enum NoLink {
     Failed(String),
     /// The primary is not of this kind.
     Redis,
@@ -162,12 +182,14 @@ impl PrimaryLink {
         }
     }
 
-    async fn run(mut self, mut stopped: oneshot::Receiver<()>, force: bool) {
-        if force {
-            self.forget_all().await;
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>, forget: Forget) {
+        if forget != Forget::Nothing {
+            self.forget(forget).await;
         }
         let mut tick = interval(limits::REPLICA_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The machine's clock: without it, the first connection seems to have been silent for ever.
+        self.handle(Event::Tick { now_ms: now_ms() });
         self.handle(Event::Start);
         while !self.is_redis {
             tokio::select! {
@@ -219,13 +241,14 @@ impl PrimaryLink {
         }
     }
 
-    /// Empties every slot, as if nothing had ever been in it.
-    async fn forget_all(&mut self) {
+    /// Empties slots, as if nothing had ever been in them.
+    async fn forget(&mut self, forget: Forget) {
         let mut states = self.hub.ask_each(|_| Replicate::State).await.into_iter();
         let empty = |_| {
             let Some(Replicated::State { mut positions, .. }) = states.next() else {
                 unreachable!("every shard was asked for its state")
             };
+            positions.retain(|at| forget.hits(at));
             positions.iter_mut().for_each(|at| (at.index, at.term) = (0, 0));
             Replicate::Adopt(positions)
         };
@@ -401,7 +424,9 @@ impl PrimaryLink {
                 "the link to the primary"
             );
         }
+        facts.complete = up || facts.complete && link != status::Link::Sync;
         facts.link = link;
+        facts.node = self.machine.primary();
         facts.last_heard_ms = self.machine.last_heard_ms();
         let error = self.machine.last_error();
         if error != facts.last_error.as_deref() {
@@ -436,6 +461,15 @@ async fn ready(wire: Option<&Wire>) -> std::io::Result<()> {
 
 /// Connects to the primary as a client and asks to follow; what stands behind its +OK.
 async fn introduce(hub: &Hub, host: &str, port: u16) -> Attempt {
+    let mut stream = log_in(hub, host, port).await?;
+    let (protocol, own_port) = (PROTOCOL.to_string(), hub.config().port.to_string());
+    ask(&mut stream, &[b"HAYPILE-FOLLOW", protocol.as_bytes(), own_port.as_bytes()]).await?;
+    let rest = stream.buffer().to_vec();
+    Ok((stream.into_inner(), rest))
+}
+
+/// A connection to another node that may ask for what only nodes ask for.
+pub(super) async fn log_in(hub: &Hub, host: &str, port: u16) -> Result<BufReader<TcpStream>, NoLink> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
@@ -445,25 +479,27 @@ async fn introduce(hub: &Hub, host: &str, port: u16) -> Attempt {
         let words: &[&[u8]] = if user.is_empty() { &[b"AUTH", password] } else { &[b"AUTH", user, password] };
         ask(&mut stream, words).await?;
     }
-    let (protocol, own_port) = (PROTOCOL.to_string(), config.port.to_string());
-    ask(&mut stream, &[b"HAYPILE-FOLLOW", protocol.as_bytes(), own_port.as_bytes()]).await?;
-    let rest = stream.buffer().to_vec();
-    Ok((stream.into_inner(), rest))
+    Ok(stream)
 }
 
 /// Sends a command that must be answered with a simple string.
 async fn ask(stream: &mut BufReader<TcpStream>, words: &[&[u8]]) -> Result<(), NoLink> {
-    let mut command = Vec::new();
-    encode::array_header(words.len(), &mut command);
-    words.iter().for_each(|word| encode::bulk(word, &mut command));
-    stream.write_all(&command).await?;
-    let mut line = Vec::new();
-    stream.take(LINE_MAX_BYTES).read_until(b'\n', &mut line).await?;
-    let line = String::from_utf8_lossy(line.trim_ascii_end());
+    let line = call(stream, words).await?;
     match line.bytes().next() {
         Some(b'+') => Ok(()),
         None => Err(NoLink::Failed("the primary has closed the connection".into())),
         _ if line.starts_with("-ERR unknown command") => Err(NoLink::Redis),
         _ => Err(NoLink::Failed(format!("the primary answers: {line}"))),
     }
+}
+
+/// Sends a command; the line that it is answered with, empty where the connection has ended.
+pub(super) async fn call(stream: &mut BufReader<TcpStream>, words: &[&[u8]]) -> std::io::Result<String> {
+    let mut command = Vec::new();
+    encode::array_header(words.len(), &mut command);
+    words.iter().for_each(|word| encode::bulk(word, &mut command));
+    stream.write_all(&command).await?;
+    let mut line = Vec::new();
+    stream.take(LINE_MAX_BYTES).read_until(b'\n', &mut line).await?;
+    Ok(String::from_utf8_lossy(line.trim_ascii_end()).into_owned())
 }

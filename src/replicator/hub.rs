@@ -2,8 +2,8 @@
 //!
 //! Only this file sends and receives messages. Must not know what is said on a link.
 
-use super::follower::Link;
-use super::{Place, Replicator, commands};
+use super::follower::{Forget, Link};
+use super::{Place, Replicator, commands, failover};
 use crate::config::Config;
 use crate::conn::moving::{Moving, Parcel};
 use crate::conn::serve::Shared;
@@ -12,7 +12,7 @@ use crate::replica::status::{Follower, Following, SharedStatus, Status};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::lanes::Lanes;
-use crate::shard::mesh::{Ask, Asker, Message, Replicate, Replicated, Tell};
+use crate::shard::mesh::{Ask, Asker, LogEnd, Message, Replicate, Replicated, Tell};
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::slot::{CoreId, ShardId};
@@ -39,6 +39,8 @@ pub struct Hub {
     doorbells: Vec<Doorbell>,
     /// By ticket. What comes is bounded by what the link has asked and not been answered.
     routes: RefCell<FxHashMap<u64, UnboundedSender<Answer>>>,
+    /// Questions to all cores, by ticket.
+    questions: RefCell<FxHashMap<u64, UnboundedSender<Tell>>>,
     next_ticket: Cell<u64>,
     /// The last `offset` that the links were told of.
     grown: watch::Sender<u64>,
@@ -47,6 +49,7 @@ pub struct Hub {
     /// Nodes that follow this one, by ticket.
     followers: RefCell<FxHashMap<u64, Attached>>,
     pub waits: RefCell<commands::Waits>,
+    pub failover: RefCell<Option<failover::UnderWay>>,
     status: Arc<SharedStatus>,
     copies_begun: Cell<u64>,
     /// By shard: from where its log is kept for followers.
@@ -85,11 +88,13 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         lanes: RefCell::new(lanes),
         doorbells,
         routes: RefCell::default(),
+        questions: RefCell::default(),
         next_ticket: Cell::new(1),
         grown: watch::channel(0).0,
         link: RefCell::new(None),
         followers: RefCell::default(),
         waits: RefCell::default(),
+        failover: RefCell::default(),
         status,
         copies_begun: Cell::default(),
         held,
@@ -105,7 +110,7 @@ impl Hub {
     fn begin(self: &Rc<Self>) {
         let primary = self.config().primary().expect("checked when the configuration was loaded");
         if let Some((host, port)) = primary {
-            self.follow(host, port, false);
+            self.follow(host, port, Forget::Nothing);
         }
     }
 
@@ -181,9 +186,13 @@ impl Hub {
         CoreId(self.place.cores + 1)
     }
 
+    fn ticket(&self) -> u64 {
+        self.next_ticket.replace(self.next_ticket.get() + 1)
+    }
+
     /// A new link's way to be answered.
     pub fn route(&self) -> (u64, UnboundedReceiver<Answer>) {
-        let ticket = self.next_ticket.replace(self.next_ticket.get() + 1);
+        let ticket = self.ticket();
         let (send, receive) = unbounded_channel();
         self.routes.borrow_mut().insert(ticket, send);
         (ticket, receive)
@@ -210,6 +219,21 @@ impl Hub {
         }
         self.end_route(ticket);
         all.into_iter().flatten().collect()
+    }
+
+    /// Asks every core, and waits for all.
+    pub async fn ask_cores(&self, ask: Ask) -> Vec<Tell> {
+        let (ticket, (send, mut tells)) = (self.ticket(), unbounded_channel());
+        self.questions.borrow_mut().insert(ticket, send);
+        for core in (0..self.place.cores).map(CoreId) {
+            self.send(core, Message::Ask { from: self.lane(), ticket, ask: ask.clone() });
+        }
+        let mut all = Vec::new();
+        while all.len() < usize::from(self.place.cores) {
+            all.push(tells.recv().await.expect("the question stands"));
+        }
+        self.questions.borrow_mut().remove(&ticket);
+        all
     }
 
     pub fn send(&self, to: CoreId, message: Message) {
@@ -241,6 +265,12 @@ impl Hub {
                     if let Some(route) = self.routes.borrow().get(&ticket) {
                         // A link that has just ended wants no answer.
                         let _ = route.send((shard, what));
+                    }
+                }
+                Parcel::Message(Message::Tell { ticket, tell, .. }) => {
+                    if let Some(question) = self.questions.borrow().get(&ticket) {
+                        // Whoever asked may have been given up.
+                        let _ = question.send(tell);
                     }
                 }
                 Parcel::Message(Message::Ask { from, ticket, ask }) => self.asked(from, ticket, ask),
@@ -279,12 +309,24 @@ impl Hub {
     }
 
     /// How many followers have all that stands up to here.
-    pub fn acknowledged(&self, durable: bool, upto: &[crate::shard::mesh::LogEnd]) -> u64 {
+    pub fn acknowledged(&self, durable: bool, upto: &[LogEnd]) -> u64 {
         let has = |attached: &&Attached| {
             let reached = if durable { &attached.durable } else { &attached.applied };
-            upto.iter().all(|end| reached.get(usize::from(end.shard.0)).is_some_and(|lsn| *lsn >= end.lsn))
+            has_all(reached, upto)
         };
         self.followers.borrow().values().filter(has).count() as u64
+    }
+
+    /// The nodes that follow this one.
+    pub fn followers(&self) -> Vec<Follower> {
+        self.followers.borrow().values().map(|attached| attached.facts.clone()).collect()
+    }
+
+    /// Those that have all that stands up to here.
+    pub fn followers_with(&self, upto: &[LogEnd]) -> Vec<Follower> {
+        let followers = self.followers.borrow();
+        let all = followers.values().filter(|attached| has_all(&attached.applied, upto));
+        all.map(|attached| attached.facts.clone()).filter(|follower| follower.online).collect()
     }
 
     pub fn note_copy_begun(&self) {
@@ -303,8 +345,7 @@ impl Hub {
     fn tick(self: &Rc<Self>) {
         let (config, now_ms) = (self.config(), now_ms());
         let max_lag_ms = u64::from(config.min_replicas_max_lag_s) * 1000;
-        let followers: Vec<Follower> =
-            self.followers.borrow().values().map(|attached| attached.facts.clone()).collect();
+        let followers = self.followers();
         let good = followers.iter().filter(|follower| follower.is_good(now_ms, max_lag_ms)).count();
         self.published.set_good_followers(good as u32);
         for shard in self.shards() {
@@ -317,9 +358,23 @@ impl Hub {
                 self.ask(0, shard, Replicate::HoldLog(from));
             }
         }
-        let following: Option<Following> = self.link.borrow().as_ref().map(Link::facts);
-        let status =
-            Status { following, followers, offset: self.offset(), copies_begun: self.copies_begun.get() };
-        self.status.set(status);
+        self.show();
     }
+
+    /// Tells the others how things stand.
+    pub fn show(&self) {
+        let following: Option<Following> = self.link.borrow().as_ref().map(Link::facts);
+        let failover = self.failover.borrow().as_ref().map(failover::UnderWay::stage);
+        self.status.set(Status {
+            following,
+            followers: self.followers(),
+            offset: self.offset(),
+            copies_begun: self.copies_begun.get(),
+            failover: failover.unwrap_or_default(),
+        });
+    }
+}
+
+fn has_all(reached: &[u64], upto: &[LogEnd]) -> bool {
+    upto.iter().all(|end| reached.get(usize::from(end.shard.0)).is_some_and(|lsn| *lsn >= end.lsn))
 }

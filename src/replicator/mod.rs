@@ -7,6 +7,7 @@
 
 mod commands;
 mod copy;
+mod failover;
 mod follower;
 mod hub;
 mod primary;

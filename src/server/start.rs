@@ -11,6 +11,7 @@ use crate::conn::serve::{Core, Links, Serving, Shared};
 use crate::error::Fault;
 use crate::front::node::{CoreAddress, Node, NodeShared, Place, SlotMap};
 use crate::limits::{self, Ledger};
+use crate::replica::status::{Following, Status};
 use crate::replicator::{self, Replicator};
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::executor;
@@ -102,6 +103,12 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     let shared = Arc::new(Shared::new(cores));
     let node = NodeShared::default();
     let published = Arc::new(Published::new(shard_count));
+    if let Some((host, port)) = config.primary().expect("checked when the configuration was loaded") {
+        // The cores take no write even before the replication thread stands.
+        published.set_follows(true);
+        let following = Some(Following { host, port, ..Following::default() });
+        node.status.set(Status { following, ..Status::default() });
+    }
     let settlement = Arc::new(Settlement::new(shard_count));
     let (ready, doorbells) = channel();
     let mut pools = Pools::start(&config, cores, &background)?;

@@ -9,10 +9,12 @@ pub mod command;
 pub mod config;
 pub mod connection;
 pub mod debug;
+pub mod failover;
 pub mod info;
 pub mod keys;
 pub mod latency;
 pub mod memory;
+pub mod pika;
 pub mod process;
 pub mod ranges;
 pub mod replication;
@@ -50,6 +52,8 @@ pub fn all() -> impl Iterator<Item = &'static FrontCommand> {
         memory::COMMANDS,
         debug::COMMANDS,
         replication::COMMANDS,
+        failover::COMMANDS,
+        pika::COMMANDS,
     ]
     .into_iter()
     .flatten()

@@ -88,7 +88,7 @@ fn replicaof(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> 
 }
 
 /// The replication thread's own words.
-fn ask_thread(ctx: &Ctx<'_>, ask: ReplicationAsk) -> Answer {
+pub(super) fn ask_thread(ctx: &Ctx<'_>, ask: ReplicationAsk) -> Answer {
     let fold = |_: &mut Ctx<'_>, tells| {
         super::ok_or_error(one_told(tells, |tell| match tell {
             Tell::Replication(reply) => Some(reply),

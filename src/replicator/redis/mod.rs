@@ -92,6 +92,11 @@ impl Following {
             Phase::Streaming => Link::Connected,
             Phase::Pausing => Link::Connect,
         };
+        facts.complete = match facts.link {
+            Link::Connected => true,
+            Link::Sync => false,
+            _ => facts.complete,
+        };
         facts.offset = status.offset;
         facts.redis_stream_errors = status.stream_errors;
         facts.last_heard_ms = status
