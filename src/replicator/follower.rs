@@ -46,6 +46,11 @@ impl Link {
         self.facts.borrow().clone()
     }
 
+    /// Ends it for good, with the process: a Redis's has something to note. What is to be waited for.
+    pub fn end(self) -> Option<JoinHandle<()>> {
+        self.facts.borrow().is_redis.then_some(self.ended)
+    }
+
     /// Ends it; everything that has come is done then.
     async fn stop(self) {
         drop(self._stop);
@@ -227,18 +232,14 @@ impl PrimaryLink {
     }
 
     /// Follows a primary that is a Redis: its commands become this node's own.
-    async fn follow_redis(&mut self, mut stopped: oneshot::Receiver<()>) {
+    async fn follow_redis(&mut self, stopped: oneshot::Receiver<()>) {
         self.hub.begin_term().await;
         let (host, port) = {
             let facts = self.facts.borrow();
             (facts.host.clone(), facts.port)
         };
         let following = redis::Following::new(self.hub.clone(), self.facts.clone(), host, port);
-        tokio::select! {
-            // Never sent: the other end is dropped.
-            _ = &mut stopped => {}
-            () = following.run() => unreachable!("it ends with the link only"),
-        }
+        following.run(stopped).await;
     }
 
     /// Empties slots, as if nothing had ever been in them.

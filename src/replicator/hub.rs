@@ -25,6 +25,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// What a shard's owner has answered to a link.
 pub type Answer = (ShardId, Replicated);
@@ -46,6 +47,8 @@ pub struct Hub {
     grown: watch::Sender<u64>,
     /// The link to the primary.
     pub link: RefCell<Option<Link>>,
+    /// What it still does when the process stops.
+    ending: RefCell<Option<JoinHandle<()>>>,
     /// Nodes that follow this one, by ticket.
     followers: RefCell<FxHashMap<u64, Attached>>,
     pub waits: RefCell<commands::Waits>,
@@ -92,6 +95,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         next_ticket: Cell::new(1),
         grown: watch::channel(0).0,
         link: RefCell::new(None),
+        ending: RefCell::default(),
         followers: RefCell::default(),
         waits: RefCell::default(),
         failover: RefCell::default(),
@@ -118,7 +122,7 @@ impl Hub {
     async fn serve(self: Rc<Self>, bell: Doorbell) -> io::Result<()> {
         let alarm = Alarm::new(bell)?;
         let mut next_tick = tokio::time::Instant::now();
-        while !self.is_stopping() || self.cores_need_us() {
+        while !self.is_stopping() || self.cores_need_us() || self.link_is_ending() {
             self.receive();
             let now = tokio::time::Instant::now();
             if now >= next_tick {
@@ -139,10 +143,17 @@ impl Hub {
     fn is_stopping(&self) -> bool {
         let stopping = self.shared.stopping.load(Ordering::Acquire);
         if stopping {
-            drop(self.link.borrow_mut().take());
+            if let Some(link) = self.link.borrow_mut().take() {
+                *self.ending.borrow_mut() = link.end();
+            }
             self.waits.borrow_mut().end_all(self);
         }
         stopping
+    }
+
+    /// Its last words are waited for, which it takes seconds for at most.
+    fn link_is_ending(&self) -> bool {
+        self.ending.borrow().as_ref().is_some_and(|link| !link.is_finished())
     }
 
     /// With nobody to speak to, time brings little.

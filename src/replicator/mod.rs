@@ -29,6 +29,7 @@ use crate::shard::settled::Settlement;
 use crate::slot::SlotHash;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// What does not change while the node runs.
 pub struct Place {
@@ -43,6 +44,8 @@ pub struct Place {
     pub value_max_bytes: u64,
     /// The directories of the logs, by shard.
     pub logs: Vec<PathBuf>,
+    /// The file that says where in a Redis's stream this node stands.
+    pub redis_stream: PathBuf,
 }
 
 impl Place {
@@ -72,8 +75,8 @@ pub struct Replicator {
 }
 
 impl Replicator {
-    /// Starts the thread; its bell wakes it when the process is to stop.
-    pub fn start(self) -> Result<Doorbell, Fault> {
+    /// Starts the thread. Its bell wakes it when the process is to stop; then it ends soon.
+    pub fn start(self) -> Result<(Doorbell, JoinHandle<()>), Fault> {
         let bell = self.bell.clone();
         let run = move || {
             if let Err(error) = hub::run(self) {
@@ -83,7 +86,7 @@ impl Replicator {
             }
         };
         let started = std::thread::Builder::new().name("replication".into()).spawn(run);
-        started.map_err(|error| Fault::new("starting the replication thread", error))?;
-        Ok(bell)
+        let thread = started.map_err(|error| Fault::new("starting the replication thread", error))?;
+        Ok((bell, thread))
     }
 }

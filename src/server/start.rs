@@ -167,6 +167,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
             tables: config.databases,
             value_max_bytes: ledger.value_max,
             logs: (0..shard_count).map(|shard| data.shard(shard).join("log")).collect(),
+            redis_stream: data.path.join("redis-stream"),
         },
         config: config.clone(),
         published,
@@ -174,7 +175,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         status: told.clone(),
         shared: shared.clone(),
     };
-    let replication = replicator.start()?;
+    let (replication, replication_thread) = replicator.start()?;
     if let Some(attach) = admin {
         let cores = Cores::new(at_admin.lanes, doorbells.clone(), at_admin.sleeper, cores);
         let facts = Facts { ledger, memory, replication: told };
@@ -196,6 +197,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         thread.join().map_err(|_| Fault::new("a core", "panicked"))?;
     }
     pools.join();
+    replication_thread.join().map_err(|_| Fault::new("the replication thread", "panicked"))?;
     tracing::info!("stopped");
     Ok(())
 }
