@@ -127,6 +127,11 @@ pub const SLOT_HAND_OVER_BYTES: u64 = 256 << 10;
 /// How often that is tried, and the time in between.
 pub const SLOT_HOLD_TRIES: u32 = 10;
 pub const SLOT_HOLD_PAUSE: Duration = Duration::from_secs(1);
+/// How long another node may take to answer: before slots change hands, while their clients wait for it, and for a
+/// digest of what may be a whole disk.
+pub const SLOT_PEER_WAIT: Duration = Duration::from_secs(30);
+pub const SLOT_HAND_OVER_WAIT: Duration = Duration::from_secs(2);
+pub const SLOT_DIGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Digests of slots that have been begun and not asked for.
 pub const SLOT_DIGESTS_MAX: usize = 16;
 /// How long a client waits for its turn to change which slots a node has.

@@ -56,8 +56,8 @@ impl Follower {
                 let sink = tokio::net::TcpStream::connect(address).await.unwrap();
                 sink.set_nodelay(true).unwrap();
                 let following = tokio::task::spawn_local(async move {
-                    let error = follow(&target, sink, &shown, &mut None).await;
-                    panic!("the sink failed: {error}");
+                    let error = follow(&target, sink, &shown, &mut None, std::future::pending()).await;
+                    panic!("the sink failed: {error:?}");
                 });
                 stopped.await.unwrap();
                 assert!(!following.is_finished(), "it ended by itself");
@@ -461,6 +461,102 @@ fn replicaof_follows_a_redis_until_it_is_replaced() {
     assert_eq!(redis.ask("WAIT 1 30000").int().or(Some(0)), Some(1));
     assert_eq!(client.ask("REPLICAOF NO ONE"), Value::ok());
     assert_eq!(client.ask("SET of:a:client v"), Value::ok());
+}
+
+fn link_is_up(replica: &Server) -> bool {
+    let text = replica.client().ask("INFO replication");
+    String::from_utf8_lossy(text.bytes().expect("it is text")).contains("master_link_status:up")
+}
+
+/// Follows a Redis that holds many keys and is written to, through a stop of the follower, to the end. So many of
+/// each kind of `values`, in three databases.
+fn many_keys_are_followed(count: usize) -> usize {
+    let Some(primary) = redis(&["--repl-backlog-size", "512mb"]) else { return count };
+    fill(&primary, count);
+    let replicaof = format!("127.0.0.1 {}", primary.port());
+    let mut replica =
+        Server::start(Options::shards(2).memory_budget("1GiB").with(&["--replicaof", &replicaof]));
+    let (load, mut client) = (Load::start(&primary), primary.client());
+    let within = Instant::now() + Duration::from_secs(30 * 60);
+    let wait_for = |what: &str, is_so: &mut dyn FnMut() -> bool| {
+        while !is_so() {
+            assert!(Instant::now() < within, "{what}");
+            sleep(Duration::from_millis(200));
+        }
+    };
+    wait_for("the copy is here", &mut || link_is_up(&replica));
+    sleep(Duration::from_secs(5));
+    replica.terminate();
+    sleep(Duration::from_secs(2));
+    replica.restart();
+    wait_for("it goes on", &mut || link_is_up(&replica));
+    let written = load.end();
+    // Until the briefest have expired.
+    sleep(Duration::from_millis(2_500));
+    wait_for("it is followed to the end", &mut || {
+        replica.client().info("slave_repl_offset") == client.info("master_repl_offset")
+    });
+    assert_eq!((client.info("sync_full"), client.info("sync_partial_ok")), (1, 1));
+    assert_eq!(replica.client().info("redis_stream_errors"), 0);
+    let keys = same(&primary, &replica);
+    eprintln!("{keys} keys, {written} writes");
+    keys
+}
+
+#[test]
+#[ignore = "takes minutes: make test-long"]
+fn a_million_keys_of_all_types_are_followed_under_load() {
+    assert!(many_keys_are_followed(27_000) >= 1_000_000);
+}
+
+#[test]
+fn a_stop_goes_on_where_it_was_and_a_crash_starts_over() {
+    let Some(primary) = redis(&["--repl-diskless-sync-delay", "0", "--repl-backlog-size", "64mb"]) else {
+        return;
+    };
+    let replicaof = format!("127.0.0.1 {}", primary.port());
+    for shards in [1, 2] {
+        let mut client = primary.client();
+        client.ask("CONFIG RESETSTAT");
+        let mut replica = Server::start(Options::shards(shards).with(&["--replicaof", &replicaof]));
+        let load = Load::start(&primary);
+        let goes_on = |primary: &mut Client, replica: &Server, copies: u64, resumptions: u64| {
+            let deadline = Instant::now() + WAIT;
+            let so_far = |primary: &mut Client| (primary.info("sync_full"), primary.info("sync_partial_ok"));
+            while so_far(primary) != (copies, resumptions) || !link_is_up(replica) {
+                assert!(Instant::now() < deadline, "{:?} copies and resumptions", so_far(primary));
+                sleep(Duration::from_millis(20));
+            }
+        };
+        goes_on(&mut client, &replica, 1, 0);
+        for stops in 1..=3 {
+            sleep(Duration::from_millis(700));
+            replica.terminate();
+            replica.restart();
+            goes_on(&mut client, &replica, 1, stops);
+        }
+        // What was noted last does not count once something has been followed since.
+        client.ask(&format!("SET marker {shards}"));
+        let deadline = Instant::now() + WAIT;
+        while replica.client().ask("GET marker") != Value::bulk(shards.to_string()) {
+            assert!(Instant::now() < deadline, "it is not followed");
+            sleep(Duration::from_millis(20));
+        }
+        replica.kill9();
+        replica.restart();
+        goes_on(&mut client, &replica, 2, 3);
+        load.end();
+        sleep(Duration::from_secs(1));
+        let info = |client: &mut Client| client.info("slave_repl_offset");
+        let deadline = Instant::now() + WAIT;
+        while info(&mut replica.client()) != client.info("master_repl_offset") {
+            assert!(Instant::now() < deadline, "it is not followed to the end");
+            sleep(Duration::from_millis(20));
+        }
+        assert_eq!(replica.client().info("redis_stream_errors"), 0);
+        assert!(same(&primary, &replica) > 100);
+        replica.terminate();
+    }
 }
 
 #[test]

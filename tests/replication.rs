@@ -215,3 +215,86 @@ fn a_chain_of_nodes_and_a_node_that_would_follow_itself() {
     assert_same(&second, &first);
     assert_same(&third, &second);
 }
+
+/// A server with a file that CONFIG REWRITE can write.
+fn with_file(dir: &std::path::Path, name: &str) -> Server {
+    let file = dir.join(name);
+    std::fs::write(&file, "# mine\n").expect("the directory is writable");
+    Server::start(Options::shards(1).with(&["-c", file.to_str().expect("a path of text")]))
+}
+
+#[test]
+fn whom_a_node_follows_is_kept_by_config_rewrite() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (primary, mut follower) = (Server::start(Options::shards(1)), with_file(dir.path(), "follower.toml"));
+    fill(&mut primary.client(), 0);
+    follow(&follower, &primary);
+    let followed = vec![Value::bulk("replicaof"), Value::bulk(format!("127.0.0.1 {}", primary.port()))];
+    assert_eq!(follower.client().ask("CONFIG GET replicaof"), Value::Array(followed));
+    assert_eq!(follower.client().ask("CONFIG REWRITE"), Value::ok());
+    assert_same(&follower, &primary);
+    follower.kill9();
+    follower.restart();
+    assert_eq!(info(&follower, "role"), "slave", "from its first answer on");
+    assert_same(&follower, &primary);
+    assert_eq!(follower.client().ask("REPLICAOF NO ONE"), Value::ok());
+    assert_eq!(follower.client().ask("CONFIG REWRITE"), Value::ok());
+    follower.terminate();
+    follower.restart();
+    assert_eq!(info(&follower, "role"), "master");
+    assert_eq!(follower.client().ask("SET a b"), Value::ok());
+}
+
+#[test]
+fn one_database_is_copied_again() {
+    let (primary, follower) = (Server::start(Options::shards(2)), Server::start(Options::shards(1)));
+    fill(&mut primary.client(), 0);
+    assert_eq!(follower.client().ask("DBSLAVEOF db3 force").error_text(), "ERR Not currently a slave");
+    follow(&follower, &primary);
+    assert_same(&follower, &primary);
+    let copies = |server| info(server, "copies_begun").parse::<u32>().expect("a number");
+    let before = (copies(&primary), frames(&follower));
+    assert_eq!(follower.client().ask("DBSLAVEOF db3 force"), Value::ok());
+    let again = || frames(&follower) > before.1 && caught_up(&follower, &primary);
+    eventually("one database comes anew", again);
+    assert_same(&follower, &primary);
+}
+
+/// Values that fill several memtables.
+fn write_much(client: &mut Client) {
+    for n in 0..600 {
+        client.must(&args!["SET", format!("much{n}"), vec![n as u8; 200_000]]);
+    }
+}
+
+#[test]
+fn old_log_goes_when_nobody_needs_it() {
+    let small = ["--binlog-segment-bytes", "1MiB", "--binlog-retention-bytes", "4GiB"];
+    let primary = Server::start(Options::shards(2).with(&small));
+    let follower = Server::start(Options::shards(1));
+    let purge = |words: &str| primary.client().ask(words).error_text();
+    assert_eq!(purge("PURGELOGSTO 5"), "ERR Invalid Argument");
+    assert_eq!(purge("PURGELOGSTO write2file5 db0"), "", "nothing is there that is older");
+    follow(&follower, &primary);
+    write_much(&mut primary.client());
+    assert_same(&follower, &primary);
+    let position =
+        || info_text(&primary).lines().find(|line| line.starts_with("db0:binlog_offset")).map(str::to_owned);
+    let safe = || Some(position()?.split_once("safety_purge=")?.1.to_owned()).filter(|safe| safe != "none");
+    eventually("something can go", || safe().is_some());
+    let segments = || {
+        let dirs = std::fs::read_dir(primary.data_dir()).expect("it is there").flatten();
+        let logs = dirs.filter_map(|dir| std::fs::read_dir(dir.path().join("log")).ok());
+        logs.map(Iterator::count).sum::<usize>()
+    };
+    let (before, first_safe) = (segments(), safe().expect("looked above"));
+    assert_eq!(
+        purge("PURGELOGSTO write2file999999999"),
+        "ERR binlog already in purging...",
+        "a start needs it"
+    );
+    eventually("what could go is gone", || segments() < before);
+    assert_eq!(purge(&format!("PURGELOGSTO {first_safe}")), "", "what was safe is gone");
+    fill(&mut primary.client(), 1);
+    assert_same(&follower, &primary);
+}

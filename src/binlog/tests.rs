@@ -765,3 +765,34 @@ fn cost_of_an_append() {
     }
     println!("append of 200 B: {} ns; write of 16 of them: {} us", append_ns / 320_000, write_us / 20_000);
 }
+
+#[test]
+fn what_is_purged_is_needed_by_nobody() {
+    let disk = SimDisk::new(1);
+    let mut writer = open_new(&disk).writer;
+    for n in 0..4000u32 {
+        append(&mut writer, &n.to_le_bytes().repeat(50));
+        writer.write().expect("the disk works");
+        sync(&mut writer);
+        reserve(&mut writer);
+    }
+    let firsts = writer.segments();
+    assert!(firsts.len() > 5, "{firsts:?}");
+    assert_eq!(writer.purgeable(Lsn(0)), None, "nothing is known to be persisted");
+    let all = firsts.len() - 1;
+    assert_eq!(writer.purge(Lsn(0), Lsn(u64::MAX)), all, "all that are full stay");
+    writer.hold_for_readers(Some(firsts[2]));
+    assert_eq!(
+        (writer.purgeable(firsts[4]), writer.first_needed(firsts[4])),
+        (Some(firsts[2]), Some(firsts[3].before()))
+    );
+    assert_eq!(writer.purge(firsts[4], firsts[1]), 0, "what was asked for is gone");
+    assert_eq!(writer.segments(), firsts[1..]);
+    assert_eq!(writer.purge(firsts[4], firsts[4]), 2, "a reader needs these");
+    assert_eq!(writer.segments(), firsts[2..]);
+    writer.hold_for_readers(None);
+    assert_eq!(writer.purge(firsts[4], Lsn(u64::MAX)), all - 4, "a start needs these");
+    assert_eq!(writer.segments(), firsts[4..]);
+    reserve(&mut writer);
+    open_at(&disk, firsts[4].0, None).expect("what recovery needs is there");
+}

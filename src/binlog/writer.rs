@@ -487,6 +487,34 @@ impl Writer {
         }
     }
 
+    /// Segments that end before this LSN are needed by nobody; None: there is none. `recovery_from` as for `retain`.
+    pub fn purgeable(&self, recovery_from: Lsn) -> Option<Lsn> {
+        let floor = self.needed_from(recovery_from);
+        self.sealed.iter().rfind(|sealed| sealed.last < floor).map(|sealed| sealed.last.next())
+    }
+
+    /// The end of the first segment that is full and needed; None: there is none.
+    pub fn first_needed(&self, recovery_from: Lsn) -> Option<Lsn> {
+        let floor = self.needed_from(recovery_from);
+        self.sealed.iter().find(|sealed| sealed.last >= floor).map(|sealed| sealed.last)
+    }
+
+    fn needed_from(&self, recovery_from: Lsn) -> Lsn {
+        self.recovery_floor(recovery_from).min(self.readers_from.unwrap_or(Lsn(u64::MAX)))
+    }
+
+    /// Lets segments go that end before `before` and that nobody needs; how many stay that end before it.
+    pub fn purge(&mut self, recovery_from: Lsn, before: Lsn) -> usize {
+        let upto = self.purgeable(recovery_from).unwrap_or(Lsn::ZERO).min(before);
+        while let Some(oldest) = self.sealed.front()
+            && oldest.last < upto
+        {
+            let oldest = self.sealed.pop_front().expect("it has a front");
+            self.retired.push(oldest.path);
+        }
+        self.sealed.iter().filter(|sealed| sealed.last < before).count()
+    }
+
     /// The oldest frame that a start would read: groups that end later may have begun before.
     fn recovery_floor(&self, recovery_from: Lsn) -> Lsn {
         let of = self.sealed.iter().rev().find(|sealed| sealed.first <= recovery_from);

@@ -39,7 +39,9 @@ pub fn set(config: &mut Config, pairs: &[(&[u8], &[u8])]) -> Result<Changed, Cli
         };
         match param.change {
             Change::Live => {}
-            Change::AtStart => return Err(failed(&written, "can't set immutable config")),
+            Change::AtStart | Change::ByCommand => {
+                return Err(failed(&written, "can't set immutable config"));
+            }
             Change::Protected => return Err(failed(&written, "can't set protected config")),
         }
         if chosen.iter().any(|(other, ..)| other.key == param.key) {
@@ -79,8 +81,8 @@ fn one_line(name: &str) -> String {
     name.replace(['\r', '\n'], " ")
 }
 
-/// The file's text with what CONFIG SET has changed; comments, order and all else stay.
-/// Only what CONFIG SET can change is ever written: flags given at the start are given again at the next.
+/// The file's text with what CONFIG SET and REPLICAOF have changed; comments, order and all else stay.
+/// Only what they can change is ever written: flags given at the start are given again at the next.
 pub fn rewrite(config: &Config, original: &str, format: Format) -> Result<String, ClientError> {
     let failed = |why: String| ClientError::new(format!("ERR Rewriting config file: {}", one_line(&why)));
     let broken = |file::Wrong { line, why }| failed(format!("line {line}: {why}"));

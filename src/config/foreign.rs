@@ -4,7 +4,7 @@
 //! dangerous, with the reason. Keys' meanings: redis.conf of Redis 7.0, pika.conf of Pika 3.4 to 4.0.
 
 use super::file::{Format, Ignored, Wrong};
-use super::param::{Change, PARAMS, Param};
+use super::param::{PARAMS, Param};
 use super::value::Kind;
 use super::{Config, edit};
 use std::collections::HashSet;
@@ -219,7 +219,7 @@ pub(super) fn apply(text: &str, format: Format, config: &mut Config) -> Result<V
 
 /// The text with the values that CONFIG SET has changed since; everything else stays as it was.
 pub(super) fn rewrite(text: &str, format: Format, before: &Config, now: &Config) -> Result<String, String> {
-    let changed = |param: &Param| param.change == Change::Live && param.show(before) != param.show(now);
+    let changed = |param: &Param| param.change.is_kept() && param.show(before) != param.show(now);
     let mut written = HashSet::new();
     let mut out = String::with_capacity(text.len());
     for (at, line) in text.split_inclusive('\n').enumerate() {
@@ -227,6 +227,10 @@ pub(super) fn rewrite(text: &str, format: Format, before: &Config, now: &Config)
         let param = parsed.and_then(|line| Param::by_wire_name(&line.key)).map(|(param, _)| param);
         match param.filter(|param| changed(param)) {
             None => out.push_str(line),
+            // Redis would not start with an empty one.
+            Some(param) if param.key == REPLICAOF && now.replicaof.is_empty() => {
+                written.insert(param.key);
+            }
             // The last of several lines for one parameter counts, so the others go.
             Some(param) if written.insert(param.key) => {
                 out.push_str(&line_for(param, format, now)?);
@@ -241,6 +245,9 @@ pub(super) fn rewrite(text: &str, format: Format, before: &Config, now: &Config)
     Ok(out)
 }
 
+/// Key of the parameter that REPLICAOF changes.
+const REPLICAOF: &str = "replicaof";
+
 fn line_for(param: &Param, format: Format, config: &Config) -> Result<String, String> {
     let name = param.wire_names()[0];
     let value = param.show(config);
@@ -249,11 +256,15 @@ fn line_for(param: &Param, format: Format, config: &Config) -> Result<String, St
         if value.trim() != value || value.contains(['\n', '\r']) {
             return Err(format!("{name}: Pika's format cannot hold this value"));
         }
-        return Ok(format!("{name} : {value}"));
+        return Ok(match param.key {
+            REPLICAOF => format!("slaveof : {}", value.replace(' ', ":")),
+            _ => format!("{name} : {value}"),
+        });
     }
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\' | b'#');
-    // The limits of all classes stand in one line here, as Redis reads them too.
-    let list = param.key == "client_output_buffer_limit";
+    // Several words, as Redis reads them too: the limits of all classes, a host and its port.
+    let list = param.key == "client_output_buffer_limit"
+        || param.key == REPLICAOF && value.split(' ').all(|word| word.bytes().all(plain));
     if list || (!value.is_empty() && value.bytes().all(plain)) {
         return Ok(format!("{name} {value}"));
     }

@@ -38,8 +38,17 @@ impl Group {
 pub enum Change {
     Live,
     AtStart,
+    /// No, but another command does, and CONFIG REWRITE keeps it.
+    ByCommand,
     /// At start only; Redis calls such a parameter protected.
     Protected,
+}
+
+impl Change {
+    /// Whether CONFIG REWRITE writes it.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Change::Live | Change::ByCommand)
+    }
 }
 
 /// What is known of a parameter.
@@ -190,7 +199,7 @@ pub static PARAMS: &[Param] = &[
         "Slots of a table with crc32; fixed when the directory is made."),
     row!(Tables, slot_redirect, "slot-redirect", [], Live, Kind::Switch,
         "In sharding mode: a command on a slot that another node has is answered as in Redis Cluster (MOVED)."),
-    row!(Replication, replicaof, "replicaof", ["replicaof", "slaveof"], AtStart, Kind::Text,
+    row!(Replication, replicaof, "replicaof", ["replicaof", "slaveof"], ByCommand, Kind::Text,
         "Host and port of the node to follow from the start; empty: this node is a primary."),
     row!(Replication, masterauth, "masterauth", ["masterauth"], Live, Kind::Text,
         "Password given to the primary; empty for none."),

@@ -407,6 +407,35 @@ fn rewriting_keeps_comments_and_order() {
 }
 
 #[test]
+fn whom_a_node_follows_is_written_as_its_format_has_it_and_taken_out_again() {
+    for (format, text, line) in [
+        (Format::Redis, "port 1\n", "replicaof h 7\n"),
+        (Format::Redis, "slaveof other 1\nport 1\n", "replicaof h 7\n"),
+        (Format::Pika, "port : 1\nslaveof : 10.0.0.1:9\n", "slaveof : h:7\n"),
+        (Format::Toml, "port = 1\n", "replicaof = \"h 7\"\n"),
+    ] {
+        let mut config = Config::default();
+        file::apply(text, format, &mut config).unwrap();
+        config.replicaof = "h 7".into();
+        let out = rewrite(&config, text, format).unwrap();
+        assert!(out.contains(line), "{out}");
+        let mut again = Config::default();
+        file::apply(&out, format, &mut again).unwrap();
+        assert_eq!(again, config, "{out}");
+        config.replicaof = String::new();
+        let out = rewrite(&config, &out, format).unwrap();
+        let mut again = Config::default();
+        file::apply(&out, format, &mut again).unwrap();
+        assert_eq!(again, config, "{out}");
+    }
+    let hostile = Config { replicaof: "a\nrequirepass x 7".into(), ..Config::default() };
+    let out = rewrite(&hostile, "port 1\n", Format::Redis).unwrap();
+    let mut again = Config::default();
+    file::apply(&out, Format::Redis, &mut again).unwrap();
+    assert!(!again.requirepass.is_set(), "{out}");
+}
+
+#[test]
 fn a_value_that_the_format_cannot_hold_is_not_written() {
     let mut config = Config::default();
     change(&mut config, &[("requirepass", "x\nslaveof : evil")]).unwrap();

@@ -87,10 +87,10 @@ fn in_units(bytes: &str) -> String {
     }
 }
 
-/// The text with the values that CONFIG SET has changed since; everything else stays as it was.
+/// The text with the values that have changed since; everything else stays as it was.
 pub(super) fn rewrite(text: &str, before: &Config, now: &Config) -> Result<String, Wrong> {
     let entries = entries(text)?;
-    let changed = |param: &Param| param.change == Change::Live && param.show(before) != param.show(now);
+    let changed = |param: &Param| param.change.is_kept() && param.show(before) != param.show(now);
     let mut out = text.to_owned();
     for entry in entries.iter().rev().filter(|entry| changed(entry.param)) {
         out.replace_range(entry.at.clone(), &written(entry.param, now));

@@ -1,7 +1,8 @@
 //! Commands that several shards or cores take part in, as their connection's core sees them.
 
+use super::holding::Pause;
 use super::pending::Manner;
-use super::serve::{Core, Pause};
+use super::serve::Core;
 use super::timing::Begun;
 use crate::command::KeyArgs;
 use crate::error::ClientError;
@@ -86,6 +87,11 @@ pub struct Coordination {
 impl Coordination {
     pub fn is_empty(&self) -> bool {
         self.gathers.is_empty() && self.planning.is_empty() && self.asked.is_empty()
+    }
+
+    /// Commands that several shards take part in.
+    pub fn has_commands(&self) -> bool {
+        !self.gathers.is_empty() || !self.planning.is_empty()
     }
 
     /// Giant commands under way.
@@ -409,14 +415,17 @@ impl Core {
             }
             Ask::ClientUnblock { client, error } => Tell::Killed(u64::from(self.unblock(client, error))),
             Ask::ClientPause { until_ms, writes_only } => {
-                if until_ms <= now_ms {
-                    self.unpause();
-                } else {
-                    self.pause = Some(Pause { until_ms, writes_only });
-                    self.owner.paused_writes = true;
+                match until_ms <= now_ms {
+                    true => self.unpause(),
+                    false => self.pause(Pause { until_ms, writes_only }),
                 }
                 Tell::Done
             }
+            Ask::HoldWrites(hold) => {
+                self.hold_writes(hold);
+                Tell::Done
+            }
+            Ask::Held => Tell::Held { quiet: !self.writes_under_way(), ends: self.owner.log_ends() },
             Ask::Events => Tell::Events(Box::new(self.owner.events.clone())),
             Ask::ResetEvents(events) => {
                 events.into_iter().for_each(|event| self.owner.events.reset(event));
@@ -435,6 +444,7 @@ impl Core {
                 Tell::Done
             }
             Ask::TableRates => Tell::TableRates(self.node.table_rates()),
+            Ask::PurgeLogs { before } => Tell::Count(self.owner.purge_logs(before)),
             Ask::LogEnds => Tell::LogEnds(self.owner.log_ends()),
             Ask::Stats => Tell::Stats(Box::new(self.stats_now())),
             Ask::Report => Tell::Report(Box::new(CoreReport {

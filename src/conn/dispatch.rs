@@ -206,12 +206,12 @@ impl Core {
         else {
             return Ok(None);
         };
-        let paused = self.pause.is_some_and(|pause| !pause.writes_only || command.spec.has(flag::WRITE))
-            || self.owner.assigned.as_ref().is_some_and(|assigned| assigned.holds_any());
+        let held = self.owner.assigned.as_ref().is_some_and(|assigned| assigned.holds_any());
         if connection.barrier
             || !connection.pending.is_empty()
             || !connection.pending.out.is_empty()
-            || paused
+            || self.holding.holds(&command.spec)
+            || held
         {
             return Err(Flow::Blocked);
         }
@@ -322,9 +322,7 @@ impl Core {
         command: &'static KeyCommand,
         args: &Args<'_>,
     ) -> Flow {
-        if let Some(pause) = self.pause
-            && (!pause.writes_only || command.spec.has(flag::WRITE))
-        {
+        if self.holding.holds(&command.spec) {
             return Flow::Blocked;
         }
         let table = self.connections[place].session.table;
@@ -424,8 +422,7 @@ impl Core {
     }
 
     fn front_command(&mut self, place: usize, command: &'static FrontCommand, args: &Args<'_>) -> Flow {
-        let paused = self.pause.is_some_and(|pause| !pause.writes_only || command.spec.has(flag::WRITE));
-        if paused && command.spec.name != "client" {
+        if self.holding.holds(&command.spec) && command.spec.name != "client" {
             return Flow::Blocked;
         }
         let held = || self.owner.assigned.as_ref().is_some_and(|assigned| assigned.holds_any());

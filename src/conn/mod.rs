@@ -7,6 +7,7 @@ mod assigning;
 mod connection;
 pub mod coordinate;
 pub mod dispatch;
+mod holding;
 pub mod monitor;
 pub mod moving;
 pub mod pending;

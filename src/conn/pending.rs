@@ -224,6 +224,14 @@ impl Pending {
         self.slots.len()
     }
 
+    /// Names of the commands that have not been answered.
+    pub fn unanswered(&self) -> impl Iterator<Item = &'static str> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Slot::Waiting(_, begun) => Some(begun.name()),
+            Slot::Ready(..) => None,
+        })
+    }
+
     /// The next command must wait until some reply has come, or has left.
     pub fn is_full(&self) -> bool {
         self.waiting >= self.window

@@ -5,6 +5,7 @@
 use super::assigning::Assigning;
 use super::connection::Connection;
 use super::coordinate::{Coordination, Owed};
+use super::holding::Holding;
 use super::monitor::Watcher;
 use super::moving::{Allowance, Moving, Parcel};
 use super::timing::{Stages, Timing};
@@ -102,7 +103,7 @@ pub struct Core {
     pub gated: Vec<usize>,
     /// Lanes that are full, by core.
     pub congested: Vec<bool>,
-    pub pause: Option<Pause>,
+    pub holding: Holding,
     /// Connections of any core that MONITOR.
     pub watchers: Vec<Watcher>,
     /// Replies that wait for their moment, milliseconds since the epoch.
@@ -112,13 +113,6 @@ pub struct Core {
     pub timing: Timing,
     pub next_serial: u64,
     pub stopping: Option<Stopping>,
-}
-
-/// CLIENT PAUSE in force.
-#[derive(Clone, Copy, Debug)]
-pub struct Pause {
-    pub until_ms: u64,
-    pub writes_only: bool,
 }
 
 /// Connection ids: a serial number over the place in the slab.
@@ -498,7 +492,7 @@ impl Core {
             sendable: Vec::new(),
             gated: Vec::new(),
             congested: vec![false; cores],
-            pause: None,
+            holding: Holding::default(),
             watchers: Vec::new(),
             delayed: Vec::new(),
             waits: Waits::default(),
@@ -556,7 +550,7 @@ impl Core {
     fn waits_for_time(&self) -> bool {
         let stopping = self.shared.stopping.load(Ordering::Acquire);
         stopping
-            || self.pause.is_some()
+            || self.holding.has_end()
             || !self.assigning.is_quiet()
             || !self.delayed.is_empty()
             || !self.waits.is_empty()
@@ -606,21 +600,10 @@ impl Core {
     }
 
     fn tick(&mut self) {
-        if let Some(pause) = self.pause
-            && self.owner.clock.now_ms() >= pause.until_ms
-        {
-            self.unpause();
-        }
+        self.end_pause();
         self.answer_delayed(self.owner.clock.now_ms());
         self.end_waits_to_write();
         self.end_late_waits(self.owner.clock.now_ms());
         self.node.note_commands(self.owner.clock.now_ms(), self.owner.stats.commands);
-    }
-
-    pub fn unpause(&mut self) {
-        self.pause = None;
-        self.owner.paused_writes = false;
-        let blocked = self.connections.iter().filter(|(_, connection)| connection.blocked);
-        self.runnable.extend(blocked.map(|(_, connection)| connection.id));
     }
 }

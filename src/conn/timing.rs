@@ -70,6 +70,10 @@ pub struct Begun {
 }
 
 impl Begun {
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// What it waited for others was not its time.
     pub fn restart(&mut self, at: Instant) {
         self.at = at;

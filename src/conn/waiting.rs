@@ -52,6 +52,8 @@ pub struct Wait {
     otherwise: Reply,
     /// Shards that know it.
     shards: Vec<ShardId>,
+    /// One of its keys was written while writes were held.
+    held: bool,
     /// Its client is gone, or it was told to stop: it ends at the next chance.
     ending: bool,
     began: Instant,
@@ -71,6 +73,7 @@ impl Core {
             until_ms: None,
             otherwise: Reply::NilArray,
             shards: Vec::new(),
+            held: false,
             ending: false,
             began: Instant::now(),
         };
@@ -186,6 +189,7 @@ impl Core {
         self.end_waits_to_write();
         let Some(wait) = self.waits.get_mut(&conn) else { return };
         match &mut wait.phase {
+            Phase::Sleeping if self.holding.holds(&wait.call.command.spec) => wait.held = true,
             Phase::Sleeping => {
                 wait.phase = Phase::Again { woken: false };
                 self.attempt_waiting(conn);
@@ -194,6 +198,21 @@ impl Core {
             // It runs again anyway.
             Phase::First | Phase::Announcing(_) | Phase::Held => {}
         }
+    }
+
+    /// Wakes those that would have been while writes were held.
+    pub fn wake_held(&mut self) {
+        let held: Vec<u64> = self
+            .waits
+            .iter_mut()
+            .filter_map(|(conn, wait)| std::mem::take(&mut wait.held).then_some(*conn))
+            .collect();
+        held.into_iter().for_each(|conn| self.wake(conn));
+    }
+
+    /// Whether this connection's command changes nothing before it is woken.
+    pub fn sleeps(&self, conn: u64) -> bool {
+        self.waits.get(&conn).is_some_and(|wait| wait.phase == Phase::Sleeping)
     }
 
     fn go_on_waiting(&mut self, conn: u64) {
@@ -280,9 +299,7 @@ impl Core {
         let conn = self.connections.iter().find(|(_, connection)| connection.session.id == client);
         let conn = conn.map(|(_, connection)| connection.id);
         conn.is_some_and(|conn| {
-            let sleeps = |wait: &Wait| wait.phase == Phase::Sleeping;
-            self.waits.get(&conn).is_some_and(sleeps)
-                && self.end_wait(conn, error.then(|| Reply::Error(unblocked())))
+            self.sleeps(conn) && self.end_wait(conn, error.then(|| Reply::Error(unblocked())))
         })
     }
 }

@@ -45,6 +45,10 @@ pub struct ShardStats {
     pub written_lsn: u64,
     pub durable_lsn: u64,
     pub persisted_lsn: u64,
+    /// Segments of the log that end before this LSN may go; 0: none may.
+    pub purgeable_lsn: u64,
+    /// The end of the first that is full and may not; `u64::MAX`: there is none.
+    pub first_needed_lsn: u64,
     /// Writes a second that are let in; None: as many as come.
     pub paced_at: Option<f64>,
     /// Commands that wait for the write gate.

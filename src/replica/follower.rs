@@ -6,7 +6,7 @@ use super::inflow::{Durability, StreamIn};
 use super::portion::{self, Unfit};
 use super::position::{Position, Positions, SlotName, slot_position};
 use super::status::Link;
-use super::wire::{Identity, Message, Record, Subscribe};
+use super::wire::{Identity, Message, NodeId, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_BEAT_MS, REPLICA_PAUSE_MAX_MS, REPLICA_PAUSE_MIN_MS};
 use crate::shard::mesh::{Portion, SlotPosition};
@@ -132,6 +132,7 @@ pub struct Follower {
     last_error: Option<String>,
     /// Slots that are followed and that the primary does not have.
     missing: TableSlots,
+    primary: Option<NodeId>,
 }
 
 impl Follower {
@@ -153,6 +154,7 @@ impl Follower {
             chance: fastrand::Rng::with_seed(settings.seed),
             last_error: None,
             missing: TableSlots::new(),
+            primary: None,
             settings,
         }
     }
@@ -244,6 +246,11 @@ impl Follower {
         self.last_error.as_deref()
     }
 
+    /// The node that answered last.
+    pub fn primary(&self) -> Option<NodeId> {
+        self.primary
+    }
+
     /// Everything of a stream up to here is applied.
     pub fn applied(&self, stream: ShardId) -> Lsn {
         self.streams.get(usize::from(stream.0)).map_or(Lsn::ZERO, |stream| stream.acknowledged.0)
@@ -326,9 +333,9 @@ impl Follower {
 
     fn received(&mut self, message: Message, actions: &mut Vec<Action>) -> Result<(), String> {
         match message {
-            Message::Welcome { streams, missing, .. } if self.phase == Phase::Handshake => {
+            Message::Welcome { streams, node, missing, .. } if self.phase == Phase::Handshake => {
                 self.missing = missing;
-                self.phase = Phase::Running;
+                (self.phase, self.primary) = (Phase::Running, Some(node));
                 let shards = usize::from(self.settings.own.layout.shard_count());
                 self.streams = (0..streams).map(|_| StreamIn::new(shards)).collect();
             }

@@ -2,6 +2,7 @@
 //!
 //! Plain facts. Must not know how they come about.
 
+use super::wire::NodeId;
 use crate::slot::set::TableSlots;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -34,12 +35,38 @@ impl Link {
     }
 }
 
+/// How far FAILOVER is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failover {
+    #[default]
+    None,
+    /// Writes are held until a follower has everything.
+    WaitingForSync,
+    /// A follower has been chosen, and is to take over.
+    InProgress,
+}
+
+impl Failover {
+    /// As INFO says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Failover::None => "no-failover",
+            Failover::WaitingForSync => "waiting-for-sync",
+            Failover::InProgress => "failover-in-progress",
+        }
+    }
+}
+
 /// The primary that this node follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Following {
     pub host: String,
     pub port: u16,
     pub link: Link,
+    /// The id of its data directory, once it has told.
+    pub node: Option<NodeId>,
+    /// Everything has been copied that had to be, as far as is known: the link has stood, and no copy is under way.
+    pub complete: bool,
     /// A Redis, not a node of this kind: then `offset` is its stream's, in bytes.
     pub is_redis: bool,
     /// Writes of a Redis that were refused here: the two differ.
@@ -111,4 +138,5 @@ pub struct Status {
     pub offset: u64,
     /// How often slots of a shard were copied to a follower of this node, since the start.
     pub copies_begun: u64,
+    pub failover: Failover,
 }

@@ -149,6 +149,8 @@ impl Stream {
     pub fn flow_from(&mut self, next: Lsn) {
         self.phase = Phase::Flowing;
         (self.next, self.told) = (next, next.before());
+        // Where nothing is missing no record comes that would end it.
+        self.catch_up.take_if(|catch_up| catch_up.passed(next.before()) == Ok(true));
     }
 
     /// The record the next read begins with, if it is time to read; that counts as asked.

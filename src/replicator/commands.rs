@@ -1,20 +1,31 @@
 //! What clients ask of the replication thread: to follow, to stop following, to wait for followers.
 
+use super::failover;
+use super::follower::{Forget, Link};
 use super::hub::{Hub, now_ms};
+use crate::error::ClientError;
 use crate::limits;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{LogEnd, ReplicationAsk, Tell};
-use crate::slot::CoreId;
+use crate::slot::{CoreId, TableId};
 use std::rc::Rc;
 
 pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
+    let changes = matches!(
+        ask,
+        ReplicationAsk::Follow { .. } | ReplicationAsk::FollowNobody | ReplicationAsk::CopyTable(_)
+    );
+    if changes && hub.failover.borrow().is_some() {
+        let refused = ClientError::fixed("ERR REPLICAOF not allowed while failing over.");
+        return hub.tell(from, ticket, Tell::Replication(Reply::Error(refused)));
+    }
     let reply = match ask {
         ReplicationAsk::Follow { host, port, force } => {
             let same = hub.link.borrow().as_ref().is_some_and(|link| link.follows(&host, port));
             if same && !force {
                 Reply::Simple("OK Already connected to specified master")
             } else {
-                hub.follow(host, port, force);
+                hub.follow(host, port, if force { Forget::All } else { Forget::Nothing });
                 Reply::Ok
             }
         }
@@ -34,6 +45,17 @@ pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
             });
             return;
         }
+        ReplicationAsk::CopyTable(table) => answer(copy_table(hub, table)),
+        ReplicationAsk::Failover(plan) => answer(failover::begin(hub, plan)),
+        ReplicationAsk::AbortFailover => answer(failover::abort(hub)),
+        ReplicationAsk::TakeOver { from: primary } => {
+            let hub = hub.clone();
+            tokio::task::spawn_local(async move {
+                let reply = answer(failover::take_over(&hub, &primary).await);
+                hub.tell(from, ticket, Tell::Replication(reply));
+            });
+            return;
+        }
         ReplicationAsk::Wait { upto, durable, replicas, timeout_ms } => {
             let until_ms = if timeout_ms == 0 { u64::MAX } else { now_ms().saturating_add(timeout_ms) };
             let wait = Wait { from, ticket, upto, durable, replicas, until_ms };
@@ -41,6 +63,20 @@ pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
         }
     };
     hub.tell(from, ticket, Tell::Replication(reply));
+}
+
+fn answer(done: Result<(), ClientError>) -> Reply {
+    done.map_or_else(Reply::Error, |()| Reply::Ok)
+}
+
+fn copy_table(hub: &Rc<Hub>, table: TableId) -> Result<(), ClientError> {
+    let following = hub.link.borrow().as_ref().map(Link::facts);
+    let following = following.ok_or(ClientError::fixed("ERR Not currently a slave"))?;
+    if following.is_redis {
+        return Err(ClientError::fixed("ERR a Redis is copied as a whole: use SLAVEOF host port force"));
+    }
+    hub.follow(following.host, following.port, Forget::Table(table));
+    Ok(())
 }
 
 /// A client that waits for followers.

@@ -13,8 +13,8 @@ use crate::replica::follower::{Action, Event, Follower, Settings};
 use crate::replica::greeting::Peer;
 use crate::replica::status::{self, Following};
 use crate::shard::mesh::{Portion, Replicate, Replicated, SlotPosition};
-use crate::slot::ShardId;
 use crate::slot::set::{self, TableSlots};
+use crate::slot::{ShardId, TableId};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,26 +35,6 @@ pub struct LinkTo {
     pub slots: Option<TableSlots>,
 }
 
-/// Of what is to be followed, what is here and counts for nothing.
-pub enum Forget {
-    Nothing,
-    All,
-    Slots(TableSlots),
-}
-
-impl Forget {
-    /// `followed`: the slots that are followed at all, if not all.
-    fn holds(&self, at: &SlotPosition, followed: Option<&TableSlots>) -> bool {
-        let among = |slots: &TableSlots| set::holds(slots, at.table, at.slot);
-        followed.is_none_or(among)
-            && match self {
-                Forget::Nothing => false,
-                Forget::All => true,
-                Forget::Slots(slots) => among(slots),
-            }
-    }
-}
-
 /// The primary that is followed, as the rest of the thread sees it.
 pub struct Link {
     facts: Rc<RefCell<Following>>,
@@ -73,6 +53,11 @@ impl Link {
         self.facts.borrow().clone()
     }
 
+    /// Ends it for good, with the process: a Redis's has something to note. What is to be waited for.
+    pub fn end(self) -> Option<JoinHandle<()>> {
+        self.facts.borrow().is_redis.then_some(self.ended)
+    }
+
     /// Ends it; everything that has come is done then.
     pub async fn stop(self) {
         drop(self._stop);
@@ -82,14 +67,37 @@ impl Link {
     }
 }
 
+/// What of this node's data counts for nothing when it begins to follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forget {
+    Nothing,
+    Table(TableId),
+    Slots(TableSlots),
+    All,
+}
+
+impl Forget {
+    /// `followed`: the slots that are followed at all, if not all.
+    fn hits(&self, at: &SlotPosition, followed: Option<&TableSlots>) -> bool {
+        let among = |slots: &TableSlots| set::holds(slots, at.table, at.slot);
+        followed.is_none_or(among)
+            && match self {
+                Forget::Nothing => false,
+                Forget::Table(table) => at.table == *table,
+                Forget::Slots(slots) => among(slots),
+                Forget::All => true,
+            }
+    }
+}
+
 impl Hub {
-    /// Follows this node from now on, and no other. `force`: what is here counts for nothing.
-    pub fn follow(self: &Rc<Self>, host: String, port: u16, force: bool) {
+    /// Follows this node from now on, and no other.
+    pub fn follow(self: &Rc<Self>, host: String, port: u16, forget: Forget) {
         self.published.set_follows(true);
         let before = self.link.borrow_mut().take();
-        let forget = if force { Forget::All } else { Forget::Nothing };
         let link = self.begin_link(LinkTo { host, port, slots: None }, forget, before);
         *self.link.borrow_mut() = Some(link);
+        self.show();
     }
 
     /// Begins a link, once another one has ended.
@@ -123,6 +131,7 @@ impl Hub {
             // Another wish to follow may have come meanwhile.
             if self.link.borrow().is_none() {
                 self.published.set_follows(false);
+                self.show();
                 tracing::info!("following nobody: a primary");
             }
         }
@@ -136,7 +145,7 @@ type ShardState = (Vec<SlotPosition>, Lsn);
 type Attempt = Result<(TcpStream, Vec<u8>), NoLink>;
 
 /// Why there is no link.
-enum NoLink {
+pub(super) enum NoLink {
     Failed(String),
     /// The primary is not of this kind.
     Redis,
@@ -249,18 +258,14 @@ impl PrimaryLink {
     }
 
     /// Follows a primary that is a Redis: its commands become this node's own.
-    async fn follow_redis(&mut self, mut stopped: oneshot::Receiver<()>) {
+    async fn follow_redis(&mut self, stopped: oneshot::Receiver<()>) {
         self.hub.begin_term().await;
         let (host, port) = {
             let facts = self.facts.borrow();
             (facts.host.clone(), facts.port)
         };
         let following = redis::Following::new(self.hub.clone(), self.facts.clone(), host, port);
-        tokio::select! {
-            // Never sent: the other end is dropped.
-            _ = &mut stopped => {}
-            () = following.run() => unreachable!("it ends with the link only"),
-        }
+        following.run(stopped).await;
     }
 
     /// Empties slots, as if nothing had ever been in them.
@@ -273,7 +278,7 @@ impl PrimaryLink {
             let Some(Replicated::State { mut positions, .. }) = states.next() else {
                 unreachable!("every shard was asked for its state")
             };
-            positions.retain(|at| forget.holds(at, self.slots.as_ref()));
+            positions.retain(|at| forget.hits(at, self.slots.as_ref()));
             positions.iter_mut().for_each(|at| (at.index, at.term) = (0, 0));
             Replicate::Adopt(positions)
         };
@@ -450,10 +455,12 @@ impl PrimaryLink {
                 "the link to the primary"
             );
         }
+        facts.complete = up || facts.complete && link != status::Link::Sync;
         facts.link = link;
         if facts.missing != *self.machine.missing() {
             facts.missing = self.machine.missing().clone();
         }
+        facts.node = self.machine.primary();
         facts.last_heard_ms = self.machine.last_heard_ms();
         let error = self.machine.last_error();
         if error != facts.last_error.as_deref() {

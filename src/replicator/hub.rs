@@ -3,10 +3,10 @@
 //! Only this file sends and receives messages. Must not know what is said on a link.
 
 use super::digest::Digests;
-use super::follower::Link;
+use super::follower::{Forget, Link};
 use super::migrate::Migrations;
 use super::slots::Slots;
-use super::{Place, Replicator, commands, kept};
+use super::{Place, Replicator, commands, failover, kept};
 use crate::config::Config;
 use crate::conn::moving::{Moving, Parcel};
 use crate::conn::serve::Shared;
@@ -15,7 +15,7 @@ use crate::replica::status::{Follower, Following, SharedStatus, Status};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::lanes::Lanes;
-use crate::shard::mesh::{Ask, Asker, Message, Replicate, Replicated, Tell};
+use crate::shard::mesh::{Ask, Asker, LogEnd, Message, Replicate, Replicated, Tell};
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::slot::set::TableSlots;
@@ -30,6 +30,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// What a shard's owner has answered to a link.
 pub type Answer = (ShardId, Replicated);
@@ -44,14 +45,19 @@ pub struct Hub {
     doorbells: Vec<Doorbell>,
     /// By ticket. What comes is bounded by what the link has asked and not been answered.
     routes: RefCell<FxHashMap<u64, UnboundedSender<Answer>>>,
+    /// Questions to all cores, by ticket.
+    questions: RefCell<FxHashMap<u64, UnboundedSender<Tell>>>,
     next_ticket: Cell<u64>,
     /// The last `offset` that the links were told of.
     grown: watch::Sender<u64>,
     /// The link to the primary.
     pub link: RefCell<Option<Link>>,
+    /// What it still does when the process stops.
+    ending: RefCell<Option<JoinHandle<()>>>,
     /// Who follows this node, captures too, by ticket.
     followers: RefCell<FxHashMap<u64, Attached>>,
     pub waits: RefCell<commands::Waits>,
+    pub failover: RefCell<Option<failover::UnderWay>>,
     status: Arc<SharedStatus>,
     copies_begun: Cell<u64>,
     /// By shard: from where its log is kept for followers.
@@ -104,11 +110,14 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         lanes: RefCell::new(lanes),
         doorbells,
         routes: RefCell::default(),
+        questions: RefCell::default(),
         next_ticket: Cell::new(1),
         grown: watch::channel(0).0,
         link: RefCell::new(None),
+        ending: RefCell::default(),
         followers: RefCell::default(),
         waits: RefCell::default(),
+        failover: RefCell::default(),
         status,
         copies_begun: Cell::default(),
         held,
@@ -129,7 +138,7 @@ impl Hub {
         }
         let primary = self.config().primary().expect("checked when the configuration was loaded");
         if let Some((host, port)) = primary {
-            self.follow(host, port, false);
+            self.follow(host, port, Forget::Nothing);
         }
     }
 
@@ -137,7 +146,7 @@ impl Hub {
     async fn serve(self: Rc<Self>, bell: Doorbell) -> io::Result<()> {
         let alarm = Alarm::new(bell)?;
         let mut next_tick = tokio::time::Instant::now();
-        while !self.is_stopping() || self.cores_need_us() {
+        while !self.is_stopping() || self.cores_need_us() || self.link_is_ending() {
             self.receive();
             let now = tokio::time::Instant::now();
             if now >= next_tick {
@@ -158,13 +167,20 @@ impl Hub {
     fn is_stopping(&self) -> bool {
         let stopping = self.shared.stopping.load(Ordering::Acquire);
         if stopping {
-            drop(self.link.borrow_mut().take());
+            if let Some(link) = self.link.borrow_mut().take() {
+                *self.ending.borrow_mut() = link.end();
+            }
             if let Some(slots) = &self.slots {
                 slots.end_links();
             }
             self.waits.borrow_mut().end_all(self);
         }
         stopping
+    }
+
+    /// Its last words are waited for, which it takes seconds for at most.
+    fn link_is_ending(&self) -> bool {
+        self.ending.borrow().as_ref().is_some_and(|link| !link.is_finished())
     }
 
     /// With nobody to speak to, time brings little.
@@ -254,6 +270,21 @@ impl Hub {
         answered.into_values().collect()
     }
 
+    /// Asks every core, and waits for all.
+    pub async fn ask_cores(&self, ask: Ask) -> Vec<Tell> {
+        let (ticket, (send, mut tells)) = (self.next_ticket(), unbounded_channel());
+        self.questions.borrow_mut().insert(ticket, send);
+        for core in (0..self.place.cores).map(CoreId) {
+            self.send(core, Message::Ask { from: self.lane(), ticket, ask: ask.clone() });
+        }
+        let mut all = Vec::new();
+        while all.len() < usize::from(self.place.cores) {
+            all.push(tells.recv().await.expect("the question stands"));
+        }
+        self.questions.borrow_mut().remove(&ticket);
+        all
+    }
+
     pub fn send(&self, to: CoreId, message: Message) {
         self.lanes.borrow_mut().send(usize::from(to.0), Parcel::Message(message));
         self.flush();
@@ -283,6 +314,12 @@ impl Hub {
                     if let Some(route) = self.routes.borrow().get(&ticket) {
                         // A link that has just ended wants no answer.
                         let _ = route.send((shard, what));
+                    }
+                }
+                Parcel::Message(Message::Tell { ticket, tell, .. }) => {
+                    if let Some(question) = self.questions.borrow().get(&ticket) {
+                        // Whoever asked may have been given up.
+                        let _ = question.send(tell);
                     }
                 }
                 Parcel::Message(Message::Ask { from, ticket, ask }) => self.asked(from, ticket, ask),
@@ -327,15 +364,33 @@ impl Hub {
     }
 
     /// How many followers have all that stands up to here.
-    pub fn acknowledged(&self, durable: bool, upto: &[crate::shard::mesh::LogEnd]) -> u64 {
+    pub fn acknowledged(&self, durable: bool, upto: &[LogEnd]) -> u64 {
         let has = |attached: &&Attached| {
             if !attached.has_all {
                 return false;
             }
             let reached = if durable { &attached.durable } else { &attached.applied };
-            upto.iter().all(|end| reached.get(usize::from(end.shard.0)).is_some_and(|lsn| *lsn >= end.lsn))
+            has_all(reached, upto)
         };
         self.followers.borrow().values().filter(has).count() as u64
+    }
+
+    /// The nodes that follow this one.
+    pub fn followers(&self) -> Vec<Follower> {
+        self.facts_of(|attached| !attached.is_capture)
+    }
+
+    fn facts_of(&self, which: impl Fn(&Attached) -> bool) -> Vec<Follower> {
+        let attached = self.followers.borrow();
+        attached.values().filter(|of| which(of)).map(|of| of.facts.clone()).collect()
+    }
+
+    /// Those that have all that stands up to here.
+    pub fn followers_with(&self, upto: &[LogEnd]) -> Vec<Follower> {
+        let followers = self.followers.borrow();
+        let has = |attached: &&Attached| !attached.is_capture && has_all(&attached.applied, upto);
+        let all = followers.values().filter(has);
+        all.map(|attached| attached.facts.clone()).filter(|follower| follower.online).collect()
     }
 
     pub fn note_copy_begun(&self) {
@@ -354,12 +409,6 @@ impl Hub {
     fn tick(self: &Rc<Self>) {
         let (config, now_ms) = (self.config(), now_ms());
         let max_lag_ms = u64::from(config.min_replicas_max_lag_s) * 1000;
-        let facts = |capture: bool| -> Vec<Follower> {
-            let attached = self.followers.borrow();
-            let these = attached.values().filter(|attached| attached.is_capture == capture);
-            these.map(|attached| attached.facts.clone()).collect()
-        };
-        let (followers, captures) = (facts(false), facts(true));
         let is_good = |attached: &&Attached| attached.has_all && attached.facts.is_good(now_ms, max_lag_ms);
         let good = self.followers.borrow().values().filter(is_good).count();
         self.published.set_good_followers(good as u32);
@@ -373,9 +422,25 @@ impl Hub {
                 self.ask(0, shard, Replicate::HoldLog(from));
             }
         }
-        let following: Option<Following> = self.link.borrow().as_ref().map(Link::facts);
-        let (offset, copies_begun) = (self.offset(), self.copies_begun.get());
-        let status = Status { following, followers, captures, offset, copies_begun };
-        self.status.set(status);
+        self.show();
     }
+
+    /// Tells the others how things stand.
+    pub fn show(&self) {
+        let following: Option<Following> = self.link.borrow().as_ref().map(Link::facts);
+        let (followers, captures) = (self.facts_of(|of| !of.is_capture), self.facts_of(|of| of.is_capture));
+        let failover = self.failover.borrow().as_ref().map(failover::UnderWay::stage);
+        self.status.set(Status {
+            following,
+            followers,
+            captures,
+            offset: self.offset(),
+            copies_begun: self.copies_begun.get(),
+            failover: failover.unwrap_or_default(),
+        });
+    }
+}
+
+fn has_all(reached: &[u64], upto: &[LogEnd]) -> bool {
+    upto.iter().all(|end| reached.get(usize::from(end.shard.0)).is_some_and(|lsn| *lsn >= end.lsn))
 }

@@ -148,7 +148,17 @@ impl Migration {
         self.stage("copy");
         let own_ip = there.own_ip().map_err(failed)?.to_string();
         let own_port = self.hub.config().port.to_string();
-        self.said(there.ask(&self.words("takeslots", &[&own_ip, &own_port])).await)?;
+        let take = self.words("takeslots", &[&own_ip, &own_port]);
+        match there.ask_within(limits::SLOT_PEER_WAIT, &take).await {
+            Ok(Ok(_)) => {}
+            // It has refused, and so has nothing of this.
+            Ok(Err(why)) => return Err(format!("{} answers: {why}", self.peer)),
+            Err(error) => {
+                let undone = self.undo(&own_ip, &own_port).await;
+                tracing::warn!(?undone, "taking back what was perhaps begun");
+                return Err(failed(error));
+            }
+        }
         match self.follow_and_hand_over(&mut there).await {
             Ok(()) => Ok(()),
             Err(Failed::Unknown(why)) => Err(why),
@@ -167,7 +177,10 @@ impl Migration {
         let failed = |why: std::io::Error| why.to_string();
         let mut there =
             PeerNode::connect(&self.hub, &self.peer.host, self.peer.port).await.map_err(failed)?;
-        self.said(there.ask(&self.words("dropslots", &[own_ip, own_port])).await).map(drop)
+        self.said(
+            there.ask_within(limits::SLOT_PEER_WAIT, &self.words("dropslots", &[own_ip, own_port])).await,
+        )
+        .map(drop)
     }
 
     async fn follow_and_hand_over(&self, there: &mut PeerNode) -> Result<(), Failed> {
@@ -217,12 +230,14 @@ impl Migration {
     async fn compare(&self, there: &mut PeerNode) -> Result<(), String> {
         let began = self.pause().await?;
         let here = self.hub.begin_digest(self.named.clone()).await;
-        let number = self.said(there.ask(&self.words("snapshot", &[])).await);
+        let number =
+            self.said(there.ask_within(limits::SLOT_HAND_OVER_WAIT, &self.words("snapshot", &[])).await);
         self.change.release(&self.named).await;
         self.note_pause(began);
         let here = here.done().await?;
         let number = number?;
-        let theirs = self.said(there.ask(&["PKCLUSTER", "DIGESTOF", &number]).await)?;
+        let theirs =
+            self.said(there.ask_within(limits::SLOT_DIGEST_WAIT, &["PKCLUSTER", "DIGESTOF", &number]).await)?;
         if here == theirs {
             return Ok(());
         }
@@ -296,7 +311,7 @@ impl Migration {
     async fn promote(&self, there: &mut PeerNode) -> Result<(), String> {
         let (slots, table) = (set::shown(&self.slots), self.table.0.to_string());
         let words = ["pkcluster", "slotsslaveof", "no", "one", &slots, &table];
-        let mut why = match self.said(there.ask(&words).await) {
+        let mut why = match self.said(there.ask_within(limits::SLOT_HAND_OVER_WAIT, &words).await) {
             Ok(_) => return Ok(()),
             Err(why) => why,
         };
@@ -304,7 +319,7 @@ impl Migration {
             tokio::time::sleep(limits::SLOT_HOLD_PAUSE).await;
             let again = PeerNode::connect(&self.hub, &self.peer.host, self.peer.port).await;
             let said = match again {
-                Ok(mut again) => self.said(again.ask(&words).await),
+                Ok(mut again) => self.said(again.ask_within(limits::SLOT_HAND_OVER_WAIT, &words).await),
                 Err(error) => Err(error.to_string()),
             };
             match said {

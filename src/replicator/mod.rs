@@ -8,6 +8,7 @@
 mod commands;
 mod copy;
 mod digest;
+mod failover;
 mod follower;
 mod hub;
 pub mod kept;
@@ -35,6 +36,7 @@ use crate::slot::SlotHash;
 use crate::slot::assignment::Assignment;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// What does not change while the node runs.
 pub struct Place {
@@ -50,6 +52,8 @@ pub struct Place {
     /// The directories of the logs, by shard.
     pub logs: Vec<PathBuf>,
     pub data_dir: PathBuf,
+    /// The file that says where in a Redis's stream this node stands.
+    pub redis_stream: PathBuf,
 }
 
 impl Place {
@@ -81,8 +85,8 @@ pub struct Replicator {
 }
 
 impl Replicator {
-    /// Starts the thread; its bell wakes it when the process is to stop.
-    pub fn start(self) -> Result<Doorbell, Fault> {
+    /// Starts the thread. Its bell wakes it when the process is to stop; then it ends soon.
+    pub fn start(self) -> Result<(Doorbell, JoinHandle<()>), Fault> {
         let bell = self.bell.clone();
         let run = move || {
             if let Err(error) = hub::run(self) {
@@ -92,7 +96,7 @@ impl Replicator {
             }
         };
         let started = std::thread::Builder::new().name("replication".into()).spawn(run);
-        started.map_err(|error| Fault::new("starting the replication thread", error))?;
-        Ok(bell)
+        let thread = started.map_err(|error| Fault::new("starting the replication thread", error))?;
+        Ok((bell, thread))
     }
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long making a connection may take.
+/// How long making a connection, and logging in, may take.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Longest line that is waited for.
 const LINE_MAX_BYTES: u64 = 1024;
@@ -26,7 +26,11 @@ pub type Line = Result<String, String>;
 impl PeerNode {
     /// Connects, and logs in with what is configured for primaries.
     pub async fn connect(hub: &Hub, host: &str, port: u16) -> io::Result<PeerNode> {
-        let stream = timeout(CONNECT_WAIT, TcpStream::connect((host, port))).await??;
+        timeout(CONNECT_WAIT, PeerNode::log_in(hub, host, port)).await?
+    }
+
+    async fn log_in(hub: &Hub, host: &str, port: u16) -> io::Result<PeerNode> {
+        let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         let mut peer = PeerNode { stream: BufReader::new(stream) };
         let config = hub.config();
@@ -44,7 +48,12 @@ impl PeerNode {
         Ok(self.stream.get_ref().local_addr()?.ip())
     }
 
-    /// Sends a command and waits for its line.
+    /// As `ask`, for so long.
+    pub async fn ask_within(&mut self, wait: Duration, words: &[impl AsRef<[u8]>]) -> io::Result<Line> {
+        timeout(wait, self.ask(words)).await?
+    }
+
+    /// Sends a command and waits for what it answers, for as long as it takes.
     pub async fn ask(&mut self, words: &[impl AsRef<[u8]>]) -> io::Result<Line> {
         let mut command = Vec::new();
         encode::array_header(words.len(), &mut command);

@@ -11,6 +11,7 @@ use crate::conn::serve::{Core, Links, Serving, Shared};
 use crate::error::Fault;
 use crate::front::node::{CoreAddress, Node, NodeShared, Place, SlotMap};
 use crate::limits::{self, Ledger};
+use crate::replica::status::{Following, Status};
 use crate::replicator::{self, Replicator};
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::executor;
@@ -105,6 +106,12 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     let shared = Arc::new(Shared::new(cores));
     let node = NodeShared::default();
     let published = Arc::new(Published::new(shard_count));
+    if let Some((host, port)) = config.primary().expect("checked when the configuration was loaded") {
+        // The cores take no write even before the replication thread stands.
+        published.set_follows(true);
+        let following = Some(Following { host, port, ..Following::default() });
+        node.status.set(Status { following, ..Status::default() });
+    }
     let settlement = Arc::new(Settlement::new(shard_count));
     let (ready, doorbells) = channel();
     let mut pools = Pools::start(&config, cores, &background)?;
@@ -169,6 +176,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
             value_max_bytes: ledger.value_max,
             logs: (0..shard_count).map(|shard| data.shard(shard).join("log")).collect(),
             data_dir: data.path.clone(),
+            redis_stream: data.path.join("redis-stream"),
         },
         config: config.clone(),
         published,
@@ -177,7 +185,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         shared: shared.clone(),
         assigned,
     };
-    let replication = replicator.start()?;
+    let (replication, replication_thread) = replicator.start()?;
     if let Some(attach) = admin {
         let cores = Cores::new(at_admin.lanes, doorbells.clone(), at_admin.sleeper, cores);
         let facts = Facts { ledger, memory, replication: told };
@@ -199,6 +207,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         thread.join().map_err(|_| Fault::new("a core", "panicked"))?;
     }
     pools.join();
+    replication_thread.join().map_err(|_| Fault::new("the replication thread", "panicked"))?;
     tracing::info!("stopped");
     Ok(())
 }

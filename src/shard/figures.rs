@@ -23,6 +23,8 @@ impl Owner {
             written_lsn: shard.log.written().0,
             durable_lsn: shard.log.durable().0,
             persisted_lsn: upkeep.persisted(),
+            purgeable_lsn: shard.log.purgeable(upkeep.recovery_from()).map_or(0, |lsn| lsn.0),
+            first_needed_lsn: shard.log.first_needed(upkeep.recovery_from()).map_or(u64::MAX, |lsn| lsn.0),
             paced_at: upkeep.paced_at(),
             gated: self.gated[at].len() as u64,
             full: shard.is_full(),

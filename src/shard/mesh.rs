@@ -302,10 +302,18 @@ pub enum Ask {
     SetActiveExpire(bool),
     /// Show this connection every command from now on.
     Watch(LineId),
+    /// Let log go that is needed by nobody, in segments that end before this LSN. Answered by how many stay.
+    PurgeLogs {
+        before: u64,
+    },
     /// Where the logs end: all that was written before stands there or before.
     LogEnds,
     /// In sharding mode: how many commands each table has had on this core.
     TableRates,
+    /// Writes of clients wait from now on, or do so no more; keys do not end meanwhile. CLIENT PAUSE is beside it.
+    HoldWrites(bool),
+    /// Whether writes are still under way here, and where the logs end.
+    Held,
     /// For the replication thread alone.
     Replication(ReplicationAsk),
 }
@@ -346,6 +354,15 @@ pub enum ReplicationAsk {
     },
     FollowNobody,
     Slots(SlotsAsk),
+    /// Copy a table from the primary once more. Refused where there is none.
+    CopyTable(TableId),
+    /// Hand this node's role to a follower and follow it; answered when it has begun.
+    Failover(FailoverPlan),
+    AbortFailover,
+    /// The primary with this data directory's id hands its role to this node.
+    TakeOver {
+        from: Bytes,
+    },
     /// Answered when so many followers have what stands up to here, or when the time is over (0: never).
     /// `durable`: on their disks, and if true on this node's; answered then with both numbers.
     Wait {
@@ -422,6 +439,17 @@ pub enum SlotsAsk {
     },
 }
 
+/// What FAILOVER was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailoverPlan {
+    /// The follower that takes over; None: the first that has everything.
+    pub to: Option<(String, u16)>,
+    /// When the time is over the follower takes over with what it has.
+    pub force: bool,
+    /// None: as long as it takes.
+    pub timeout_ms: Option<u64>,
+}
+
 /// Which connections CLIENT LIST and CLIENT KILL mean; every condition set must hold.
 #[derive(Clone, Debug, Default)]
 pub struct ClientFilter {
@@ -492,6 +520,11 @@ pub enum Tell {
     Slow(Vec<crate::metrics::slow::SlowEntry>),
     LogEnds(Vec<LogEnd>),
     TableRates(Vec<(TableId, TableRates)>),
+    /// `quiet`: no write is under way that a client of this core has begun.
+    Held {
+        quiet: bool,
+        ends: Vec<LogEnd>,
+    },
     Replication(Reply),
     Done,
     Failed(String),

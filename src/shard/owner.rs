@@ -130,6 +130,8 @@ pub struct Owner {
     pub(super) away_running: usize,
     /// CLIENT PAUSE: keys do not expire either.
     pub paused_writes: bool,
+    /// As long as writes are held for a failover.
+    pub keeps_expired: bool,
     pub(super) follow: Vec<super::follow::Follow>,
     pub published: Arc<Published>,
     /// In sharding mode: what this node is to each slot.
@@ -173,6 +175,7 @@ impl Owner {
             jobs: VecDeque::new(),
             flush_jobs: VecDeque::new(),
             paused_writes: false,
+            keeps_expired: false,
             follow: shards.iter().map(|_| super::follow::Follow::default()).collect(),
             published,
             assigned: None,

@@ -6,7 +6,7 @@ use super::owner::{Needs, Owner};
 use super::pace::Pace;
 use super::wholes::Wholes;
 use super::work::Done;
-use crate::binlog::{LogError, ReserveDone, SyncDone};
+use crate::binlog::{LogError, Lsn, ReserveDone, SyncDone};
 use crate::command::hash_expire::DROP_EXPIRED;
 use crate::config::Fsync;
 use crate::error::Fault;
@@ -99,6 +99,8 @@ pub struct Upkeep {
     /// Since when a part is here that no seal has persisted: its home must keep its log for it.
     parts_since_ms: Option<u64>,
     persisted: u64,
+    /// The next start reads the log from here, or later.
+    recovery_from: u64,
     last_tick_ms: u64,
     next_pressure_ms: u64,
     next_expire_ms: u64,
@@ -129,6 +131,7 @@ impl Upkeep {
             sealed_floor: None,
             parts_since_ms: None,
             persisted,
+            recovery_from: 0,
             last_tick_ms: now_ms,
             next_pressure_ms: now_ms,
             next_expire_ms: now_ms,
@@ -157,6 +160,11 @@ impl Upkeep {
     }
 
     /// The position up to which RocksDB's files hold everything.
+    /// What stands before may go; 0: nothing has been sealed yet, so nothing may.
+    pub fn recovery_from(&self) -> Lsn {
+        Lsn(self.recovery_from)
+    }
+
     pub fn persisted(&self) -> u64 {
         self.persisted
     }
@@ -403,7 +411,8 @@ impl Owner {
         upkeep.seals_persisted = upkeep.seals;
         upkeep.erasable.append(&mut upkeep.sealed_garbage);
         let keep_from = upkeep.sealed_floor.unwrap_or(u64::MAX).min(persisted + 1);
-        shard.log.retain(crate::binlog::Lsn(keep_from), self.clock.now_ms());
+        upkeep.recovery_from = keep_from;
+        shard.log.retain(Lsn(keep_from), self.clock.now_ms());
         let participant = shard.id;
         for (home, number) in std::mem::take(&mut upkeep.sealed_parts) {
             let core = self.owners[usize::from(home.0)];
@@ -411,6 +420,15 @@ impl Owner {
             self.outgoing.push((core, Message::Step(step)));
         }
         Ok(())
+    }
+
+    /// Lets old log of this core's shards go that nobody needs; how many segments stay that end before `before`.
+    pub fn purge_logs(&mut self, before: u64) -> u64 {
+        let mut stay = 0;
+        for (shard, upkeep) in self.shards.iter_mut().zip(&self.upkeep) {
+            stay += shard.log.purge(upkeep.recovery_from(), Lsn(before));
+        }
+        stay as u64
     }
 
     fn reserve(&mut self, at: usize) {
@@ -444,7 +462,7 @@ impl Owner {
     fn look_for_expired(&mut self, at: usize, now_ms: u64) {
         let upkeep = &mut self.upkeep[at];
         upkeep.next_expire_ms = now_ms + EXPIRE_EVERY_MS;
-        if self.paused_writes || !self.shards[at].accepts_writes() {
+        if self.paused_writes || self.keeps_expired || !self.shards[at].accepts_writes() {
             return;
         }
         upkeep.expiring = true;
@@ -456,6 +474,9 @@ impl Owner {
 
     /// Deletes the keys whose time has come, through the log; what has changed since is left alone.
     fn expire(&mut self, at: usize, due: Vec<DueKey>) {
+        if self.keeps_expired {
+            return;
+        }
         let now_ms = self.clock.now_ms();
         let behind = due.len() >= EXPIRE_BATCH;
         if behind {

@@ -6,10 +6,12 @@ use crate::command::Spec;
 use crate::command::flag::{ADMIN, LOADING, NOSCRIPT, STALE};
 use crate::config;
 use crate::error::ClientError;
+use crate::front::node::Node;
 use crate::front::{Answer, Ctx, FrontCommand};
 use crate::resp::args::Args;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::Ask;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 const OPERATOR: u32 = ADMIN | NOSCRIPT | LOADING | STALE;
@@ -48,11 +50,22 @@ fn print_help(_: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
     Ok(help("CONFIG", COMMANDS[0].spec.subcommands))
 }
 
+/// The configuration as it is now: REPLICAOF and FAILOVER change whom this node follows.
+fn in_force(node: &Node) -> Cow<'_, config::Config> {
+    let following = node.status().following.as_ref().map(|to| format!("{} {}", to.host, to.port));
+    let replicaof = following.unwrap_or_default();
+    if node.config.replicaof == replicaof {
+        return Cow::Borrowed(&node.config);
+    }
+    Cow::Owned(config::Config { replicaof, ..config::Config::clone(&node.config) })
+}
+
 /// A parameter that several patterns match is answered once.
 fn get(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+    let config = in_force(ctx.node);
     let mut found: Vec<(&str, String)> = Vec::new();
     for pattern in args.iter(2) {
-        for (name, value) in config::get(&ctx.node.config, pattern) {
+        for (name, value) in config::get(&config, pattern) {
             if !found.iter().any(|(other, _)| *other == name) {
                 found.push((name, value));
             }
@@ -76,7 +89,7 @@ fn set(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
 
 /// Waits for the disk, on the core: one small file, at an operator's word.
 fn rewrite(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
-    config::rewrite_file(&ctx.node.config, ctx.node.config_file.as_deref())?;
+    config::rewrite_file(&in_force(ctx.node), ctx.node.config_file.as_deref())?;
     Ok(Reply::Ok.into())
 }
 
@@ -88,6 +101,7 @@ fn resetstat(_: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
 mod tests {
     use super::*;
     use crate::front::admin::testing::Bench;
+    use crate::replica::status::{Following, Status};
     use crate::shard::mesh::Tell;
 
     #[test]
@@ -134,6 +148,30 @@ mod tests {
             vec![Tell::Done, Tell::Done]
         };
         assert_eq!(Bench::new().run_with("CONFIG RESETSTAT", reset), "OK");
+    }
+
+    #[test]
+    fn whom_the_node_follows_is_told_and_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("haypile.conf");
+        std::fs::write(&path, "port 9221\n").expect("a file");
+        let mut bench = Bench::new();
+        bench.node.config_file = Some(path.clone());
+        assert_eq!(bench.run("CONFIG GET slave*of"), "{slaveof: }");
+        let following = Following { host: "10.0.0.1".into(), port: 6379, ..Following::default() };
+        bench.set_status(Status { following: Some(following), ..Status::default() });
+        assert_eq!(bench.run("CONFIG GET replicaof"), "{replicaof: 10.0.0.1 6379}");
+        assert_eq!(
+            bench.run("CONFIG SET replicaof x"),
+            "-ERR CONFIG SET failed (possibly related to argument 'replicaof') - can't set immutable config"
+        );
+        assert_eq!(bench.run("CONFIG REWRITE"), "OK");
+        let text = std::fs::read_to_string(&path).expect("the file");
+        assert!(text.contains("\nreplicaof 10.0.0.1 6379\n"), "{text}");
+        bench.set_status(Status::default());
+        assert_eq!(bench.run("CONFIG REWRITE"), "OK");
+        let text = std::fs::read_to_string(&path).expect("the file");
+        assert!(!text.contains("replicaof"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! INFO: which sections are wanted, what the cores are asked for them, and how they are put together.
-//! The lines themselves are in `info/sections.rs`. Nothing here waits for a disk or counts a key.
+//! The lines themselves are in `info/sections.rs` and `info/replication.rs`. Nothing here waits for a disk or counts a key.
 
+mod replication;
 mod sections;
 
 use super::{all_told, ok_or_error, slowlog, spec};

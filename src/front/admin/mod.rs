@@ -9,10 +9,12 @@ pub mod command;
 pub mod config;
 pub mod connection;
 pub mod debug;
+pub mod failover;
 pub mod info;
 pub mod keys;
 pub mod latency;
 pub mod memory;
+pub mod pika;
 mod pkcluster;
 pub mod process;
 pub mod ranges;
@@ -52,6 +54,8 @@ pub fn all() -> impl Iterator<Item = &'static FrontCommand> {
         debug::COMMANDS,
         pkcluster::COMMANDS,
         replication::COMMANDS,
+        failover::COMMANDS,
+        pika::COMMANDS,
     ]
     .into_iter()
     .flatten()

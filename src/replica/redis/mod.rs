@@ -32,12 +32,14 @@ pub struct Target {
     pub login: stream::Login,
 }
 
-/// Where in which stream somebody may go on: all before it has been done, and nothing behind it.
+/// Where in which stream somebody may go on: all before it has been done, and nothing behind it but what is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
     /// What the primary calls its stream.
     pub replid: String,
     pub place: Place,
+    /// So many commands of a transaction that begins there.
+    pub done_behind: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

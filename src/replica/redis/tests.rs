@@ -228,7 +228,7 @@ fn greeted(resume: Option<Resume>) -> Machine {
 }
 
 fn resume(offset: u64) -> Resume {
-    Resume { replid: "old".into(), place: Place { offset, db: 3 } }
+    Resume { replid: "old".into(), place: Place { offset, db: 3 }, done_behind: 0 }
 }
 
 #[test]

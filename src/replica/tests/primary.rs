@@ -420,3 +420,15 @@ fn a_capture_that_wants_rows_is_sent_copies() {
         |action: &Action| matches!(action, Action::Copy { slots, .. } if *slots == [(TABLE, Slot(1))]);
     assert!(actions.iter().any(copies));
 }
+
+#[test]
+fn a_follower_that_lacks_nothing_counts_before_anything_new_is_written() {
+    let mut bench = Bench::new(1, 1000);
+    let (shard, upto) = (ShardId(0), Lsn(9));
+    bench.subscribe(vec![at(1, 4, TERM)]);
+    bench.tell(Event::Published { shard, lsn: upto });
+    bench.tell(Event::State { shard, positions: vec![at(1, 4, TERM)], upto });
+    bench.tell(Event::Located { shard, segments: Vec::new(), upto });
+    bench.ack(0, 9);
+    assert_eq!(bench.primary.lag(shard).applied, Lsn(9));
+}

@@ -21,6 +21,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Between copies that fail: each empties the server and burdens the primary.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How long our server may take to close the connection once it stops.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(3);
 const READ_BYTES: usize = 64 << 10;
 /// Names of commands that are remembered as logged.
 const LOGGED_MAX: usize = 1_000;
@@ -36,37 +38,56 @@ const WRITE_NOTHING: &[&str] = &["publish", "spublish", "script", "function"];
 /// While it runs `resume` is empty, so that whoever drops it midway starts over: nobody knows then what was
 /// done of the commands under way.
 ///
-/// Returns only when `sink` has failed. Must run within a tokio runtime with IO and time.
+/// Returns only when `sink` has failed or `stop` is there: `None` then. Afterwards `resume` says where to go on if
+/// our server has answered all that it has done before it closed the connection: whoever did not make it do so
+/// must not believe that. Must run within a tokio runtime with IO and time.
 pub async fn follow<S>(
     target: &Target,
     sink: S,
     status: &SharedStatus,
     resume: &mut Option<Resume>,
-) -> io::Error
+    stop: impl Future<Output = ()>,
+) -> Option<io::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    tokio::pin!(stop);
     let (mut sink, mut logged, mut pause) = (Sink::new(sink), HashSet::new(), PAUSE);
     loop {
         update(status, |status| status.phase = Phase::Connecting);
-        let (ended, copying) = match connect(target).await {
+        let connected = tokio::select! {
+            () = &mut stop => return None,
+            connected = connect(target) => connected,
+        };
+        let (ended, copying) = match connected {
             Ok(primary) => {
                 let before = resume.take();
                 let mut link = Link::new(target, primary, before, &mut sink, status, &mut logged);
-                let ended = poll_fn(|cx| link.poll(cx)).await;
-                (link.settle(ended, resume).await, link.copying)
+                let ended = tokio::select! {
+                    () = &mut stop => Ended::Stopped,
+                    ended = poll_fn(|cx| link.poll(cx)) => ended,
+                };
+                let ended = link.settle(ended, resume).await;
+                if matches!(ended, Ended::Server(_) | Ended::Stopped) {
+                    *resume = timeout(LAST_WORDS_WAIT, link.last_words()).await.ok().flatten();
+                }
+                (ended, link.copying)
             }
             Err(failure) => (Ended::Primary(failure), false),
         };
         let (why, in_vain) = match ended {
-            Ended::Server(error) => return error,
+            Ended::Server(error) => return Some(error),
+            Ended::Stopped => return None,
             Ended::Primary(failure) => (failure.to_string(), copying),
             Ended::Refused(why) => (why, true),
         };
         tracing::warn!(host = target.host, port = target.port, why, "not following the primary");
         update(status, |status| (status.phase, status.last_error) = (Phase::Pausing, why));
         pause = if in_vain { (2 * pause).min(PAUSE_MAX) } else { PAUSE };
-        sleep(pause).await;
+        tokio::select! {
+            () = &mut stop => return None,
+            () = sleep(pause) => {}
+        }
     }
 }
 
@@ -83,6 +104,7 @@ enum Ended {
     Refused(String),
     /// The connection to our server is of no more use.
     Server(io::Error),
+    Stopped,
 }
 
 impl From<Failure> for Ended {
@@ -107,6 +129,8 @@ struct Link<'f, S> {
     untouched: Option<Resume>,
     /// Whether a copy has begun and is not all here.
     copying: bool,
+    /// The stream begins with so many commands that have been done before.
+    done_before: u32,
 }
 
 /// What our server's answers come to.
@@ -115,6 +139,8 @@ struct Answers<'f> {
     logged: &'f mut HashSet<String>,
     /// How far the stream has been followed; `None` before it.
     applied: Option<Place>,
+    /// Commands behind that which have been done: of a transaction.
+    behind: u32,
     refused: Option<String>,
     keys: u64,
     commands: u64,
@@ -139,10 +165,19 @@ impl<'f, S: AsyncRead + AsyncWrite + Unpin> Link<'f, S> {
             to_primary,
             event: None,
             sink,
-            answers: Answers { status, logged, applied: None, refused: None, keys: 0, commands: 0 },
+            answers: Answers {
+                status,
+                logged,
+                applied: None,
+                behind: 0,
+                refused: None,
+                keys: 0,
+                commands: 0,
+            },
             acknowledge_after: None,
             seconds,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            done_before: resume.as_ref().map_or(0, |resume| resume.done_behind),
             untouched: resume,
             copying: false,
         }
@@ -234,7 +269,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Unpin> Link<'f, S> {
                     (status.phase, status.replid) = (Phase::Copying, replid);
                     status.copies += 1;
                 });
-                (self.untouched, self.copying) = (None, true);
+                (self.untouched, self.copying, self.done_before) = (None, true, 0);
                 self.sink.empty();
             }
             Event::Key => {
@@ -249,6 +284,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Unpin> Link<'f, S> {
                 update(status, |status| status.functions_skipped += 1);
             }
             Event::Stream { resumed } => return self.sink.idle() && self.stream_begins(resumed),
+            Event::Command if self.done_before > 0 => self.done_before -= 1,
             Event::Command => {
                 let command = self.machine.command();
                 if !self.sink.selects(command.db) {
@@ -264,6 +300,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Unpin> Link<'f, S> {
     fn stream_begins(&mut self, resumed: bool) -> bool {
         (self.untouched, self.copying) = (None, false);
         self.answers.applied = self.machine.handed();
+        self.answers.behind = self.done_before;
         self.acknowledge_after = Some(0);
         let (replid, offset) = (self.machine.replid(), self.answers.applied.map_or(0, |place| place.offset));
         tracing::info!(replid, offset, resumed, "following the primary's stream");
@@ -302,7 +339,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Unpin> Link<'f, S> {
 
     /// Waits until our server has answered everything, and says where the stream may go on.
     async fn settle(&mut self, ended: Ended, resume: &mut Option<Resume>) -> Ended {
-        if matches!(ended, Ended::Server(_)) {
+        if matches!(ended, Ended::Server(_) | Ended::Stopped) {
             return ended;
         }
         let refused = matches!(ended, Ended::Refused(_));
@@ -336,10 +373,39 @@ impl<'f, S: AsyncRead + AsyncWrite + Unpin> Link<'f, S> {
         } else if self.untouched.is_some() {
             *resume = self.untouched.take();
         } else if self.machine.handed().is_some() {
-            let replid = self.machine.replid().to_owned();
-            *resume = self.answers.applied.map(|place| Resume { replid, place });
+            *resume = self.place_in_stream();
         }
         ended
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
+    /// Hears what our server has to say until it closes the connection; where to go on then.
+    async fn last_words(&mut self) -> Option<Resume> {
+        if self.untouched.is_some() {
+            return self.untouched.take();
+        }
+        self.sink.send_no_more();
+        let closed = poll_fn(|cx| {
+            loop {
+                match self.serve(cx) {
+                    Ok(true) => {}
+                    Ok(false) => return Poll::Pending,
+                    Err(Ended::Server(error)) => {
+                        return Poll::Ready(error.kind() == io::ErrorKind::UnexpectedEof);
+                    }
+                    Err(_) => return Poll::Ready(false),
+                }
+            }
+        });
+        let heard_all = closed.await && self.answers.refused.is_none();
+        self.place_in_stream().filter(|_| heard_all)
+    }
+
+    fn place_in_stream(&self) -> Option<Resume> {
+        let replid = self.machine.replid().to_owned();
+        let done_behind = self.answers.behind;
+        self.answers.applied.map(|place| Resume { replid, place, done_behind })
     }
 }
 
@@ -355,6 +421,7 @@ impl Answers<'_> {
             }
             (Sent::Command { name, end }, reply) => {
                 self.commands += 1;
+                self.behind = if end.is_some() { 0 } else { self.behind + 1 };
                 self.applied = end.or(self.applied);
                 if let Err(error) = reply {
                     self.stream_error(name.to_ascii_lowercase(), error);

@@ -2,11 +2,13 @@
 //!
 //! What the two say is decided in `replica::redis`. Must not know the links between nodes of this kind.
 
+mod kept;
 mod link;
 mod sink;
 
 pub use link::follow;
 
+use self::kept::Kept;
 use super::hub::{Hub, now_ms};
 use crate::conn::moving::Moving;
 use crate::front::session::Session;
@@ -14,6 +16,7 @@ use crate::limits;
 use crate::replica::redis::stream::Login;
 use crate::replica::redis::{Phase, Resume, SharedStatus, Target};
 use crate::replica::status::{self, Link};
+use crate::shard::mesh::{Ask, Tell};
 use crate::slot::CoreId;
 use std::cell::RefCell;
 use std::io;
@@ -23,6 +26,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::net::UnixStream;
+use tokio::sync::{Notify, oneshot};
 
 /// A Redis that is followed.
 pub struct Following {
@@ -46,26 +50,85 @@ impl Following {
         Following { hub, facts, target: Target { host, port, login }, status: SharedStatus::default() }
     }
 
-    /// Follows until it is dropped.
-    pub async fn run(self) {
-        let mut resume: Option<Resume> = None;
+    /// Follows until it is to stop: when the process does, it notes where to go on.
+    pub async fn run(self, mut stopped: oneshot::Receiver<()>) {
+        let mut resume = self.kept().await;
         let mut tick = tokio::time::interval(limits::REPLICA_TICK);
         loop {
             let ended = match self.own_connection() {
                 Ok(sink) => {
-                    let following = follow(&self.target, sink, &self.status, &mut resume);
+                    let (end, mut to_end) = (Notify::new(), false);
+                    let following = follow(&self.target, sink, &self.status, &mut resume, end.notified());
                     tokio::pin!(following);
                     loop {
                         tokio::select! {
-                            error = &mut following => break error,
+                            ended = &mut following => break ended,
                             _ = tick.tick() => self.note(),
+                            // Never sent: the other end is dropped.
+                            _ = &mut stopped, if !to_end => {
+                                if !self.stops() {
+                                    return;
+                                }
+                                to_end = true;
+                                end.notify_one();
+                            }
                         }
                     }
                 }
-                Err(error) => error,
+                Err(error) => Some(error),
             };
-            tracing::warn!(error = %ended, "the connection through which the primary writes has ended");
-            tokio::time::sleep(limits::REPLICA_TICK).await;
+            if self.stops() {
+                return self.keep(resume);
+            }
+            // Somebody else has ended it: what was under way may have been done.
+            resume = None;
+            if let Some(error) = ended {
+                tracing::warn!(%error, "the connection through which the primary writes has ended");
+            }
+            tokio::select! {
+                _ = &mut stopped => return,
+                () = tokio::time::sleep(limits::REPLICA_TICK) => {}
+            }
+        }
+    }
+
+    fn stops(&self) -> bool {
+        self.hub.shared.stopping.load(Ordering::Acquire)
+    }
+
+    /// Where this node may go on, if nothing has happened to it since it was noted.
+    async fn kept(&self) -> Option<Resume> {
+        let kept = match Kept::read(&self.hub.place.redis_stream) {
+            Ok(kept) => kept?,
+            Err(error) => {
+                tracing::warn!(%error, "where the stream of a Redis goes on cannot be read: it is copied");
+                return None;
+            }
+        };
+        let ends = self.hub.ask_cores(Ask::LogEnds).await.into_iter().flat_map(|tell| match tell {
+            Tell::LogEnds(ends) => ends,
+            _ => unreachable!("cores answer what they are asked"),
+        });
+        let mut ends: Vec<_> = ends.map(|end| (end.shard, end.lsn)).collect();
+        ends.sort_unstable();
+        let same = ends.iter().map(|(_, lsn)| *lsn).eq(kept.ends.iter().copied());
+        let ours = kept.host == self.target.host && kept.port == self.target.port;
+        if !(same && ours) {
+            tracing::info!(?kept, ?ends, "what was noted of a Redis's stream does not count any more");
+        }
+        (same && ours).then_some(kept.resume)
+    }
+
+    fn keep(&self, resume: Option<Resume>) {
+        let Some(resume) = resume else { return };
+        let Target { host, port, .. } = &self.target;
+        let ends = self.hub.shards().map(|shard| self.hub.published.upto(shard)).collect();
+        let kept = Kept { host: host.clone(), port: *port, resume, ends };
+        match kept.write(&self.hub.place.redis_stream) {
+            Ok(()) => tracing::info!(?kept, "noted where the stream of the Redis goes on"),
+            Err(error) => {
+                tracing::warn!(%error, "where the stream goes on could not be noted: it will be copied")
+            }
         }
     }
 
@@ -91,6 +154,11 @@ impl Following {
             Phase::Copying => Link::Sync,
             Phase::Streaming => Link::Connected,
             Phase::Pausing => Link::Connect,
+        };
+        facts.complete = match facts.link {
+            Link::Connected => true,
+            Link::Sync => false,
+            _ => facts.complete,
         };
         facts.offset = status.offset;
         facts.redis_stream_errors = status.stream_errors;

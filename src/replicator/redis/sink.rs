@@ -169,6 +169,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<S> {
         Ok(true)
     }
 
+    /// Sends nothing any more, not even what was to be sent: answers to what was are still read.
+    pub fn send_no_more(&mut self) {
+        self.out.clear();
+        self.written = 0;
+    }
+
     /// Forgets which database is selected, after a SELECT was refused.
     pub fn selection_failed(&mut self) {
         self.selected = None;

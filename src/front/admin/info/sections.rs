@@ -1,12 +1,11 @@
 //! The lines of INFO, section by section: Redis's names for what exists here and is true, nothing else.
 //! Pure: figures in, text out (apart from /proc, which tells of the process).
 
-use super::Tables;
+use super::{Tables, replication};
 use crate::front::admin::{REDIS_VERSION, process, server};
 use crate::front::node::{KeyCount, Node};
 use crate::metrics::CoreStats;
 use crate::metrics::commands::CommandStats;
-use crate::replica::status::{Follower, Following, Link};
 use crate::resp::args::Args;
 use crate::slot::{ShardId, SlotHash};
 use std::fmt::Write;
@@ -22,7 +21,7 @@ const SECTIONS: [(&str, Section); 16] = [
     ("memory", memory),
     ("persistence", persistence),
     ("stats", stats),
-    ("replication", replication),
+    ("replication", replication::lines),
     ("cpu", cpu),
     ("modules", modules),
     ("commandstats", commandstats),
@@ -105,14 +104,14 @@ pub fn key_count(count: &KeyCount) -> String {
 }
 
 #[derive(Default)]
-struct Lines(String);
+pub(super) struct Lines(String);
 
 impl Lines {
-    fn title(&mut self, title: &str) {
+    pub fn title(&mut self, title: &str) {
         self.0.push_str(&format!("# {title}\r\n"));
     }
 
-    fn field(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub fn field(&mut self, name: &str, value: impl std::fmt::Display) {
         write!(self.0, "{name}:{value}\r\n").expect("a string takes everything");
     }
 
@@ -255,73 +254,6 @@ fn stats(figures: &Figures<'_>, lines: &mut Lines) {
 /// Records that no memtable's file holds yet: what a start would replay.
 fn unsaved(figures: &Figures<'_>) -> u64 {
     figures.total.sum(|shard| shard.written_lsn.saturating_sub(shard.persisted_lsn))
-}
-
-fn replication(figures: &Figures<'_>, lines: &mut Lines) {
-    lines.title("Replication");
-    let status = figures.node.status();
-    match &status.following {
-        None => lines.field("role", "master"),
-        Some(following) => following_lines(figures, following, lines),
-    }
-    lines.field("connected_slaves", status.followers.len());
-    if figures.node.config.min_replicas_to_write > 0 {
-        let max_lag_ms = u64::from(figures.node.config.min_replicas_max_lag_s) * 1000;
-        let good = status.followers.iter().filter(|follower| follower.is_good(figures.now_ms, max_lag_ms));
-        lines.field("min_slaves_good_slaves", good.count());
-    }
-    let mut list = |name: &str, all: &[Follower]| {
-        for (at, follower) in all.iter().enumerate() {
-            let lag_s = figures.now_ms.saturating_sub(follower.acknowledged_ms) / 1000;
-            let state = if follower.online { "online" } else { "send_bulk" };
-            let Follower { ip, port, offset, .. } = follower;
-            lines.field(
-                &format!("{name}{at}"),
-                format_args!("ip={ip},port={port},state={state},offset={offset},lag={lag_s}"),
-            );
-        }
-    };
-    list("slave", &status.followers);
-    list("capture", &status.captures);
-    lines.field("master_failover_state", "no-failover");
-    lines.field("master_replid", &figures.node.run_id);
-    lines.field("master_replid2", "0".repeat(40));
-    lines.field("master_repl_offset", status.offset);
-    lines.field("second_repl_offset", -1);
-    lines.field("repl_backlog_active", 1);
-    lines.field("copies_begun", status.copies_begun);
-}
-
-fn following_lines(figures: &Figures<'_>, following: &Following, lines: &mut Lines) {
-    let up = following.link == Link::Connected;
-    let seconds_since = |ms: u64| match ms {
-        0 => -1,
-        ms => (figures.now_ms.saturating_sub(ms) / 1000) as i64,
-    };
-    lines.field("role", "slave");
-    lines.field("master_host", &following.host);
-    lines.field("master_port", following.port);
-    lines.field("master_link_status", if up { "up" } else { "down" });
-    lines.field("master_last_io_seconds_ago", seconds_since(following.last_heard_ms));
-    lines.field("master_sync_in_progress", u8::from(following.link == Link::Sync));
-    if following.link == Link::Sync {
-        lines.field("master_sync_slots_copied", following.slots_copied);
-        lines.field("master_sync_slots_to_copy", following.slots_to_copy);
-    }
-    if !up {
-        lines.field("master_link_down_since_seconds", seconds_since(following.down_since_ms));
-    }
-    lines.field("slave_read_repl_offset", following.offset + following.behind);
-    lines.field("slave_repl_offset", following.offset);
-    lines.field("slave_priority", figures.node.config.replica_priority);
-    lines.field("slave_read_only", 1);
-    lines.field("replica_announced", 1);
-    if following.is_redis {
-        lines.field("redis_stream_errors", following.redis_stream_errors);
-    }
-    if let Some(error) = &following.last_error {
-        lines.field("master_link_last_error", error);
-    }
 }
 
 fn cpu(_: &Figures<'_>, lines: &mut Lines) {
