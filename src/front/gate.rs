@@ -57,7 +57,8 @@ fn known(table: &CommandTable, args: &Args<'_>) -> Result<Run, ClientError> {
     })
 }
 
-fn right_arity(table: &CommandTable, run: Run, args: &Args<'_>) -> Result<(), ClientError> {
+/// The number of arguments, and of a family the subcommand, are right.
+pub fn right_arity(table: &CommandTable, run: Run, args: &Args<'_>) -> Result<(), ClientError> {
     let spec = run.spec();
     let one_word = spec.has(flag::ONE_WORD);
     let Some(row) = table.spec_of(run, args) else {

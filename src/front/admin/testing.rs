@@ -3,8 +3,10 @@
 use super::all;
 use crate::config::Config;
 use crate::error::ClientError;
+use crate::front::gate;
 use crate::front::node::{CoreAddress, Node, NodeShared, Place, SlotMap};
 use crate::front::session::Session;
+use crate::front::table::{CommandTable, Run};
 use crate::front::{Answer, Ctx};
 use crate::replica::status::Status;
 use crate::resp::args::{Args, Span};
@@ -76,15 +78,7 @@ impl Bench {
         }
         let args = Args::new(call.as_bytes(), &spans);
         let command = all().find(|command| args.is(0, command.spec.name)).expect("a command of this room");
-        let sub = command.spec.subcommands.iter().find(|sub| args.len() > 1 && args.is(1, sub.name));
-        let name = command.spec.name;
-        match sub {
-            Some(sub) if !sub.arity_allows(args.len()) => {
-                return Err(ClientError::wrong_arity(&format!("{name}|{}", sub.name)));
-            }
-            None if !command.spec.arity_allows(args.len()) => return Err(ClientError::wrong_arity(name)),
-            _ => (),
-        }
+        gate::right_arity(&CommandTable::default(), Run::Front(command), &args)?;
         let mut ctx = Ctx { session: &mut self.session, node: &mut self.node, now_ms: self.now_ms };
         (command.run)(&mut ctx, &args)
     }

@@ -376,7 +376,10 @@ fn captured(copies: Copies, has: Option<SlotPosition>) -> Vec<Action> {
     let mut actions = bench.tell(Event::Located { shard, segments, upto });
     for record in [logged(20, 1, 20, TERM, 9), logged(21, 1, 21, TERM, 9)] {
         actions.extend(bench.tell(Event::Published { shard, lsn: record.lsn }));
-        actions.extend(bench.tell(Event::Read { shard, record }));
+        let wants = |action: &Action| matches!(action, Action::Read { from, .. } if *from <= record.lsn);
+        if actions.iter().any(wants) {
+            actions.extend(bench.tell(Event::Read { shard, record }));
+        }
     }
     actions
 }
