@@ -147,7 +147,7 @@ impl Assignment {
 
     /// As it is kept. A slot that is held is one of this node's: who held it is gone when this is read.
     pub fn to_toml(&self) -> String {
-        let kept = |(table, roles): (&TableId, &Box<[Role]>)| {
+        let kept = |table: TableId, roles: &[Role]| {
             let mut kept = KeptTable { id: table.0, slots: roles.len() as u16, ..KeptTable::default() };
             let mut primary = SlotSet::new();
             let (mut follows, mut moved, mut leaving) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -166,7 +166,8 @@ impl Assignment {
             kept.leaving = by_peer(leaving);
             kept
         };
-        let kept = Kept { format: FORMAT, table: self.0.iter().map(kept).collect() };
+        let kept =
+            Kept { format: FORMAT, table: self.0.iter().map(|(table, roles)| kept(*table, roles)).collect() };
         toml::to_string(&kept).expect("plain tables can be written")
     }
 
