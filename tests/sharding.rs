@@ -3,8 +3,9 @@
 mod harness;
 mod nodes;
 
-use harness::{Client, Options, Server, Value};
+use harness::{Client, Options, Server, Value, installed};
 use nodes::eventually;
+use std::process::Command;
 use std::time::Instant;
 
 const SLOTS: u32 = 1024;
@@ -271,4 +272,36 @@ fn a_move_that_fails_leaves_everything_as_it_was() {
     assert_eq!(info_slot(&right, 4), "", "nothing is left of it there");
     let info = pk(&left, "INFO migration");
     assert!(info.starts_with("migration_status:failed\r\n") && info.contains("migration_error:"), "{info}");
+}
+
+#[test]
+fn cluster_clients_follow_a_slot_that_has_moved() {
+    let options = || {
+        let more = ["--instance-mode", "sharding", "--slot-hash", "crc16", "--slot-redirect", "on"];
+        Options::shards(2).with(&more)
+    };
+    let (left, right) = (Server::start(options()), Server::start(options()));
+    is_ok(&left, "ADDSLOTS 0-16383");
+    assert_eq!(left.client().ask("SET foo bar"), Value::ok());
+    is_ok(&left, &format!("MIGRATESLOT 12182 127.0.0.1 {}", right.port()));
+    let slots = left.client().ask("CLUSTER SLOTS");
+    let port_of = |slot: i64| {
+        let entry = slots.items().iter().find(|entry| {
+            let bounds = entry.items();
+            (bounds[0].int().expect("first")..=bounds[1].int().expect("last")).contains(&slot)
+        });
+        entry.and_then(|entry| entry.items()[2].items()[1].int()).map(|port| port as u16)
+    };
+    assert_eq!((port_of(12181), port_of(12182)), (Some(left.port()), Some(right.port())), "{slots:?}");
+    if !installed("redis-cli") {
+        return;
+    }
+    let cli = |words: &[&str]| {
+        let port = left.port().to_string();
+        let output = Command::new("redis-cli").args(["-c", "-p", &port]).args(words).output();
+        String::from_utf8_lossy(&output.expect("it runs").stdout).trim().to_owned()
+    };
+    assert_eq!(cli(&["GET", "foo"]), "bar");
+    assert_eq!(cli(&["APPEND", "foo", "!"]), "4");
+    assert_eq!(right.client().ask("GET foo"), Value::bulk("bar!"));
 }

@@ -112,6 +112,15 @@ impl Follower {
     }
 }
 
+/// How many slots of a node in sharding mode are what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotCounts {
+    pub primary: u64,
+    pub followed: u64,
+    /// The nodes that are followed, with how many of the slots.
+    pub links: Vec<(Following, u64)>,
+}
+
 /// What is told, replaced as a whole: so it is whole even if whoever held it has panicked.
 #[derive(Default)]
 pub struct SharedStatus(Mutex<Status>);
@@ -132,6 +141,8 @@ impl SharedStatus {
 pub struct Status {
     pub following: Option<Following>,
     pub followers: Vec<Follower>,
+    /// In sharding mode: slots that this node writes, and those that follow others.
+    pub slots: Option<SlotCounts>,
     /// Who follows and keeps nothing: no replicas.
     pub captures: Vec<Follower>,
     /// Records in this node's logs that followers may have, all shards together.

@@ -434,6 +434,7 @@ impl Hub {
             following,
             followers,
             captures,
+            slots: self.slots.as_ref().map(Slots::counts),
             offset: self.offset(),
             copies_begun: self.copies_begun.get(),
             failover: failover.unwrap_or_default(),

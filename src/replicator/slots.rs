@@ -8,9 +8,10 @@ use super::follower::{Forget, Link, LinkTo};
 use super::hub::Hub;
 use super::kept;
 use crate::limits;
+use crate::replica::status::SlotCounts;
 use crate::shard::mesh::{Message, Replicate, Replicated, SlotPosition};
 use crate::slot::assignment::{Assignment, Peer, Role};
-use crate::slot::set::{self, TableSlots};
+use crate::slot::set::{self, SlotSet, TableSlots};
 use crate::slot::{CoreId, ShardId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +73,18 @@ impl Slots {
     pub fn links(&self) -> Vec<(Arc<Peer>, crate::replica::status::Following)> {
         let links = self.links.borrow();
         links.iter().map(|(peer, of)| (peer.clone(), of.link.facts())).collect()
+    }
+
+    /// For INFO.
+    pub fn counts(&self) -> SlotCounts {
+        let assigned = self.assigned();
+        let count = |slots: &TableSlots| slots.values().map(SlotSet::len).sum::<usize>() as u64;
+        let links = self.links.borrow();
+        SlotCounts {
+            primary: count(&assigned.own()),
+            followed: assigned.followed().values().map(count).sum(),
+            links: links.values().map(|of| (of.link.facts(), count(&of.slots))).collect(),
+        }
     }
 
     /// A core says that an assignment is in force there.

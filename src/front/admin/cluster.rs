@@ -1,5 +1,6 @@
 //! CLUSTER: this node as a Redis Cluster in which every core is a node with a port of its own.
-//! So an ordinary cluster client sends each command to the core that owns its key. Slots never move here.
+//! So an ordinary cluster client sends each command to the core that owns its key. In sharding mode other nodes are
+//! shown with the slots that they are known to have.
 
 use super::keys::names;
 use super::server::count;
@@ -8,13 +9,17 @@ use crate::command::Group::Cluster;
 use crate::command::Spec;
 use crate::command::flag::{FAST, LOADING, STALE};
 use crate::error::ClientError;
-use crate::front::node::Node;
+use crate::front::node::{CoreAddress, Node};
 use crate::front::{Answer, Ctx, FrontCommand};
 use crate::resp::args::Args;
 use crate::resp::number;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::Ask;
-use crate::slot::{CLUSTER_SLOTS, CoreId, Slot};
+use crate::slot::assignment::{Assignment, Peer, Role};
+use crate::slot::set::{self, SlotSet};
+use crate::slot::{CLUSTER_SLOTS, CoreId, Slot, TableId};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 const PER_NODE: &str = "O(N) where N is the number of cores";
 
@@ -113,9 +118,11 @@ fn print_help(_: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
     Ok(help("CLUSTER", COMMANDS[0].spec.subcommands))
 }
 
-/// A core as cluster clients see it.
+/// A core as cluster clients see it, or another node.
 struct Member<'n> {
-    id: &'n str,
+    id: Cow<'n, str>,
+    /// None: where the client has reached this node.
+    host: Option<&'n str>,
     port: u16,
     /// The connection is on it.
     own: bool,
@@ -123,33 +130,46 @@ struct Member<'n> {
     ranges: Vec<(Slot, Slot)>,
 }
 
-/// The cores that listen on ports of their own; one for the whole node when they do not.
+/// The cores that listen on ports of their own; one for the whole node when they do not. In sharding mode also the
+/// nodes that are known to have slots which are not here.
 fn members(node: &Node) -> Vec<Member<'_>> {
-    if node.addresses.is_empty() {
-        let ranges = vec![(Slot(0), Slot(CLUSTER_SLOTS - 1))];
-        return vec![Member { id: &node.run_id, port: node.config.port, own: true, ranges }];
-    }
-    let addresses = node.addresses.iter();
-    addresses
-        .map(|address| Member {
-            id: &address.id,
-            port: address.port,
-            own: address.core == node.core,
-            ranges: slot_ranges(node, address.core),
-        })
-        .collect()
+    let all = (0..CLUSTER_SLOTS).map(Slot);
+    let is_own = |slot: &Slot| {
+        node.assigned.as_ref().is_none_or(|assigned| assigned.role(TableId(0), *slot).is_primary())
+    };
+    let member = |id, port, own, slots: SlotSet| {
+        let ranges = set::ranges(&slots);
+        Member { id: Cow::Borrowed(id), host: None, port, own, ranges }
+    };
+    let mut members: Vec<Member<'_>> = match &node.addresses[..] {
+        [] => vec![member(&node.run_id, node.config.port, true, all.clone().filter(is_own).collect())],
+        addresses => {
+            let of_core = |address: &CoreAddress| {
+                all.clone().filter(is_own).filter(|slot| owner(node, *slot) == address.core).collect()
+            };
+            let own = |address: &CoreAddress| address.core == node.core;
+            addresses.iter().map(|of| member(&of.id, of.port, own(of), of_core(of))).collect()
+        }
+    };
+    members.extend(node.assigned.iter().flat_map(|assigned| elsewhere(assigned)));
+    members
 }
 
-fn slot_ranges(node: &Node, core: CoreId) -> Vec<(Slot, Slot)> {
-    let shards = node.map.shards().filter(|shard| node.map.owner(*shard) == core);
-    let mut ranges: Vec<(Slot, Slot)> = Vec::new();
-    for (first, last) in shards.filter_map(|shard| node.map.slots_of(shard)) {
-        match ranges.last_mut() {
-            Some(before) if before.1.0 + 1 == first.0 => before.1 = last,
-            _ => ranges.push((first, last)),
+/// Other nodes, with the slots that they are known to have. Their names are made from their addresses.
+fn elsewhere(assigned: &Assignment) -> impl Iterator<Item = Member<'_>> {
+    let mut peers: BTreeMap<&Peer, SlotSet> = BTreeMap::new();
+    for (_, slot, role) in assigned.iter().filter(|(table, ..)| *table == TableId(0)) {
+        if let Role::Follows(peer) | Role::Moved(peer) | Role::Leaving(peer) = role {
+            peers.entry(peer).or_default().insert(slot);
         }
     }
-    ranges
+    peers.into_iter().map(|(peer, slots)| Member {
+        id: format!("{:08x}", crc32fast::hash(peer.to_string().as_bytes())).repeat(5).into(),
+        host: Some(&peer.host),
+        port: peer.port,
+        own: false,
+        ranges: set::ranges(&slots),
+    })
 }
 
 /// The address that the client reached us by is one that it can reach the other cores by.
@@ -164,9 +184,9 @@ fn slots(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
     for member in members(ctx.node) {
         for (first, last) in &member.ranges {
             let node = vec![
-                Reply::text(host),
+                Reply::text(member.host.unwrap_or(host)),
                 Reply::Int(i64::from(member.port)),
-                Reply::text(member.id),
+                Reply::text(&member.id),
                 Reply::Array(Vec::new()),
             ];
             let range = [first, last].map(|slot| Reply::Int(i64::from(slot.0)));
@@ -183,10 +203,10 @@ fn shards(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
         let bounds = member.ranges.iter().flat_map(|(first, last)| [first.0, last.0]);
         let slots = bounds.map(|slot| Reply::Int(i64::from(slot))).collect();
         let node = [
-            ("id", Reply::text(member.id)),
+            ("id", Reply::text(&member.id)),
             ("port", Reply::Int(i64::from(member.port))),
-            ("ip", Reply::text(host)),
-            ("endpoint", Reply::text(host)),
+            ("ip", Reply::text(member.host.unwrap_or(host))),
+            ("endpoint", Reply::text(member.host.unwrap_or(host))),
             ("role", Reply::text("master")),
             ("replication-offset", Reply::Int(0)),
             ("health", Reply::text("online")),
@@ -206,7 +226,9 @@ fn nodes(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
     let mut text = String::new();
     for member in members(ctx.node) {
         let flags = if member.own { "myself,master" } else { "master" };
-        text.push_str(&format!("{} {host}:{}@0 {flags} - 0 0 0 connected", member.id, member.port));
+        let (id, port) = (&member.id, member.port);
+        let host = member.host.unwrap_or(host);
+        text.push_str(&format!("{id} {host}:{port}@0 {flags} - 0 0 0 connected"));
         for (first, last) in &member.ranges {
             match first == last {
                 true => text.push_str(&format!(" {}", first.0)),
@@ -221,10 +243,13 @@ fn nodes(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
 fn info(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
     let members = members(ctx.node);
     let with_slots = members.iter().filter(|member| !member.ranges.is_empty()).count();
+    let ranges = members.iter().flat_map(|member| &member.ranges);
+    let known: u32 = ranges.map(|(first, last)| u32::from(last.0 - first.0) + 1).sum();
+    let state = if known == u32::from(CLUSTER_SLOTS) { "ok" } else { "fail" };
     let fields = [
-        ("cluster_state", "ok".to_string()),
-        ("cluster_slots_assigned", CLUSTER_SLOTS.to_string()),
-        ("cluster_slots_ok", CLUSTER_SLOTS.to_string()),
+        ("cluster_state", state.to_string()),
+        ("cluster_slots_assigned", known.to_string()),
+        ("cluster_slots_ok", known.to_string()),
         ("cluster_slots_pfail", "0".into()),
         ("cluster_slots_fail", "0".into()),
         ("cluster_known_nodes", members.len().to_string()),
@@ -274,7 +299,7 @@ fn owner(node: &Node, slot: Slot) -> CoreId {
 fn myid(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
     let own = members(ctx.node).into_iter().find(|member| member.own);
     let id = own.map(|member| member.id).ok_or(ClientError::fixed("ERR this core has no port of its own"))?;
-    Ok(Reply::text(id).into())
+    Ok(Reply::text(&id).into())
 }
 
 /// Cores reach each other through memory.

@@ -9,13 +9,24 @@ use crate::replica::status::{Follower, Following, Link, Status};
 pub(super) fn lines(figures: &Figures<'_>, lines: &mut Lines) {
     lines.title("Replication");
     let status = figures.node.status();
-    lines.field("role", if status.following.is_some() { "slave" } else { "master" });
+    lines.field("role", role(&status));
     let of_primary = status.following.as_ref().and_then(|following| following.node);
     let replication_id =
         of_primary.map_or(figures.node.run_id.clone(), |id| String::from_utf8_lossy(&id).into_owned());
     lines.field("ReplicationID", replication_id);
     if let Some(following) = &status.following {
         following_lines(figures, following, lines);
+    }
+    if let Some(slots) = &status.slots {
+        lines.field("slots_primary", slots.primary);
+        lines.field("slots_followed", slots.followed);
+        for (at, (link, count)) in slots.links.iter().enumerate() {
+            let Following { host, port, link, behind, .. } = link;
+            lines.field(
+                &format!("slot_link{at}"),
+                format_args!("ip={host},port={port},slots={count},state={},behind={behind}", link.word()),
+            );
+        }
     }
     lines.field("connected_slaves", status.followers.len());
     if figures.node.config.min_replicas_to_write > 0 {
@@ -42,6 +53,16 @@ pub(super) fn lines(figures: &Figures<'_>, lines: &mut Lines) {
     lines.field("repl_backlog_active", 1);
     lines.field("copies_begun", status.copies_begun);
     pikas_position(figures, &status, lines);
+}
+
+/// In sharding mode in Pika's words: a node may be both.
+fn role(status: &Status) -> &'static str {
+    match (&status.following, &status.slots) {
+        (Some(_), _) => "slave",
+        (None, Some(slots)) if slots.followed > 0 && slots.primary > 0 => "master&&slave",
+        (None, Some(slots)) if slots.followed > 0 => "slave",
+        _ => "master",
+    }
 }
 
 fn following_lines(figures: &Figures<'_>, following: &Following, lines: &mut Lines) {
