@@ -69,6 +69,7 @@ pub struct Config {
     pub databases: u32,
     pub instance_mode: InstanceMode,
     pub slot_redirect: bool,
+    pub copy_bytes_per_second: u64,
     pub slot_hash: HashName,
     pub default_slot_num: u16,
     /// Host and port; empty: this node is a primary. See `primary`.

@@ -298,3 +298,23 @@ fn old_log_goes_when_nobody_needs_it() {
     fill(&mut primary.client(), 1);
     assert_same(&follower, &primary);
 }
+
+#[test]
+fn a_copy_keeps_to_its_rate() {
+    let primary = Server::start(Options::shards(1).with(&["--copy-bytes-per-second", "1MiB"]));
+    let follower = Server::start(Options::shards(1));
+    let mut client = primary.client();
+    let mut other = follower.client();
+    for n in 0..2_000 {
+        client.must(&args!["SET", format!("key{n}"), "v".repeat(1_000)]);
+        // A history of its own, which is not in the primary's log.
+        other.must(&args!["SET", format!("key{n}"), "own"]);
+    }
+    let began = std::time::Instant::now();
+    follow(&follower, &primary);
+    eventually("the link is up", || is_up(&follower));
+    let took = began.elapsed().as_secs_f64();
+    assert!(took > 1.5, "two megabytes in {took} s");
+    assert_same(&follower, &primary);
+    println!("{took:.2} s");
+}

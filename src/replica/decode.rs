@@ -7,7 +7,7 @@ use super::encode::{FRAME_HEAD_BYTES, MORE, checksum, kind};
 use super::position::SlotName;
 use super::wire::{Message, NodeId, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
-use crate::limits::{REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
+use crate::limits::{REPLICA_CHUNK_MAX_BYTES, REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::set::TableSlots;
 use crate::slot::{ShardId, Slot, TableId};
@@ -103,7 +103,7 @@ fn message(payload: Bytes) -> Result<Message, WireError> {
         kind::COPY_BEGIN => Message::CopyBegin { stream: fields.stream()?, slots: fields.positions()? },
         kind::COPY_ROWS => {
             let (stream, (table, slot)) = (fields.stream()?, fields.slot()?);
-            Message::CopyRows { stream, table, slot, entries: fields.list(Fields::entry)? }
+            Message::CopyRows { stream, table, slot, entries: fields.packed()?.list(Fields::entry)? }
         }
         kind::COPY_MARK => {
             let stream = fields.stream()?;
@@ -148,6 +148,19 @@ impl Fields {
         let body = self.rest();
         let body = if body.len() < REPLICA_SHARE_MIN_BYTES { Bytes::copy_from_slice(&body) } else { body };
         Ok(Record { stream, lsn, time_ms, touches, exact, body })
+    }
+
+    /// What `encode` has packed, to the message's end.
+    fn packed(&mut self) -> Result<Fields, WireError> {
+        let (length, is_packed, bytes) = (self.number()?, self.flag()?, self.rest());
+        let length = usize::try_from(length).ok().filter(|length| *length <= REPLICA_CHUNK_MAX_BYTES);
+        let length = length.ok_or(WireError("a copy's piece is too long"))?;
+        if !is_packed {
+            return Ok(Fields(bytes));
+        }
+        let plain = lz4_flex::block::decompress(&bytes, length);
+        let plain = plain.ok().filter(|plain| plain.len() == length);
+        Ok(Fields(plain.ok_or(WireError("a copy's piece cannot be unpacked"))?.into()))
     }
 
     fn slots(&mut self) -> Result<TableSlots, WireError> {

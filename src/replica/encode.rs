@@ -10,7 +10,7 @@ use crate::limits::{REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::set::{self, TableSlots};
 use crate::slot::{ShardId, Slot, TableId};
-use crate::store::varint;
+use crate::store::{Entry, varint};
 use bytes::{BufMut, Bytes, BytesMut};
 
 pub(super) const FRAME_HEAD_BYTES: usize = 8;
@@ -143,12 +143,9 @@ impl Fields<'_> {
                 self.kind(kind::COPY_BEGIN).stream(*stream).positions(slots);
             }
             Message::CopyRows { stream, table, slot, entries } => {
-                self.kind(kind::COPY_ROWS).stream(*stream).slot(*table, *slot);
-                self.number(entries.len() as u64);
-                for entry in entries {
-                    self.0.push(u8::from(entry.element));
-                    self.bytes(&entry.key).bytes(&entry.value);
-                }
+                let mut plain = Vec::new();
+                Fields(&mut plain).entries(entries);
+                self.kind(kind::COPY_ROWS).stream(*stream).slot(*table, *slot).packed(&plain);
             }
             Message::CopyMark { stream, upto } => {
                 self.kind(kind::COPY_MARK).stream(*stream).number(u64::from(*upto));
@@ -188,6 +185,22 @@ impl Fields<'_> {
             self.slots(slots);
         }
         self.positions(&subscribe.positions);
+    }
+
+    fn entries(&mut self, entries: &[Entry]) {
+        self.number(entries.len() as u64);
+        for entry in entries {
+            self.0.push(u8::from(entry.element));
+            self.bytes(&entry.key).bytes(&entry.value);
+        }
+    }
+
+    /// The length, whether it is compressed (LZ4's block format), and the bytes to the message's end.
+    fn packed(&mut self, plain: &[u8]) {
+        let packed = lz4_flex::block::compress(plain);
+        let is_less = packed.len() < plain.len();
+        self.number(plain.len() as u64).0.push(u8::from(is_less));
+        self.0.extend_from_slice(if is_less { &packed } else { plain });
     }
 
     fn record(&mut self, record: &Record) -> Bytes {

@@ -19,10 +19,11 @@ use crate::slot::{ShardId, set};
 use rustc_hash::FxHashMap;
 use std::net::TcpStream as StdStream;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 /// Takes over a connection that has asked to follow.
 pub fn attach(hub: &Rc<Hub>, moving: Moving) {
@@ -72,6 +73,8 @@ struct Copy {
     chunks: Option<Receiver<Chunk>>,
     done: u32,
     slots: u32,
+    /// The next chunk may not come before: what has come is paid for in time.
+    not_before: Instant,
     /// Of whole slots, since the last mark.
     unmarked_bytes: usize,
 }
@@ -268,8 +271,9 @@ impl FollowerLink {
     fn more(&mut self, shard: ShardId) {
         let copy = self.copies.get_mut(&shard).expect("it is asked for while it is under way");
         let mut chunks = copy.chunks.take().expect("one thing is asked for at a time");
-        let inner = self.inner.clone();
+        let (inner, not_before) = (self.inner.clone(), copy.not_before);
         tokio::task::spawn_local(async move {
+            sleep_until(not_before).await;
             let chunk = chunks.recv().await;
             // The link may have ended meanwhile.
             let _ = inner.send(Inner::Chunk(shard, chunks, chunk));
@@ -294,7 +298,13 @@ impl FollowerLink {
         copy.chunks = Some(chunks);
         match chunk {
             Some(Chunk::Entries { slot: SlotPosition { table, slot, .. }, entries }) => {
-                copy.unmarked_bytes += entries.iter().map(|entry| entry.value.len()).sum::<usize>();
+                let bytes = entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum::<usize>();
+                copy.unmarked_bytes += bytes;
+                let per_second = self.hub.config().copy_bytes_per_second;
+                if per_second > 0 {
+                    let takes = Duration::from_secs_f64(bytes as f64 / per_second as f64);
+                    copy.not_before = copy.not_before.max(Instant::now()) + takes;
+                }
                 self.handle(Event::CopyRows { shard, table, slot, entries });
             }
             Some(Chunk::Done) => {
@@ -340,8 +350,13 @@ impl FollowerLink {
         let upto = Lsn(lent.upto);
         match copy::begin(lent, slots.clone()) {
             Ok(chunks) => {
-                let copy =
-                    Copy { chunks: Some(chunks), done: 0, slots: slots.len() as u32, unmarked_bytes: 0 };
+                let copy = Copy {
+                    chunks: Some(chunks),
+                    done: 0,
+                    slots: slots.len() as u32,
+                    unmarked_bytes: 0,
+                    not_before: Instant::now(),
+                };
                 self.copies.insert(shard, copy);
                 self.handle(Event::CopyBegun { shard, slots, upto });
             }
