@@ -132,6 +132,8 @@ pub const SLOT_HOLD_PAUSE: Duration = Duration::from_secs(1);
 pub const SLOT_PEER_WAIT: Duration = Duration::from_secs(30);
 pub const SLOT_HAND_OVER_WAIT: Duration = Duration::from_secs(2);
 pub const SLOT_DIGEST_WAIT: Duration = Duration::from_secs(3600);
+/// Slots that a connection is known to have written; beyond it, it may have written any.
+pub const WRITTEN_SLOTS_MAX: usize = 256;
 /// Digests of slots that have been begun and not asked for.
 pub const SLOT_DIGESTS_MAX: usize = 16;
 /// How long a client waits for its turn to change which slots a node has.

@@ -305,3 +305,32 @@ fn cluster_clients_follow_a_slot_that_has_moved() {
     assert_eq!(cli(&["APPEND", "foo", "!"]), "4");
     assert_eq!(right.client().ask("GET foo"), Value::bulk("bar!"));
 }
+
+#[test]
+fn wait_counts_who_follows_what_its_client_has_written() {
+    let left = Server::start(sharded(2));
+    let right = Server::start(sharded(1));
+    is_ok(&left, "ADDSLOTS 0-1023");
+    is_ok(&right, &format!("TAKESLOTS 0-9 127.0.0.1 {}", left.port()));
+    eventually("it follows", || keeps_up(&left, 3));
+    let mut client = left.client();
+    assert_eq!(client.ask(&format!("SET {} v", key_of(3, 0))), Value::ok());
+    assert_eq!(client.ask("WAIT 1 10000"), Value::Int(1));
+    assert_eq!(client.ask("WAITAOF 1 1 10000"), Value::Array(vec![Value::Int(1), Value::Int(1)]));
+    assert_eq!(client.ask(&format!("MSET {} v {} v", key_of(4, 0), key_of(12, 0))), Value::ok());
+    assert_eq!(client.ask("WAIT 1 50"), Value::Int(0), "nobody follows slot 12");
+    let mut other = left.client();
+    assert_eq!(other.ask(&format!("SET {} v", key_of(5, 0))), Value::ok());
+    assert_eq!(other.ask("WAIT 1 10000"), Value::Int(1));
+    assert_eq!(other.ask("FLUSHDB"), Value::ok());
+    assert_eq!(other.ask("WAIT 1 50"), Value::Int(0), "it has emptied slots that nobody follows");
+    eventually("the follower is empty too", || {
+        right.client().ask(&format!("GET {}", key_of(5, 0))) == Value::NilBulk
+    });
+    assert_eq!(
+        pk(&right, &format!("DROPSLOTS 0-9 127.0.0.1 {}", left.port() + 1)),
+        format!("ERR Slot 0 does not follow 127.0.0.1:{}", left.port() + 1)
+    );
+    is_ok(&right, &format!("DROPSLOTS 0-9 127.0.0.1 {}", left.port()));
+    assert_eq!(info_slot(&right, 3), "");
+}

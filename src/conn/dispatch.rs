@@ -228,6 +228,7 @@ impl Core {
         if !self.watchers.is_empty() {
             self.show_to_watchers(place, command.spec.name, command.spec.flags, &Args::new(&bytes, &spans));
         }
+        self.connections[place].session.written.note_any();
         self.note_command(place, command.spec.name);
         self.plan_giant(place, OwnedCall { command, table, shard: ShardId(0), bytes, spans });
     }
@@ -306,6 +307,15 @@ impl Core {
         }
     }
 
+    /// In sharding mode, for WAIT.
+    fn note_written(&mut self, place: usize, command: &KeyCommand, args: &Args<'_>) {
+        let session = &mut self.connections[place].session;
+        for key in command.spec.keys.of(args).unwrap_or_default() {
+            let slot = self.node.hash.slot_of(args.get(key.arg));
+            session.written.note(key.table.unwrap_or(session.table), slot);
+        }
+    }
+
     fn note_command(&mut self, place: usize, name: &'static str) {
         self.owner.stats.commands += 1;
         let now_ms = self.owner.clock.now_ms();
@@ -328,6 +338,7 @@ impl Core {
         let table = self.connections[place].session.table;
         if self.owner.assigned.is_some() {
             match self.verdict(&Call { command, table, shard: ShardId(0), args: *args }) {
+                Verdict::Serve if command.spec.has(flag::WRITE) => self.note_written(place, command, args),
                 Verdict::Serve => {}
                 Verdict::Hold => return Flow::Blocked,
                 Verdict::Refuse(error) => {
@@ -428,6 +439,9 @@ impl Core {
         let held = || self.owner.assigned.as_ref().is_some_and(|assigned| assigned.holds_any());
         if command.spec.has(flag::WRITE) && held() {
             return Flow::Blocked;
+        }
+        if command.spec.has(flag::WRITE) {
+            self.connections[place].session.written.note_any();
         }
         let now_ms = self.owner.clock.now_ms();
         let connection = &mut self.connections[place];

@@ -1,8 +1,10 @@
 //! One connection's state as commands see and change it. Knows nothing of sockets.
 
+use crate::limits;
 use crate::replica::greeting::Peer;
 use crate::resp::encode::Protocol;
-use crate::slot::TableId;
+use crate::slot::set::{SlotSet, TableSlots};
+use crate::slot::{Slot, TableId};
 use bytes::Bytes;
 
 /// What CLIENT REPLY has asked for.
@@ -45,6 +47,36 @@ pub struct Session {
     pub is_primary: bool,
     /// The connection is about to become the link of this follower.
     pub follower: Option<Peer>,
+    pub written: Written,
+}
+
+/// In sharding mode, the slots that a connection has written: what its WAIT is about.
+#[derive(Default)]
+pub struct Written {
+    slots: TableSlots,
+    /// More than are remembered: any.
+    any: bool,
+}
+
+impl Written {
+    pub fn note(&mut self, table: TableId, slot: Slot) {
+        if self.any || !self.slots.entry(table).or_default().insert(slot) {
+            return;
+        }
+        if self.slots.values().map(SlotSet::len).sum::<usize>() > limits::WRITTEN_SLOTS_MAX {
+            self.note_any();
+        }
+    }
+
+    pub fn note_any(&mut self) {
+        self.any = true;
+        self.slots.clear();
+    }
+
+    /// None: any.
+    pub fn slots(&self) -> Option<&TableSlots> {
+        (!self.any).then_some(&self.slots)
+    }
 }
 
 impl Session {
@@ -73,6 +105,7 @@ impl Session {
             shard_aware: false,
             is_primary: false,
             follower: None,
+            written: Written::default(),
         }
     }
 

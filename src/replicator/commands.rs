@@ -7,6 +7,7 @@ use crate::error::ClientError;
 use crate::limits;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{LogEnd, ReplicationAsk, Tell};
+use crate::slot::set::TableSlots;
 use crate::slot::{CoreId, TableId};
 use std::rc::Rc;
 
@@ -56,9 +57,9 @@ pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
             });
             return;
         }
-        ReplicationAsk::Wait { upto, durable, replicas, timeout_ms } => {
+        ReplicationAsk::Wait { upto, slots, durable, replicas, timeout_ms } => {
             let until_ms = if timeout_ms == 0 { u64::MAX } else { now_ms().saturating_add(timeout_ms) };
-            let wait = Wait { from, ticket, upto, durable, replicas, until_ms };
+            let wait = Wait { from, ticket, upto, slots, durable, replicas, until_ms };
             return hub.waits.borrow_mut().add(hub, wait);
         }
     };
@@ -84,6 +85,7 @@ struct Wait {
     from: CoreId,
     ticket: u64,
     upto: Vec<LogEnd>,
+    slots: Option<TableSlots>,
     /// None: for what followers have applied. Else for what they have on disk, and whether this node too.
     durable: Option<bool>,
     replicas: u64,
@@ -93,7 +95,7 @@ struct Wait {
 impl Wait {
     /// The answer, and whether it is what was waited for.
     fn answer(&self, hub: &Hub) -> (Reply, bool) {
-        let replicas = hub.acknowledged(self.durable.is_some(), &self.upto);
+        let replicas = hub.acknowledged(self.durable.is_some(), &self.upto, self.slots.as_ref());
         let Some(here) = self.durable else {
             return (Reply::Int(replicas as i64), replicas >= self.replicas);
         };

@@ -18,7 +18,7 @@ use crate::runtime::lanes::Lanes;
 use crate::shard::mesh::{Ask, Asker, LogEnd, Message, Replicate, Replicated, Tell};
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
-use crate::slot::set::TableSlots;
+use crate::slot::set::{self, TableSlots};
 use crate::slot::{CoreId, ShardId};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
@@ -363,10 +363,15 @@ impl Hub {
         self.followers.borrow().values().filter(|attached| !attached.is_capture).cloned().collect()
     }
 
-    /// How many followers have all that stands up to here.
-    pub fn acknowledged(&self, durable: bool, upto: &[LogEnd]) -> u64 {
+    /// How many followers have all that stands up to here. In sharding mode: that follow these slots; None: all that
+    /// this node writes.
+    pub fn acknowledged(&self, durable: bool, upto: &[LogEnd], slots: Option<&TableSlots>) -> u64 {
         let has = |attached: &&Attached| {
-            if !attached.has_all {
+            let counts = match (&attached.slots, slots) {
+                (Some(followed), Some(wanted)) => set::without(wanted, followed).is_empty(),
+                _ => attached.has_all,
+            };
+            if attached.is_capture || !counts {
                 return false;
             }
             let reached = if durable { &attached.durable } else { &attached.applied };

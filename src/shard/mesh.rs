@@ -11,6 +11,7 @@ use crate::error::ClientError;
 use crate::resp::args::{Args, Span};
 use crate::resp::reply::Reply;
 use crate::slot::assignment::{Assignment, Peer};
+use crate::slot::set::TableSlots;
 use crate::slot::{CoreId, ShardId, Slot, TableId};
 use crate::store::effects::{Operation, Origin};
 use crate::store::row::{Kind, Row, Version};
@@ -367,6 +368,8 @@ pub enum ReplicationAsk {
     /// `durable`: on their disks, and if true on this node's; answered then with both numbers.
     Wait {
         upto: Vec<LogEnd>,
+        /// In sharding mode, the slots that followers must follow to count; None: all that this node writes.
+        slots: Option<TableSlots>,
         durable: Option<bool>,
         replicas: u64,
         timeout_ms: u64,

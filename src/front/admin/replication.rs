@@ -162,7 +162,8 @@ fn wait_for(durable: Option<bool>, replicas: u64, timeout_ms: u64) -> Answer {
             _ => None,
         })?;
         let upto: Vec<LogEnd> = ends.into_iter().flatten().collect();
-        Ok(ask_thread(ctx, ReplicationAsk::Wait { upto, durable, replicas, timeout_ms }))
+        let slots = ctx.session.written.slots().cloned();
+        Ok(ask_thread(ctx, ReplicationAsk::Wait { upto, slots, durable, replicas, timeout_ms }))
     };
     Answer::AskThen(Ask::LogEnds, Box::new(then))
 }
