@@ -304,6 +304,12 @@ fn cluster_clients_follow_a_slot_that_has_moved() {
     assert_eq!(cli(&["GET", "foo"]), "bar");
     assert_eq!(cli(&["APPEND", "foo", "!"]), "4");
     assert_eq!(right.client().ask("GET foo"), Value::bulk("bar!"));
+    // A follower's reads are for those who say so.
+    is_ok(&left, &format!("TAKESLOTS 12182 127.0.0.1 {}", right.port()));
+    let mut client = left.client();
+    assert_eq!(client.ask("GET foo").error_text(), format!("MOVED 12182 127.0.0.1:{}", right.port()));
+    assert_eq!(client.ask("READONLY"), Value::ok());
+    eventually("it follows", || client.ask("GET foo") == Value::bulk("bar!"));
 }
 
 #[test]

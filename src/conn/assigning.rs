@@ -6,7 +6,7 @@
 //! change hands.
 
 use super::serve::Core;
-use crate::front::assigned::{Verdict, judge};
+use crate::front::assigned::{Manner, Verdict, judge};
 use crate::shard::mesh::{Call, Message};
 use crate::slot::CoreId;
 use crate::slot::assignment::Assignment;
@@ -67,11 +67,16 @@ impl Core {
         }
     }
 
-    /// Whether a command may be served here; always where there is no assignment.
-    pub fn verdict(&self, call: &Call<'_>) -> Verdict {
+    /// Whether a command of this connection may be served here; always where there is no assignment.
+    pub fn verdict(&self, place: usize, call: &Call<'_>) -> Verdict {
         self.owner.assigned.as_ref().map_or(Verdict::Serve, |assignment| {
-            let redirect = self.node.config.slot_redirect;
-            judge(assignment, self.node.hash, redirect, call.table, &call.command.spec, &call.args)
+            let manner = self.slot_manner(place);
+            judge(assignment, self.node.hash, manner, call.table, &call.command.spec, &call.args)
         })
+    }
+
+    pub fn slot_manner(&self, place: usize) -> Manner {
+        let readonly = self.connections[place].session.readonly;
+        Manner { redirect: self.node.config.slot_redirect, readonly }
     }
 }

@@ -137,9 +137,9 @@ impl Core {
         self.coordination.giants += 1;
         self.owner.stats.long_commands += 1;
         let (to, map, hash) = (self.node.core, self.node.map.clone(), self.node.hash);
-        let (assigned, redirect) = (self.owner.assigned.clone(), self.node.config.slot_redirect);
+        let (assigned, manner) = (self.owner.assigned.clone(), self.slot_manner(place));
         let job = move || {
-            let refused = assigned.and_then(|assigned| giant::refusal(&assigned, hash, redirect, &call));
+            let refused = assigned.and_then(|assigned| giant::refusal(&assigned, hash, manner, &call));
             let planned = refused.map_or_else(|| giant::plan(call, &map, hash), Err);
             let message = Message::Planned { number, planned };
             Done::Told { to, message: Box::new(message) }

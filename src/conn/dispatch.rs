@@ -337,7 +337,7 @@ impl Core {
         }
         let table = self.connections[place].session.table;
         if self.owner.assigned.is_some() {
-            match self.verdict(&Call { command, table, shard: ShardId(0), args: *args }) {
+            match self.verdict(place, &Call { command, table, shard: ShardId(0), args: *args }) {
                 Verdict::Serve if command.spec.has(flag::WRITE) => self.note_written(place, command, args),
                 Verdict::Serve => {}
                 Verdict::Hold => return Flow::Blocked,

@@ -85,9 +85,10 @@ impl Core {
         let wait = self.waits.get_mut(&conn).expect("it waits until it is answered");
         wait.began = Instant::now();
         let owed = wait.owed;
+        let Some(place) = self.place_of(conn) else { return self.settle(owed, Reply::Silent) };
         let wait = &self.waits[&conn];
         let borrowed = wait.call.call();
-        match self.verdict(&borrowed) {
+        match self.verdict(place, &borrowed) {
             Verdict::Serve => {}
             Verdict::Hold => {
                 self.waits.get_mut(&conn).expect("looked above").phase = Phase::Held;
@@ -268,7 +269,9 @@ impl Core {
         let all: Vec<u64> = self.waits.keys().copied().collect();
         for conn in all {
             let wait = &self.waits[&conn];
-            let verdict = self.verdict(&wait.call.call());
+            // One whose client is gone ends by itself.
+            let Some(place) = self.place_of(conn) else { continue };
+            let verdict = self.verdict(place, &wait.call.call());
             match (verdict, wait.phase) {
                 (Verdict::Refuse(error), _) => drop(self.end_wait(conn, Some(Reply::Error(error)))),
                 (Verdict::Serve, Phase::Held) => {

@@ -17,11 +17,20 @@ pub enum Verdict {
     Refuse(ClientError),
 }
 
-/// Looks at every key of a command. `redirect`: who has a slot that is not here is said as in Redis Cluster.
+/// How clients are spoken to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Who has a slot that is not here is said as in Redis Cluster.
+    pub redirect: bool,
+    /// This one has said READONLY: it will have what follows another node as it is.
+    pub readonly: bool,
+}
+
+/// Looks at every key of a command.
 pub fn judge(
     assignment: &Assignment,
     hash: SlotHash,
-    redirect: bool,
+    manner: Manner,
     table: TableId,
     spec: &Spec,
     args: &Args<'_>,
@@ -35,8 +44,8 @@ pub fn judge(
         match assignment.role(table, slot) {
             Role::Primary => {}
             Role::Held => verdict = Verdict::Hold,
-            Role::Follows(_) if !write => {}
-            role => return Verdict::Refuse(refusal(role, slot, redirect)),
+            Role::Follows(_) if !write && (manner.readonly || !manner.redirect) => {}
+            role => return Verdict::Refuse(refusal(role, slot, manner.redirect)),
         }
     }
     verdict
@@ -72,6 +81,10 @@ mod tests {
     }
 
     fn verdict(assignment: &Assignment, redirect: bool, call: &str) -> Verdict {
+        verdict_in(assignment, Manner { redirect, readonly: false }, call)
+    }
+
+    fn verdict_in(assignment: &Assignment, manner: Manner, call: &str) -> Verdict {
         let words: Vec<&str> = call.split(' ').collect();
         let (mut bytes, mut spans) = (Vec::new(), Vec::new());
         for word in words {
@@ -81,7 +94,7 @@ mod tests {
         let args = Args::new(&bytes, &spans);
         let table = CommandTable::default();
         let Some(Run::Keys(command)) = table.find(args.get(0)) else { panic!("{call}: a command on keys") };
-        judge(assignment, HASH, redirect, TableId(0), &command.spec, &args)
+        judge(assignment, HASH, manner, TableId(0), &command.spec, &args)
     }
 
     #[test]
@@ -106,6 +119,9 @@ mod tests {
         assert_eq!(verdict(&roles, false, &format!("GET {moved}")), refused("ERR Partition not found"));
         assert_eq!(verdict(&roles, true, &format!("GET {moved}")), refused("MOVED 2 h:7"));
         assert_eq!(verdict(&roles, true, &format!("SET {followed} v")), refused("MOVED 1 h:7"));
+        assert_eq!(verdict(&roles, true, &format!("GET {followed}")), refused("MOVED 1 h:7"));
+        let readonly = Manner { redirect: true, readonly: true };
+        assert_eq!(verdict_in(&roles, readonly, &format!("GET {followed}")), Verdict::Serve);
         assert_eq!(verdict(&roles, true, &format!("GET {absent}")), refused("ERR Partition not found"));
         roles.set(TableId(0), &one(0), &Role::Held);
         assert_eq!(verdict(&roles, false, &format!("GET {own}")), Verdict::Hold);

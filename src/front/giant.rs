@@ -1,7 +1,7 @@
 //! What of a giant command happens on the pool: finding where its keys lie, and running it on the data
 //! of several shards. On a core each of the two would use up many turns.
 
-use super::assigned::{Verdict, judge};
+use super::assigned::{self, Verdict, judge};
 use super::gate;
 use super::gather::{FetchedSource, run, split, table_shares};
 use super::node::SlotMap;
@@ -36,12 +36,12 @@ const KEYS_ONE_BY_ONE_MAX: usize = 64;
 
 /// In sharding mode: why the command is not served here. One that would have to wait has waited before.
 pub fn refusal(
-    assigned: &Assignment,
+    assignment: &Assignment,
     hash: SlotHash,
-    redirect: bool,
+    manner: assigned::Manner,
     call: &OwnedCall,
 ) -> Option<ClientError> {
-    match judge(assigned, hash, redirect, call.table, &call.command.spec, &call.call().args) {
+    match judge(assignment, hash, manner, call.table, &call.command.spec, &call.call().args) {
         Verdict::Refuse(error) => Some(error),
         Verdict::Serve | Verdict::Hold => None,
     }

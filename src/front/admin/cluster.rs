@@ -110,8 +110,9 @@ fn cluster(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     run_subcommand(SUBS, ctx, args)
 }
 
+/// Whether slots are a client's business here.
 fn enabled(ctx: &Ctx<'_>) -> Result<(), ClientError> {
-    if is_cluster(ctx) { Ok(()) } else { Err(DISABLED) }
+    if is_cluster(ctx) || ctx.node.assigned.is_some() { Ok(()) } else { Err(DISABLED) }
 }
 
 fn print_help(_: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
