@@ -5,6 +5,8 @@ mod model;
 mod primary;
 mod world;
 
+use crate::slot::set::TableSlots;
+use crate::slot::{Slot, TableId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use world::{Weather, World};
@@ -55,7 +57,14 @@ fn run(seed: u64) -> World {
         window_bytes: [60, 400, 1 << 20][some(2) as usize],
     };
     let shards: Vec<u16> = (0..rng.random_range(2..=4)).map(|_| rng.random_range(1..=3)).collect();
-    let mut world = World::new(seed, weather, &shards);
+    // In a third of the worlds nodes follow some slots only.
+    let mut wanted = TableSlots::new();
+    for _ in 0..if seed.is_multiple_of(3) { rng.random_range(1..6) } else { 0 } {
+        let (table, slot) = (rng.random_range(0..world::TABLES), rng.random_range(0..world::SLOTS));
+        wanted.entry(TableId(table)).or_default().insert(Slot(slot));
+    }
+    let wanted = (!wanted.is_empty()).then_some(wanted);
+    let mut world = World::of_slots(seed, weather, &shards, wanted);
     for _ in 0..rng.random_range(100..900) {
         world.step();
     }

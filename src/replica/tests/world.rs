@@ -15,6 +15,7 @@ use crate::replica::primary::{self, Primary, Stage};
 use crate::replica::status::Link as LinkState;
 use crate::replica::wire::Identity;
 use crate::shard::mesh::{Portion, SlotPosition};
+use crate::slot::set::{self, TableSlots};
 use crate::slot::{Layout, ShardId, Slot, TableId};
 use crate::store::effects::{Operation, SlotRange, SlotWide};
 use crate::store::tx::{Change, Effect};
@@ -26,7 +27,7 @@ use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
 
 pub const SLOTS: u16 = 6;
-const TABLES: u32 = 2;
+pub const TABLES: u32 = 2;
 const TIMEOUT_MS: u64 = 3_000;
 
 /// What a run is made of.
@@ -57,6 +58,7 @@ type Written = Vec<(Lsn, Vec<(SlotName, Position)>)>;
 
 pub struct Node {
     id: [u8; 40],
+    wanted: Option<TableSlots>,
     layout: Layout,
     pub shards: Vec<Shard>,
     up_at_ms: u64,
@@ -113,6 +115,8 @@ struct Server {
 
 pub struct World {
     rng: StdRng,
+    /// The slots that are followed; None: all.
+    wanted: Option<TableSlots>,
     pub weather: Weather,
     now_ms: u64,
     pub nodes: Vec<Node>,
@@ -136,11 +140,20 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, weather: Weather, shards: &[u16]) -> World {
+        World::of_slots(seed, weather, shards, None)
+    }
+
+    /// A world in which these slots alone are followed, and so have to come to be the same.
+    pub fn of_slots(seed: u64, weather: Weather, shards: &[u16], wanted: Option<TableSlots>) -> World {
         let mut rng = StdRng::seed_from_u64(seed);
-        let nodes: Vec<Node> =
-            shards.iter().enumerate().map(|(at, count)| Node::new(at, *count, &mut rng)).collect();
+        let nodes: Vec<Node> = shards
+            .iter()
+            .enumerate()
+            .map(|(at, count)| Node::new(at, *count, wanted.clone(), &mut rng))
+            .collect();
         let mut world = World {
             rng,
+            wanted,
             weather,
             now_ms: 1_000,
             nodes,
@@ -422,6 +435,9 @@ impl World {
             for (slot, position) in
                 written.iter().filter(|(lsn, _)| *lsn <= upto).flat_map(|(_, after)| after)
             {
+                if !self.is_wanted(*slot) {
+                    continue;
+                }
                 let node = &self.nodes[follower];
                 let has = node.shards[usize::from(node.layout.shard_of(slot.1).0)].get(*slot).position();
                 assert!(
@@ -430,6 +446,10 @@ impl World {
                 );
             }
         }
+    }
+
+    fn is_wanted(&self, (table, slot): SlotName) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| set::holds(wanted, table, slot))
     }
 
     // The end.
@@ -456,7 +476,7 @@ impl World {
     fn difference(&self) -> String {
         let content = |node: &Node| -> BTreeMap<SlotName, (Position, Content)> {
             let all = node.shards.iter().flat_map(|shard| shard.state.clone());
-            let known = all.filter(|(_, data)| data.index > 0);
+            let known = all.filter(|(slot, data)| data.index > 0 && self.is_wanted(*slot));
             known.map(|(slot, data)| (slot, (data.position(), data.content))).collect()
         };
         let head = content(&self.nodes[self.head]);
@@ -504,7 +524,7 @@ impl World {
 }
 
 impl Node {
-    fn new(at: usize, shards: u16, rng: &mut StdRng) -> Node {
+    fn new(at: usize, shards: u16, wanted: Option<TableSlots>, rng: &mut StdRng) -> Node {
         let layout = Layout::new(SLOTS, shards);
         let shard = |id| {
             let range = layout.slots_of(id).unwrap();
@@ -513,12 +533,13 @@ impl Node {
         let id = [b'0' + at as u8; 40];
         let settings = follower::Settings {
             own: Identity { layout, tables: TABLES, crc16: false, node: id },
-            slots: None,
+            slots: wanted.clone(),
             timeout_ms: TIMEOUT_MS,
             seed: at as u64,
         };
         Node {
             id,
+            wanted,
             layout,
             shards: layout.shards().map(shard).collect(),
             up_at_ms: 0,
@@ -551,7 +572,7 @@ impl Node {
         self.link = None;
         let settings = follower::Settings {
             own: Identity { layout: self.layout, tables: TABLES, crc16: false, node: self.id },
-            slots: None,
+            slots: self.wanted.clone(),
             timeout_ms: TIMEOUT_MS,
             seed,
         };
