@@ -188,7 +188,7 @@ fn a_password_is_given_and_a_wrong_one_is_told() {
     let primary = Server::start(Options::shards(1).with(&["--requirepass", "sesame"]));
     let follower = Server::start(Options::shards(1).with(&["--masterauth", "open"]));
     follow(&follower, &primary);
-    let told = "master_link_last_error:the primary answers: -WRONGPASS";
+    let told = "master_link_last_error:AUTH is answered: WRONGPASS";
     eventually("the error is told", || info_text(&follower).contains(told));
     assert_eq!(follower.client().ask("CONFIG SET masterauth sesame"), Value::ok());
     eventually("the link is up", || is_up(&follower));

@@ -38,7 +38,8 @@ impl PeerNode {
             let (user, password) = (config.masteruser.as_bytes(), config.masterauth.as_bytes());
             let words: &[&[u8]] =
                 if user.is_empty() { &[b"AUTH", password] } else { &[b"AUTH", user, password] };
-            peer.ask(words).await?.map_err(io::Error::other)?;
+            let said = peer.ask(words).await?;
+            said.map_err(|why| io::Error::other(format!("AUTH is answered: {why}")))?;
         }
         Ok(peer)
     }
