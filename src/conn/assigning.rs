@@ -27,6 +27,15 @@ impl Assigning {
     pub fn is_quiet(&self) -> bool {
         self.ticket.is_none()
     }
+
+    fn note_barrier(&mut self, ticket: u64) {
+        let (of, count) = &mut self.barriers;
+        if ticket > *of {
+            (*of, *count) = (ticket, 0);
+        }
+        // One for an assignment that has been replaced meanwhile may come late.
+        *count += u16::from(ticket == *of);
+    }
 }
 
 impl Core {
@@ -42,11 +51,7 @@ impl Core {
     }
 
     pub fn barrier(&mut self, ticket: u64) {
-        let (of, count) = &mut self.assigning.barriers;
-        if *of != ticket {
-            (*of, *count) = (ticket, 0);
-        }
-        *count += 1;
+        self.assigning.note_barrier(ticket);
     }
 
     /// Goes on as far as it can; after every turn's messages.
@@ -78,5 +83,18 @@ impl Core {
     pub fn slot_manner(&self, place: usize) -> Manner {
         let readonly = self.connections[place].session.readonly;
         Manner { redirect: self.node.config.slot_redirect, readonly }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn barriers_of_an_assignment_that_was_replaced_do_not_count() {
+        let mut assigning = Assigning::default();
+        // Of three cores one has not heard yet that the seventh is replaced by the eighth.
+        [7, 8, 7, 8, 8].into_iter().for_each(|ticket| assigning.note_barrier(ticket));
+        assert_eq!(assigning.barriers, (8, 3));
     }
 }

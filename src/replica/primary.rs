@@ -6,7 +6,7 @@ use super::greeting::{Copies, Peer};
 use super::plan::{self, CatchUp, Way};
 use super::position::{Position, Positions, SlotName, slot_position};
 use super::stream::{CopyOut, Next, Phase, Stream};
-use super::wire::{Identity, Message, Subscribe};
+use super::wire::{Identity, Message, NodeId, Subscribe};
 use crate::binlog::{Lsn, Touch, Txn};
 use crate::limits::{REPLICA_BEAT_MS, REPLICA_READ_BYTES};
 use crate::shard::mesh::SlotPosition;
@@ -169,6 +169,7 @@ pub struct Primary {
     subscribed: bool,
     /// The slots that it is sent; None: all.
     slots: Option<Arc<TableSlots>>,
+    node: Option<NodeId>,
     closed: bool,
     now_ms: u64,
     /// Something has come since the last tick.
@@ -187,6 +188,7 @@ impl Primary {
             streams: settings.own.layout.shards().map(Stream::new).collect(),
             subscribed: false,
             slots: None,
+            node: None,
             settings,
             closed: false,
             now_ms,
@@ -265,6 +267,11 @@ impl Primary {
         self.slots.as_ref()
     }
 
+    /// The follower's name, once it has said it.
+    pub fn node(&self) -> Option<NodeId> {
+        self.node
+    }
+
     /// How far it is behind on one shard's stream.
     pub fn lag(&self, shard: ShardId) -> Lag {
         self.streams.get(usize::from(shard.0)).map_or_else(Lag::default, |stream| stream.lag(self.now_ms))
@@ -330,7 +337,7 @@ impl Primary {
             ((at.table, at.slot), (at.index > 0).then_some(position))
         };
         self.claims = subscribe.positions.iter().map(claim).collect();
-        self.subscribed = true;
+        (self.subscribed, self.node) = (true, Some(subscribe.node));
         let mut missing = TableSlots::new();
         if let (Some(wanted), Some(offers)) = (&subscribe.slots, &self.settings.offers) {
             missing = set::without(wanted, offers);

@@ -12,6 +12,7 @@ use crate::conn::moving::{Moving, Parcel};
 use crate::conn::serve::Shared;
 use crate::limits;
 use crate::replica::status::{Follower, Following, SharedStatus, Status};
+use crate::replica::wire::NodeId;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::lanes::Lanes;
@@ -79,6 +80,8 @@ pub struct Attached {
     pub durable: Vec<u64>,
     /// By shard: its log is needed from here on.
     pub needs: Vec<Option<u64>>,
+    /// Its name, once it has said it.
+    pub node: Option<NodeId>,
     /// The slots that it follows; None: all.
     pub slots: Option<Arc<TableSlots>>,
     /// It follows every slot that this node writes: only then is what it has acknowledged what clients ask for.

@@ -9,6 +9,7 @@ use super::peer::{Line, PeerNode};
 use super::pkcluster::behind_bytes;
 use super::slots::Change;
 use crate::limits;
+use crate::replica::wire::NodeId;
 use crate::shard::mesh::{Replicate, Replicated};
 use crate::slot::assignment::{Peer, Role};
 use crate::slot::set::{self, SlotSet, TableSlots};
@@ -88,6 +89,8 @@ pub struct Migration {
     slots: SlotSet,
     named: TableSlots,
     peer: Arc<Peer>,
+    /// Who it is there.
+    node: Cell<Option<NodeId>>,
 }
 
 /// Why it has ended early, and how far it was.
@@ -108,7 +111,15 @@ impl Migration {
     /// Slots whose primary this node is.
     pub fn new(hub: &Rc<Hub>, change: Change, table: TableId, slots: SlotSet, peer: Peer) -> Migration {
         let named = TableSlots::from([(table, slots.clone())]);
-        Migration { hub: hub.clone(), change, table, slots, named, peer: Arc::new(peer) }
+        Migration {
+            hub: hub.clone(),
+            change,
+            table,
+            slots,
+            named,
+            peer: Arc::new(peer),
+            node: Cell::new(None),
+        }
     }
 
     /// Moves the slots; why it could not.
@@ -145,6 +156,7 @@ impl Migration {
         let failed = |why: std::io::Error| format!("{}: {why}", self.peer);
         let mut there =
             PeerNode::connect(&self.hub, &self.peer.host, self.peer.port).await.map_err(failed)?;
+        self.node.set(Some(there.node_id().await.map_err(failed)?));
         self.stage("copy");
         let own_ip = there.own_ip().map_err(failed)?.to_string();
         let own_port = self.hub.config().port.to_string();
@@ -217,13 +229,12 @@ impl Migration {
         }
     }
 
-    /// The other node, as a follower of this one.
+    /// The other node, as a follower of this one. Of a link that has been replaced nobody may know yet that it has ended.
     fn follower(&self) -> Option<Attached> {
         let is_it = |follower: &Attached| {
-            follower.facts.port == self.peer.port
-                && self.slots.iter().all(|slot| follower.has(self.table, *slot))
+            follower.node == self.node.get() && self.slots.iter().all(|slot| follower.has(self.table, *slot))
         };
-        self.hub.attached().into_iter().find(is_it)
+        self.hub.attached().into_iter().filter(is_it).max_by_key(|of| (of.facts.online, of.applied.clone()))
     }
 
     /// Compares what both nodes hold: a short pause in which both take a snapshot.

@@ -3,6 +3,7 @@
 //! Must not know what is asked of it.
 
 use super::hub::Hub;
+use crate::replica::wire::NodeId;
 use crate::resp::encode;
 use std::io;
 use std::net::IpAddr;
@@ -13,8 +14,9 @@ use tokio::time::timeout;
 
 /// How long making a connection, and logging in, may take.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// Longest line that is waited for.
+/// Longest line, and longest text, that is waited for.
 const LINE_MAX_BYTES: u64 = 1024;
+const TEXT_MAX_BYTES: usize = 64 << 10;
 
 pub struct PeerNode {
     stream: BufReader<TcpStream>,
@@ -49,6 +51,14 @@ impl PeerNode {
         Ok(self.stream.get_ref().local_addr()?.ip())
     }
 
+    /// Its name: what it calls itself as a follower.
+    pub async fn node_id(&mut self) -> io::Result<NodeId> {
+        let told = self.ask_within(CONNECT_WAIT, &["INFO", "server"]).await?.map_err(io::Error::other)?;
+        let id = told.lines().find_map(|line| line.strip_prefix("run_id:"));
+        let id = id.and_then(|id| NodeId::try_from(id.trim().as_bytes()).ok());
+        id.ok_or_else(|| io::Error::other("INFO does not say who it is"))
+    }
+
     /// As `ask`, for so long.
     pub async fn ask_within(&mut self, wait: Duration, words: &[impl AsRef<[u8]>]) -> io::Result<Line> {
         timeout(wait, self.ask(words)).await?
@@ -73,7 +83,7 @@ impl PeerNode {
     }
 
     async fn bulk(&mut self, length: &str) -> io::Result<String> {
-        let length = length.parse().ok().filter(|length| *length <= LINE_MAX_BYTES as usize);
+        let length = length.parse().ok().filter(|length| *length <= TEXT_MAX_BYTES);
         let length = length.ok_or_else(|| io::Error::other("it answers more than was asked for"))?;
         let mut text = vec![0; length + 2];
         self.stream.read_exact(&mut text).await?;

@@ -127,6 +127,7 @@ impl FollowerLink {
                 applied: vec![0; shards],
                 durable: vec![0; shards],
                 needs: vec![None; shards],
+                node: None,
                 slots: None,
                 has_all: false,
             },
@@ -383,7 +384,7 @@ impl FollowerLink {
         moved |= online != attached.facts.online;
         if !self.noted_slots && self.machine.stage() != Stage::Handshake {
             (self.noted_slots, moved) = (true, true);
-            attached.slots = self.machine.slots().cloned();
+            (attached.node, attached.slots) = (self.machine.node(), self.machine.slots().cloned());
             attached.has_all = match (&attached.slots, &self.hub.slots) {
                 _ if attached.is_capture => false,
                 (None, _) => true,
