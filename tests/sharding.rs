@@ -145,6 +145,12 @@ fn a_node_is_primary_of_some_slots_and_follower_of_others() {
     same(&left, &right, 0..20);
     let block = info_slot(&right, 3);
     assert!(block.contains("Role: Slave") && block.contains("slave status: kConnected"), "{block}");
+    eventually("the figures are told", || {
+        let page = nodes::metrics(&right);
+        let link = format!("haypile_slot_link_up{{ip=\"127.0.0.1\",port=\"{}\"}} 1", left.port());
+        page.contains("haypile_slots{role=\"follower\"} 10") && page.contains(&link)
+    });
+    assert_eq!(nodes::info(&right, "role"), "master&&slave");
     let refused = right.client().ask(&format!("SET {} v", key_of(3, 0))).error_text();
     assert_eq!(refused, "READONLY You can't write against a read only replica.");
     assert_eq!(pk(&left, "DELSLOTS 3"), "ERR Corruption: sync master partition (db0:3) has slaves");

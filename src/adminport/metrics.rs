@@ -6,7 +6,7 @@ use crate::limits::Ledger;
 use crate::metrics::commands::CommandStat;
 use crate::metrics::shard::ShardStats;
 use crate::metrics::{CoreReport, CoreStats, TurnStage};
-use crate::replica::status::{Follower, Link, SharedStatus};
+use crate::replica::status::{Follower, Link, SharedStatus, Status};
 use crate::store::SharedMemory;
 use std::sync::Arc;
 
@@ -235,6 +235,24 @@ fn replication(page: &mut Page, facts: &Facts) {
     page.family("haypile_link_up", Kind::Gauge, "1 while the link to the node it follows is up.");
     if let Some(following) = &status.following {
         page.sample("haypile_link_up", &[], u8::from(following.link == Link::Connected));
+    }
+    slots(page, &status);
+}
+
+/// Of a node in sharding mode.
+fn slots(page: &mut Page, status: &Status) {
+    let Some(slots) = &status.slots else { return };
+    page.family("haypile_slots", Kind::Gauge, "Slots by what this node is to them.");
+    page.sample("haypile_slots", &[("role", &"primary")], slots.primary);
+    page.sample("haypile_slots", &[("role", &"follower")], slots.followed);
+    page.family(
+        "haypile_slot_link_up",
+        Kind::Gauge,
+        "1 while the link to a node whose slots it follows is up.",
+    );
+    for (link, _) in &slots.links {
+        let up = u8::from(link.link == Link::Connected);
+        page.sample("haypile_slot_link_up", &[("ip", &link.host), ("port", &link.port)], up);
     }
 }
 
