@@ -252,6 +252,11 @@ fn a_slot_moves_whole_and_its_clients_are_told_where() {
     assert_eq!(right.client().ask(&format!("SET {} v", key_of(4, 0))), Value::ok());
     assert_eq!(info_slot(&left, 4), "");
     assert!(info_slot(&right, 4).contains("Role: Master\r\n  connected_slaves: 0"));
+    // A replica takes over what it follows.
+    is_ok(&right, &format!("TAKESLOTS 20-29 127.0.0.1 {}", left.port()));
+    eventually("it follows", || keeps_up(&left, 20));
+    is_ok(&left, &format!("MIGRATESLOT 21-22 127.0.0.1 {}", right.port()));
+    assert!(info_slot(&right, 21).contains("Role: Master") && info_slot(&right, 20).contains("Role: Slave"));
     // And back.
     is_ok(&right, &format!("MIGRATESLOT 4 127.0.0.1 {}", left.port()));
     assert_eq!(left.client().ask(&format!("GET {}", key_of(4, 0))), Value::bulk("v"));

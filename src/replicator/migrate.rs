@@ -160,26 +160,38 @@ impl Migration {
         self.stage("copy");
         let own_ip = there.own_ip().map_err(failed)?.to_string();
         let own_port = self.hub.config().port.to_string();
-        let take = self.words("takeslots", &[&own_ip, &own_port]);
-        match there.ask_within(limits::SLOT_PEER_WAIT, &take).await {
-            Ok(Ok(_)) => {}
-            // It has refused, and so has nothing of this.
-            Ok(Err(why)) => return Err(format!("{} answers: {why}", self.peer)),
-            Err(error) => {
-                let undone = self.undo(&own_ip, &own_port).await;
-                tracing::warn!(?undone, "taking back what was perhaps begun");
-                return Err(failed(error));
-            }
+        // A replica of the slots needs nothing; and it stays one if it comes to nothing.
+        let is_new = self.follower().is_none();
+        if is_new {
+            self.take(&mut there, &own_ip, &own_port).await?;
         }
         match self.follow_and_hand_over(&mut there).await {
             Ok(()) => Ok(()),
             Err(Failed::Unknown(why)) => Err(why),
             Err(Failed::Before(why)) => {
                 self.change.release(&self.named).await;
+                if !is_new {
+                    return Err(why);
+                }
                 Err(match self.undo(&own_ip, &own_port).await {
                     Ok(()) => why,
                     Err(undo) => format!("{why}; and what was begun at {} stands: {undo}", self.peer),
                 })
+            }
+        }
+    }
+
+    /// Makes the other node follow the slots.
+    async fn take(&self, there: &mut PeerNode, own_ip: &str, own_port: &str) -> Result<(), String> {
+        let take = self.words("takeslots", &[own_ip, own_port]);
+        match there.ask_within(limits::SLOT_PEER_WAIT, &take).await {
+            Ok(Ok(_)) => Ok(()),
+            // It has refused, and so has nothing of this.
+            Ok(Err(why)) => Err(format!("{} answers: {why}", self.peer)),
+            Err(error) => {
+                let undone = self.undo(own_ip, own_port).await;
+                tracing::warn!(?undone, "taking back what was perhaps begun");
+                Err(format!("{}: {error}", self.peer))
             }
         }
     }
