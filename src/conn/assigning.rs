@@ -45,8 +45,7 @@ impl Core {
         self.owner.assigned = Some(assignment);
         self.assigning.ticket = Some(ticket);
         self.assigning.coordinated_before = Some(self.coordination.next_number());
-        let blocked = self.connections.iter().filter(|(_, connection)| connection.blocked);
-        self.runnable.extend(blocked.map(|(_, connection)| connection.id));
+        self.look_at_blocked();
         self.judge_waits();
     }
 

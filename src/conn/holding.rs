@@ -62,9 +62,14 @@ impl Core {
     }
 
     fn go_on_held(&mut self) {
+        self.look_at_blocked();
+        self.wake_held();
+    }
+
+    /// What kept connections back may do so no more.
+    pub fn look_at_blocked(&mut self) {
         let blocked = self.connections.iter().filter(|(_, connection)| connection.blocked);
         self.runnable.extend(blocked.map(|(_, connection)| connection.id));
-        self.wake_held();
     }
 
     /// Something that clients of this core have begun may still write. What sleeps at a key does not while

@@ -31,31 +31,22 @@ pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
             }
         }
         ReplicationAsk::FollowNobody => {
-            let hub = hub.clone();
-            tokio::task::spawn_local(async move {
+            let run = |hub: Rc<Hub>| async move {
                 hub.follow_nobody().await;
-                hub.tell(from, ticket, Tell::Replication(Reply::Ok));
-            });
-            return;
+                Reply::Ok
+            };
+            return later(hub, from, ticket, run);
         }
         ReplicationAsk::Slots(ask) => {
-            let hub = hub.clone();
-            tokio::task::spawn_local(async move {
-                let reply = super::pkcluster::run(&hub, ask).await;
-                hub.tell(from, ticket, Tell::Replication(reply));
-            });
-            return;
+            let run = |hub: Rc<Hub>| async move { super::pkcluster::run(&hub, ask).await };
+            return later(hub, from, ticket, run);
         }
         ReplicationAsk::CopyTable(table) => answer(copy_table(hub, table)),
         ReplicationAsk::Failover(plan) => answer(failover::begin(hub, plan)),
         ReplicationAsk::AbortFailover => answer(failover::abort(hub)),
         ReplicationAsk::TakeOver { from: primary } => {
-            let hub = hub.clone();
-            tokio::task::spawn_local(async move {
-                let reply = answer(failover::take_over(&hub, &primary).await);
-                hub.tell(from, ticket, Tell::Replication(reply));
-            });
-            return;
+            let run = |hub: Rc<Hub>| async move { answer(failover::take_over(&hub, &primary).await) };
+            return later(hub, from, ticket, run);
         }
         ReplicationAsk::Wait { upto, slots, durable, replicas, timeout_ms } => {
             let until_ms = if timeout_ms == 0 { u64::MAX } else { now_ms().saturating_add(timeout_ms) };
@@ -64,6 +55,18 @@ pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
         }
     };
     hub.tell(from, ticket, Tell::Replication(reply));
+}
+
+/// Answers when it is done, and keeps nobody waiting meanwhile.
+fn later<F>(hub: &Rc<Hub>, from: CoreId, ticket: u64, run: impl FnOnce(Rc<Hub>) -> F)
+where
+    F: Future<Output = Reply> + 'static,
+{
+    let (reply, hub) = (run(hub.clone()), hub.clone());
+    tokio::task::spawn_local(async move {
+        let reply = reply.await;
+        hub.tell(from, ticket, Tell::Replication(reply));
+    });
 }
 
 fn answer(done: Result<(), ClientError>) -> Reply {

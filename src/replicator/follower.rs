@@ -3,7 +3,7 @@
 //! Must not know this node's own followers.
 
 use super::hub::{Answer, Hub, now_ms};
-use super::peer::PeerNode;
+use super::peer::{CONNECT_WAIT, PeerNode};
 use super::redis;
 use super::wire::{LinkError, Wire};
 use crate::binlog::Lsn;
@@ -17,15 +17,11 @@ use crate::slot::set::{self, TableSlots};
 use crate::slot::{ShardId, TableId};
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-
-/// How long making a connection and the first words on it may take.
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
 /// Who is to be followed.
 pub struct LinkTo {

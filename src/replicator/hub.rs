@@ -188,7 +188,7 @@ impl Hub {
 
     /// With nobody to speak to, time brings little.
     fn tick_interval(&self) -> Duration {
-        let follows_slots = self.slots.as_ref().is_some_and(|slots| !slots.links().is_empty());
+        let follows_slots = self.slots.as_ref().is_some_and(Slots::follows_any);
         let alone = self.link.borrow().is_none() && self.followers.borrow().is_empty() && !follows_slots;
         if alone { limits::REPLICA_TICK_ALONE } else { limits::REPLICA_TICK }
     }

@@ -27,7 +27,6 @@ pub struct Migrations {
     cancelled: Cell<bool>,
 }
 
-#[derive(Clone)]
 struct Facts {
     table: TableId,
     slots: SlotSet,
@@ -201,10 +200,8 @@ impl Migration {
         let failed = |why: std::io::Error| why.to_string();
         let mut there =
             PeerNode::connect(&self.hub, &self.peer.host, self.peer.port).await.map_err(failed)?;
-        self.said(
-            there.ask_within(limits::SLOT_PEER_WAIT, &self.words("dropslots", &[own_ip, own_port])).await,
-        )
-        .map(drop)
+        let words = self.words("dropslots", &[own_ip, own_port]);
+        self.said(there.ask_within(limits::SLOT_PEER_WAIT, &words).await).map(drop)
     }
 
     async fn follow_and_hand_over(&self, there: &mut PeerNode) -> Result<(), Failed> {
@@ -312,8 +309,7 @@ impl Migration {
             next.set(self.table, &self.slots, &role);
             next
         };
-        let leaving = self.change.keep(&with(Role::Leaving(self.peer.clone()))).await;
-        leaving.map_err(|error| format!("writing which slots are here failed: {error}"))?;
+        self.change.keep(&with(Role::Leaving(self.peer.clone()))).await?;
         // From here on there is no way back.
         if let Err(why) = self.promote(there).await {
             self.change.tell(with(Role::Leaving(self.peer.clone()))).await;

@@ -24,6 +24,8 @@ use std::sync::Arc;
 const SYNTAX: ClientError = ClientError::fixed("ERR Corruption: syntax error");
 const OUT_OF_RANGE: ClientError = ClientError::fixed("ERR Corruption: partition index out of range");
 const NO_TABLE: ClientError = ClientError::fixed("ERR Internal error: table not found!");
+/// Pika's own words.
+const ITSELF: ClientError = ClientError::fixed("ERR You fucked up");
 const BUSY: ClientError =
     ClientError::fixed("ERR Slot in syncing or a change operation is under way, retry later");
 
@@ -104,7 +106,7 @@ async fn add(hub: &Rc<Hub>, table: TableId, slots: &[u8], role: Role) -> Result<
     if let Role::Follows(peer) = &role
         && hub.is_own_address(peer)
     {
-        return Err(ClientError::fixed("ERR You fucked up"));
+        return Err(ITSELF);
     }
     let (change, mut next) = change(hub).await?;
     let slots = of_table(&next, table, slots)?;
@@ -140,23 +142,28 @@ async fn delete(hub: &Rc<Hub>, table: TableId, slots: &[u8]) -> Result<Reply, Cl
     assign(&change, next, &TableSlots::new()).await
 }
 
-/// Slots that are here, and here to be read.
-fn readable(assigned: &Assignment, table: TableId, slots: &[u8]) -> Result<TableSlots, ClientError> {
-    let slots = of_table(assigned, table, slots)?;
-    if let Some(slot) = slots.iter().find(|slot| !assigned.role(table, **slot).is_here()) {
-        return Err(ClientError::new(format!("ERR Slot {} not found!", slot.0)));
-    }
+/// All of these slots are here.
+fn are_here(assigned: &Assignment, table: TableId, slots: &SlotSet) -> Result<(), ClientError> {
+    let gone = slots.iter().find(|slot| !assigned.role(table, **slot).is_here());
+    gone.map_or(Ok(()), |slot| Err(ClientError::new(format!("ERR Slot {} not found!", slot.0))))
+}
+
+/// Slots that are here to be read.
+fn readable(hub: &Hub, table: TableId, slots: &[u8]) -> Result<TableSlots, ClientError> {
+    let assigned = hub.slots().assigned();
+    let slots = of_table(&assigned, table, slots)?;
+    are_here(&assigned, table, &slots)?;
     Ok(TableSlots::from([(table, slots)]))
 }
 
 async fn digest(hub: &Rc<Hub>, table: TableId, slots: &[u8]) -> Result<Reply, ClientError> {
-    let slots = readable(&hub.slots().assigned(), table, slots)?;
+    let slots = readable(hub, table, slots)?;
     let done = hub.begin_digest(slots).await.done().await;
     done.map(Reply::bulk).map_err(internal)
 }
 
 async fn snapshot(hub: &Rc<Hub>, table: TableId, slots: &[u8]) -> Result<Reply, ClientError> {
-    let slots = readable(&hub.slots().assigned(), table, slots)?;
+    let slots = readable(hub, table, slots)?;
     Ok(Reply::Int(hub.keep_digest(slots).await as i64))
 }
 
@@ -172,7 +179,7 @@ async fn migrate(hub: &Rc<Hub>, table: TableId, slots: &[u8], peer: Peer) -> Res
         return Err(ClientError::new(format!("ERR Slot {} has no primary here", slot.0)));
     }
     if hub.is_own_address(&peer) {
-        return Err(ClientError::fixed("ERR You fucked up"));
+        return Err(ITSELF);
     }
     let done = Migration::new(hub, change, table, slots, peer).run().await;
     done.map(|()| Reply::Ok).map_err(|why| ClientError::new(format!("ERR slots not moved: {why}")))
@@ -225,15 +232,13 @@ async fn follow(
     if slots.is_empty() {
         return Err(ClientError::fixed("ERR Slots set empty"));
     }
-    if let Some(slot) = slots.iter().find(|slot| !next.role(table, **slot).is_here()) {
-        return Err(ClientError::new(format!("ERR Slot {} not found!", slot.0)));
-    }
+    are_here(&next, table, &slots)?;
     let mut forget = TableSlots::new();
     match peer {
         None => next.set(table, &slots, &Role::Primary),
         Some(peer) => {
             if hub.is_own_address(&peer) {
-                return Err(ClientError::fixed("ERR You fucked up"));
+                return Err(ITSELF);
             }
             next.set(table, &slots, &Role::Follows(Arc::new(peer)));
             if force {

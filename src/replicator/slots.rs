@@ -75,6 +75,10 @@ impl Slots {
         links.iter().map(|(peer, of)| (peer.clone(), of.link.facts())).collect()
     }
 
+    pub fn follows_any(&self) -> bool {
+        !self.links.borrow().is_empty()
+    }
+
     /// For INFO.
     pub fn counts(&self) -> SlotCounts {
         let assigned = self.assigned();
@@ -138,11 +142,7 @@ impl Hub {
 
     /// What a start begins with: data of slots that are not here is left over from an end in between.
     pub async fn begin_slots(self: &Rc<Self>) {
-        let change = self.begin_change().await.expect("nobody has been answered yet");
-        if let Err(why) = change.begin().await {
-            // Served is what stood in the file; the next start tries again.
-            tracing::error!(why, "cleaning up slots at the start failed");
-        }
+        self.begin_change().await.expect("nobody has been answered yet").begin().await;
     }
 }
 
@@ -151,7 +151,7 @@ impl Change {
         self.hub.slots()
     }
 
-    async fn begin(&self) -> Result<(), String> {
+    async fn begin(&self) {
         let assigned = self.slots().assigned();
         let positions = self.hub.positions().await;
         let left = |at: &&SlotPosition| !assigned.role(at.table, at.slot).is_here();
@@ -161,7 +161,6 @@ impl Change {
         }
         self.empty(&gone).await;
         self.start_links(&TableSlots::new());
-        Ok(())
     }
 
     /// Makes it so, whatever was before. `forget`: slots of which what is here counts for nothing.
@@ -170,9 +169,9 @@ impl Change {
         self.end_links(&next, forget).await;
         let gained = set::without(&next.own(), &before.own());
         self.begin_term(&gained).await;
-        if let Err(error) = self.keep(&next).await {
+        if let Err(why) = self.keep(&next).await {
             self.start_links(&TableSlots::new());
-            return Err(format!("writing which slots are here failed: {error}"));
+            return Err(why);
         }
         let lost = set::without(&before.here(), &next.here());
         self.tell(next).await;
@@ -198,15 +197,16 @@ impl Change {
     }
 
     /// Writes down which slots are here, and tells nobody.
-    pub async fn keep(&self, next: &Assignment) -> std::io::Result<()> {
+    pub async fn keep(&self, next: &Assignment) -> Result<(), String> {
         let (file, next) = (self.slots().file.clone(), next.clone());
         let written = tokio::task::spawn_blocking(move || kept::write(&file, &next)).await;
-        written.map_err(std::io::Error::other)?
+        let written = written.map_err(std::io::Error::other).flatten();
+        written.map_err(|error| format!("writing which slots are here failed: {error}"))
     }
 
     /// Writes down that these slots are another node's, and what is here of them goes.
     pub async fn forget(&self, next: &Assignment, slots: &TableSlots) -> Result<(), String> {
-        self.keep(next).await.map_err(|error| format!("writing which slots are here failed: {error}"))?;
+        self.keep(next).await?;
         self.empty(slots).await;
         Ok(())
     }

@@ -78,7 +78,16 @@ pub const COMMANDS: &[FrontCommand] = &[FrontCommand {
 struct Sub {
     word: &'static str,
     only_sharding: &'static str,
-    run: fn(&mut Ctx<'_>, &Args<'_>) -> Result<Answer, ClientError>,
+    run: Run,
+}
+
+/// What stands behind the word, and what it asks for.
+enum Run {
+    /// `<slots> [table]`
+    Slots(fn(TableId, Bytes) -> SlotsAsk),
+    /// `<slots> host port [table]`
+    SlotsAndPeer(fn(TableId, Bytes, Peer) -> SlotsAsk),
+    Other(fn(&mut Ctx<'_>, &Args<'_>) -> Result<Answer, ClientError>),
 }
 
 const INFO: &str = "ERR PkClusterInfo only support on sharding mode";
@@ -88,19 +97,51 @@ const MOVES: &str = "ERR PkCluster slots only move on sharding mode";
 const TABLES: &str = "ERR PkClusterTable Cmd only support on sharding mode";
 
 const SUBS: &[Sub] = &[
-    Sub { word: "info", only_sharding: INFO, run: info },
-    Sub { word: "addslots", only_sharding: SLOTS, run: addslots },
-    Sub { word: "delslots", only_sharding: SLOTS, run: delslots },
-    Sub { word: "slotsslaveof", only_sharding: FOLLOWS, run: slotsslaveof },
-    Sub { word: "addtable", only_sharding: TABLES, run: addtable },
-    Sub { word: "deltable", only_sharding: TABLES, run: deltable },
-    Sub { word: "migrateslot", only_sharding: MOVES, run: migrateslot },
-    Sub { word: "takeslots", only_sharding: SLOTS, run: takeslots },
-    Sub { word: "dropslots", only_sharding: SLOTS, run: dropslots },
-    Sub { word: "migratecancel", only_sharding: MOVES, run: migratecancel },
-    Sub { word: "digest", only_sharding: MOVES, run: digest },
-    Sub { word: "snapshot", only_sharding: MOVES, run: snapshot },
-    Sub { word: "digestof", only_sharding: MOVES, run: digestof },
+    Sub { word: "info", only_sharding: INFO, run: Run::Other(info) },
+    Sub {
+        word: "addslots",
+        only_sharding: SLOTS,
+        run: Run::Slots(|table, slots| SlotsAsk::Add { table, slots }),
+    },
+    Sub {
+        word: "delslots",
+        only_sharding: SLOTS,
+        run: Run::Slots(|table, slots| SlotsAsk::Delete { table, slots }),
+    },
+    Sub { word: "slotsslaveof", only_sharding: FOLLOWS, run: Run::Other(slotsslaveof) },
+    Sub { word: "addtable", only_sharding: TABLES, run: Run::Other(addtable) },
+    Sub { word: "deltable", only_sharding: TABLES, run: Run::Other(deltable) },
+    Sub {
+        word: "migrateslot",
+        only_sharding: MOVES,
+        run: Run::SlotsAndPeer(|table, slots, peer| SlotsAsk::Migrate { table, slots, peer }),
+    },
+    Sub {
+        word: "takeslots",
+        only_sharding: SLOTS,
+        run: Run::SlotsAndPeer(|table, slots, peer| SlotsAsk::Take { table, slots, peer }),
+    },
+    Sub {
+        word: "dropslots",
+        only_sharding: SLOTS,
+        run: Run::SlotsAndPeer(|table, slots, peer| SlotsAsk::Drop { table, slots, peer }),
+    },
+    Sub {
+        word: "migratecancel",
+        only_sharding: MOVES,
+        run: Run::Other(|ctx, _| ask(ctx, SlotsAsk::CancelMigration)),
+    },
+    Sub {
+        word: "digest",
+        only_sharding: MOVES,
+        run: Run::Slots(|table, slots| SlotsAsk::Digest { table, slots }),
+    },
+    Sub {
+        word: "snapshot",
+        only_sharding: MOVES,
+        run: Run::Slots(|table, slots| SlotsAsk::Snapshot { table, slots }),
+    },
+    Sub { word: "digestof", only_sharding: MOVES, run: Run::Other(digestof) },
 ];
 
 fn pkcluster(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
@@ -108,7 +149,12 @@ fn pkcluster(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> 
     if ctx.node.assigned.is_none() {
         return Err(ClientError::fixed(sub.only_sharding));
     }
-    (sub.run)(ctx, args)
+    let slots = || Bytes::copy_from_slice(args.get(2));
+    match sub.run {
+        Run::Slots(what) => ask(ctx, what(table_at(args, 3)?, slots())),
+        Run::SlotsAndPeer(what) => ask(ctx, what(table_at(args, 5)?, slots(), peer(args, 3)?)),
+        Run::Other(run) => run(ctx, args),
+    }
 }
 
 fn ask(ctx: &Ctx<'_>, ask: SlotsAsk) -> Result<Answer, ClientError> {
@@ -119,63 +165,13 @@ fn table(text: &[u8]) -> Result<TableId, ClientError> {
     number::parse_i64(text).and_then(|id| u32::try_from(id).ok()).map(TableId).ok_or(ClientError::SYNTAX)
 }
 
-/// The slots at `at`, and the table behind them if one is named.
-fn slots_of_table(args: &Args<'_>, at: usize) -> Result<(TableId, Bytes), ClientError> {
-    let of = match args.len() - at {
-        1 => TableId(0),
-        2 => table(args.get(at + 1))?,
-        _ => return Err(ClientError::SYNTAX),
-    };
-    Ok((of, Bytes::copy_from_slice(args.get(at))))
-}
-
-fn addslots(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let (table, slots) = slots_of_table(args, 2)?;
-    ask(ctx, SlotsAsk::Add { table, slots })
-}
-
-fn delslots(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let (table, slots) = slots_of_table(args, 2)?;
-    ask(ctx, SlotsAsk::Delete { table, slots })
-}
-
-/// `<slots> host port [table]`
-fn slots_and_peer(args: &Args<'_>) -> Result<(TableId, Bytes, Peer), ClientError> {
-    let of = match args.len() {
-        5 => TableId(0),
-        6 => table(args.get(5))?,
-        _ => return Err(ClientError::SYNTAX),
-    };
-    Ok((of, Bytes::copy_from_slice(args.get(2)), peer(args, 3)?))
-}
-
-fn migrateslot(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let (table, slots, peer) = slots_and_peer(args)?;
-    ask(ctx, SlotsAsk::Migrate { table, slots, peer })
-}
-
-fn takeslots(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let (table, slots, peer) = slots_and_peer(args)?;
-    ask(ctx, SlotsAsk::Take { table, slots, peer })
-}
-
-fn dropslots(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let (table, slots, peer) = slots_and_peer(args)?;
-    ask(ctx, SlotsAsk::Drop { table, slots, peer })
-}
-
-fn migratecancel(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
-    ask(ctx, SlotsAsk::CancelMigration)
-}
-
-fn digest(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let (table, slots) = slots_of_table(args, 2)?;
-    ask(ctx, SlotsAsk::Digest { table, slots })
-}
-
-fn snapshot(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
-    let (table, slots) = slots_of_table(args, 2)?;
-    ask(ctx, SlotsAsk::Snapshot { table, slots })
+/// The table that is named last, at `at`; the first if none is.
+fn table_at(args: &Args<'_>, at: usize) -> Result<TableId, ClientError> {
+    match args.len().checked_sub(at) {
+        Some(0) => Ok(TableId(0)),
+        Some(1) => table(args.get(at)),
+        _ => Err(ClientError::SYNTAX),
+    }
 }
 
 fn digestof(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
@@ -206,11 +202,7 @@ fn slotsslaveof(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientErro
     let peer = if args.is(2, "no") && args.is(3, "one") { None } else { Some(peer(args, 2)?) };
     let slots = Bytes::copy_from_slice(args.get(4));
     let force = args.len() > 5 && args.is(5, "force");
-    let of = match args.len() - 5 - usize::from(force) {
-        0 => TableId(0),
-        1 => table(args.get(args.len() - 1))?,
-        _ => return Err(ClientError::SYNTAX),
-    };
+    let of = table_at(args, 5 + usize::from(force))?;
     ask(ctx, SlotsAsk::Follow { table: of, slots, peer, force })
 }
 
