@@ -320,7 +320,7 @@ fn readwrite(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
     Ok(Reply::Ok.into())
 }
 
-/// Nothing ever moves here, so the next command is served like any other.
+/// A slot changes hands at once, never key by key, so the next command is served like any other.
 fn asking(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Result<Answer, ClientError> {
     enabled(ctx)?;
     Ok(Reply::Ok.into())
