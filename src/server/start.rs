@@ -16,15 +16,14 @@ use crate::replicator::{self, Replicator};
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::executor;
 use crate::runtime::lanes::{Lanes, Mesh};
-use crate::runtime::pool::{Pool, PoolHandle};
+use crate::runtime::pool::Pool;
 use crate::runtime::reaper;
 use crate::runtime::ring::{RingLimits, SocketRing};
 use crate::runtime::sleeper::Sleeper;
 use crate::shard::open::{self, Opening, ShardPlan};
-use crate::shard::owner::{Owner, Setting};
+use crate::shard::owner::{CorePools, Owner, Setting};
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
-use crate::shard::work::Done;
 use crate::slot::assignment::{Assignment, Role};
 use crate::slot::{CoreId, ShardId, TableId, set};
 use crate::store::SharedMemory;
@@ -57,8 +56,7 @@ struct CorePlan {
 struct Ties {
     lanes: Lanes<Parcel>,
     doorbells: Vec<Doorbell>,
-    pool: PoolHandle<Done>,
-    flusher: PoolHandle<Done>,
+    pools: CorePools,
 }
 
 /// Serves until a signal or SHUTDOWN.
@@ -224,10 +222,13 @@ fn end_at_once(fault: &Fault, failed: &Mutex<Option<Fault>>) {
 struct Pools {
     cold: Pool,
     flush: Pool,
+    apply: Pool,
 }
 
 /// Syncs and memtable switches that one core may have under way: two for each shard it may own.
 const FLUSH_JOBS_PER_CORE_MAX: usize = 64;
+/// Batches that one core may have on their way into RocksDB, one of a shard.
+const APPLY_JOBS_PER_CORE_MAX: usize = FLUSH_JOBS_PER_CORE_MAX / 2;
 
 impl Pools {
     fn start(config: &Config, cores: u16, cpus: &[usize]) -> Result<Pools, Fault> {
@@ -240,12 +241,16 @@ impl Pools {
             // One flusher for the device: its syncs are what group commit waits for.
             flush: Pool::start("flush", 1, cores * FLUSH_JOBS_PER_CORE_MAX, Some(cpus.to_vec()))
                 .map_err(failed)?,
+            // One for each core: it does for the core what the core would do otherwise.
+            apply: Pool::start("apply", cores, cores * APPLY_JOBS_PER_CORE_MAX, Some(cpus.to_vec()))
+                .map_err(failed)?,
         })
     }
 
     fn join(self) {
         self.cold.join();
         self.flush.join();
+        self.apply.join();
     }
 }
 
@@ -275,9 +280,12 @@ fn tie_cores(
     let replication = Behind { lanes: mesh.pop().expect("made a line above"), sleeper: replication };
     let admin = Behind { lanes: mesh.pop().expect("made two lines above"), sleeper: admin };
     for ((lanes, bell), tie) in mesh.into_iter().zip(&bells).zip(ties) {
-        let pool = pools.cold.handle(bell.clone(), limits::COLD_IN_FLIGHT_PER_CORE_MAX);
-        let flusher = pools.flush.handle(bell.clone(), FLUSH_JOBS_PER_CORE_MAX);
-        let tied = tie.send(Ties { lanes, doorbells: bells.clone(), pool, flusher });
+        let pools = CorePools {
+            pool: pools.cold.handle(bell.clone(), limits::COLD_IN_FLIGHT_PER_CORE_MAX),
+            flusher: pools.flush.handle(bell.clone(), FLUSH_JOBS_PER_CORE_MAX),
+            applier: pools.apply.handle(bell.clone(), APPLY_JOBS_PER_CORE_MAX),
+        };
+        let tied = tie.send(Ties { lanes, doorbells: bells.clone(), pools });
         tied.map_err(|_| Fault::new("starting", "a core ended before it was ready"))?;
     }
     bells.truncate(cores);
@@ -332,8 +340,7 @@ fn run_core(plan: CorePlan) -> Result<(), Fault> {
     let map = &plan.place.map;
     let owners = map.shards().map(|shard| map.owner(shard)).collect();
     let assigned = plan.place.assigned.clone();
-    let mut owner =
-        Owner::new(setting, owners, clock, shards, ties.pool, ties.flusher, upkeep, plan.published);
+    let mut owner = Owner::new(setting, owners, clock, shards, ties.pools, upkeep, plan.published);
     owner.assigned = assigned;
     let node = Node::new(plan.place, plan.config, plan.node, owner.clock.now_ms());
     let core = Core::new(owner, node, plan.shared);

@@ -1,19 +1,27 @@
 //! What a shard's log has made visible: slots, rows in memory, and the way of both into RocksDB.
 //!
-//! The same code serves a turn and recovery. Knows no log: it is told which position it stands for.
+//! The same code serves turns and recovery. What turns have logged is gathered, and given to RocksDB together,
+//! by a thread of its own where it is more than a few rows. Knows no log: it is told which position it stands
+//! for.
 
 use super::garbage::Garbage;
 use super::hot::{Hot, Known, RowName, RowNameRef};
 use super::slots::{NONE, SlotTable};
+use super::unapplied::Unapplied;
 use super::view::Undurable;
 use super::waiters::Waiters;
 use crate::binlog::Touch;
 use crate::error::Fault;
+use crate::limits;
+use crate::runtime::reaper;
 use crate::slot::ShardId;
 use crate::store::effects::{Operation, SlotWide};
 use crate::store::tx::{Change, Effect};
-use crate::store::{Batch, Cached, ElementKey, Entry, Incarnation, Row, SlotEntry, Store, WriteError};
+use crate::store::{
+    Batch, Cached, ElementKey, Entry, Incarnation, Row, SlotEntry, Store, WriteError, Writing,
+};
 use bytes::Bytes;
+use std::sync::Arc;
 
 pub struct Data {
     pub store: Store,
@@ -25,7 +33,8 @@ pub struct Data {
     pub waiters: Waiters,
     /// Note what is not on disk yet: under `appendfsync always`.
     pub note_undurable: bool,
-    batch: Batch,
+    /// Away while a thread writes it.
+    batch: Option<Batch>,
     /// The batch is built and RocksDB would have had to wait: nothing else is written until it is in.
     stalled: bool,
     /// The batch is refused because RocksDB has no room on its disk; it heals by itself.
@@ -38,14 +47,48 @@ pub struct Data {
     unsealed_bytes: usize,
     /// Of entries copied in, in the batch that is offered now.
     copied_bytes: usize,
-    /// Entries of the time index that have been dealt with: out of it with the next batch.
-    due_done: Vec<(u64, Incarnation, Bytes)>,
+    /// So many bytes that turns have logged are a batch for RocksDB.
+    batch_bytes: usize,
+    /// So many rows and elements may be given to RocksDB here, without a thread.
+    pub here_max: usize,
+    /// When the first of them was logged; milliseconds since the epoch.
+    gathered_since_ms: Option<u64>,
+}
+
+/// What turns have logged, to be written by a thread that is no core.
+pub struct Apply {
+    writing: Writing,
+    batch: Batch,
+    /// What the batch is to hold; None if it holds it already.
+    fill: Option<(Arc<Unapplied>, u64)>,
+}
+
+/// A batch that a thread has written, or could not.
+pub struct Applied {
+    batch: Batch,
+    result: Result<(), WriteError>,
+}
+
+impl Apply {
+    pub fn run(mut self) -> Applied {
+        if let Some((unapplied, upto)) = self.fill {
+            fill(&mut self.batch, &unapplied, upto);
+        }
+        let result = self.writing.run(&mut self.batch);
+        Applied { batch: self.batch, result }
+    }
+}
+
+fn fill(batch: &mut Batch, unapplied: &Unapplied, upto: u64) {
+    batch.clear();
+    unapplied.fill(batch);
+    batch.set_persisted(upto);
 }
 
 impl Data {
     pub fn new(store: Store, slots: SlotTable, hot: Hot) -> Data {
         Data {
-            batch: store.batch(),
+            batch: Some(store.batch()),
             store,
             slots,
             hot,
@@ -59,7 +102,9 @@ impl Data {
             parts_applied: Vec::new(),
             unsealed_bytes: 0,
             copied_bytes: 0,
-            due_done: Vec::new(),
+            batch_bytes: limits::APPLY_BYTES_MAX,
+            here_max: limits::APPLY_HERE_MAX,
+            gathered_since_ms: None,
         }
     }
 
@@ -67,10 +112,21 @@ impl Data {
         self.stalled
     }
 
-    /// What the memtables will hold when this turn is applied, bytes. Beyond a multiple of what the shard
+    /// `seal_bytes`: at what size its memtables are sealed. They are filled in a number of batches, or what is in
+    /// none of them yet would be most of it.
+    pub fn set_seal_bytes(&mut self, seal_bytes: u64) {
+        self.batch_bytes = (seal_bytes as usize / 16).min(limits::APPLY_BYTES_MAX);
+    }
+
+    /// More is logged than RocksDB has been able to take: writes wait.
+    pub fn is_behind(&self) -> bool {
+        self.hot.written().bytes() >= 2 * self.batch_bytes
+    }
+
+    /// What the memtables will hold when all that is logged is applied, bytes. Beyond a multiple of what the shard
     /// seals at, RocksDB would write them out by itself, and without the slot table.
     pub fn unsealed_bytes(&self) -> usize {
-        self.unsealed_bytes + self.hot.written_bytes()
+        self.unsealed_bytes + self.hot.unapplied_bytes()
     }
 
     /// The memtables have been switched.
@@ -91,7 +147,7 @@ impl Data {
     }
 
     pub fn forget_due(&mut self, expire_ms: u64, incarnation: Incarnation, name: Bytes) {
-        self.due_done.push((expire_ms, incarnation, name));
+        self.hot.forget_due(expire_ms, incarnation, name);
     }
 
     /// Makes what stands in the log visible: when it is written there, and at recovery.
@@ -180,16 +236,56 @@ impl Data {
         }
     }
 
-    /// Offers RocksDB what the log has and RocksDB has not. Again after a stall: the same batch.
+    /// It is time to give RocksDB what has been gathered, though nobody asks for it.
+    pub fn wants_apply(&mut self, now_ms: u64) -> bool {
+        if self.hot.written().is_empty() {
+            self.gathered_since_ms = None;
+            return false;
+        }
+        let since = *self.gathered_since_ms.get_or_insert(now_ms);
+        self.hot.written().bytes() >= self.batch_bytes || now_ms >= since + limits::APPLY_WAIT_MS
+    }
+
+    /// A thread writes what was gathered.
+    pub fn is_applying(&self) -> bool {
+        self.batch.is_none()
+    }
+
+    /// It is so little that writing it here costs less than sending it away.
+    pub fn is_little(&self) -> bool {
+        let written = self.hot.written();
+        written.len() <= self.here_max && written.bytes() <= limits::APPLY_HERE_BYTES
+    }
+
+    /// Gives RocksDB what the log has and RocksDB has not. Again after a stall: the same batch.
     /// `position`: the last one that the log has written.
     pub fn apply(&mut self, position: u64) -> Result<(), Fault> {
         if !self.stalled {
-            if self.hot.is_clean() && self.due_done.is_empty() {
+            if self.hot.is_clean() {
                 return Ok(());
             }
             self.fill_batch(position);
         }
         self.write_batch()
+    }
+
+    /// As `apply`, for a thread to do; its answer goes to `applied`. Not while another is under way.
+    pub fn apply_away(&mut self, position: u64) -> Apply {
+        let upto = self.whole_up_to(position);
+        let fill = (!self.stalled).then(|| (self.hot.send(), upto));
+        let batch = self.batch.take().expect("one batch is written after the other");
+        self.gathered_since_ms = None;
+        Apply { writing: self.store.writing(), batch, fill }
+    }
+
+    /// What became of a batch that was written away from here.
+    pub fn applied(&mut self, applied: Applied) -> Result<(), Fault> {
+        let Applied { batch, result } = applied;
+        if result.is_ok() {
+            self.store.written(&batch);
+        }
+        self.batch = Some(batch);
+        self.written(result)
     }
 
     /// As `apply`, for a replay: the slot table goes along, since nobody seals while a log is replayed and
@@ -206,26 +302,14 @@ impl Data {
     }
 
     fn fill_batch(&mut self, position: u64) {
-        self.batch.clear();
-        // In the order RocksDB keeps them: neighbours share most of the search for their place.
-        let mut rows: Vec<_> = self.hot.written_rows().collect();
-        rows.sort_unstable_by(|a, b| (a.0.incarnation, &a.0.name).cmp(&(b.0.incarnation, &b.0.name)));
-        for (name, row) in rows {
-            match row {
-                Some(row) => self.batch.put_row(name.incarnation, &name.name, row),
-                None => self.batch.delete_row(name.incarnation, &name.name),
-            }
-        }
-        for (key, value) in self.hot.written_elements() {
-            match value {
-                Some(value) => self.batch.put_element(key, value),
-                None => self.batch.delete_element(key),
-            }
-        }
-        for (expire_ms, incarnation, name) in self.due_done.drain(..) {
-            self.batch.delete_time(expire_ms, incarnation, &name);
-        }
-        self.batch.set_persisted(self.whole_up_to(position));
+        let upto = self.whole_up_to(position);
+        let unapplied = self.hot.send();
+        fill(self.batch_here(), &unapplied, upto);
+        self.gathered_since_ms = None;
+    }
+
+    fn batch_here(&mut self) -> &mut Batch {
+        self.batch.as_mut().expect("no thread is writing")
     }
 
     /// The last record up to which everything is applied, if the log has been written up to `position`.
@@ -234,11 +318,23 @@ impl Data {
     }
 
     fn write_batch(&mut self) -> Result<(), Fault> {
-        match self.store.write(&mut self.batch) {
+        let batch = self.batch.as_mut().expect("no thread is writing");
+        let result = self.store.write(batch);
+        self.written(result)
+    }
+
+    /// RocksDB has taken the batch, or not.
+    fn written(&mut self, result: Result<(), WriteError>) -> Result<(), Fault> {
+        match result {
             Ok(()) => {
                 (self.stalled, self.files_full) = (false, false);
-                self.unsealed_bytes += self.hot.written_bytes() + std::mem::take(&mut self.copied_bytes);
-                self.hot.settle();
+                self.unsealed_bytes += std::mem::take(&mut self.copied_bytes);
+                if let Some(unapplied) = self.hot.settle() {
+                    self.unsealed_bytes += unapplied.bytes();
+                    if unapplied.bytes() >= reaper::WORTH_BYTES {
+                        reaper::free(unapplied);
+                    }
+                }
                 Ok(())
             }
             Err(refused @ (WriteError::Stalled | WriteError::Full)) => {
@@ -259,14 +355,17 @@ impl Data {
         position: u64,
     ) -> Result<Result<(), &'static str>, Fault> {
         assert!(!self.stalled && self.hot.is_clean(), "the turn is applied before anything is copied in");
-        self.batch.clear();
+        let upto = self.whole_up_to(position);
+        let batch = self.batch_here();
+        batch.clear();
         for entry in entries {
-            if let Err(why) = self.batch.put_entry(incarnation, entry) {
+            if let Err(why) = batch.put_entry(incarnation, entry) {
                 return Ok(Err(why));
             }
         }
-        self.copied_bytes = self.batch.size_bytes();
-        self.batch.set_persisted(self.whole_up_to(position));
+        let bytes = batch.size_bytes();
+        batch.set_persisted(upto);
+        self.copied_bytes = bytes;
         self.write_batch().map(Ok)
     }
 
@@ -274,18 +373,18 @@ impl Data {
     /// Only when nothing is stalled; false if RocksDB would have to wait.
     pub fn write_slots(&mut self, position: u64, whole_floor: Option<u64>) -> Result<bool, Fault> {
         assert!(!self.stalled && self.hot.is_clean(), "the turn is applied before the slot table is written");
-        self.batch.clear();
         let whole_up_to = self.whole_up_to(position);
+        self.batch_here().clear();
         self.put_slots(whole_up_to);
-        self.batch.put_whole_floor(whole_floor.unwrap_or(0));
-        self.batch.set_persisted(whole_up_to);
+        self.batch_here().put_whole_floor(whole_floor.unwrap_or(0));
+        self.batch_here().set_persisted(whole_up_to);
         self.write_batch()?;
         Ok(!self.stalled)
     }
 
     /// `lsn`: the last record that is in it whole.
     fn put_slots(&mut self, lsn: u64) {
-        let batch = &mut self.batch;
+        let batch = self.batch.as_mut().expect("no thread is writing");
         batch.put_slots_lsn(lsn);
         self.slots.take_changed(|table, slot, state| {
             batch.put_slot_entry(&SlotEntry {

@@ -54,6 +54,11 @@ impl Follow {
     pub fn is_quiet(&self) -> bool {
         self.queue.is_empty() && self.adopting.is_none() && self.lend.is_empty()
     }
+
+    /// The next step, a lending or a copy, begins with a RocksDB that has all that is logged.
+    pub(super) fn wants_applied(&self) -> bool {
+        !self.lend.is_empty() || matches!(self.queue.front(), Some((_, Replicate::Copy { .. })))
+    }
 }
 
 impl Owner {

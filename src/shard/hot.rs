@@ -1,19 +1,22 @@
-//! Rows in memory: what the running turn has written, and a bounded cache of what was used last.
+//! Rows in memory: what RocksDB does not have yet, and a bounded cache of what was used last.
 //!
 //! Both are written only by the owning core, together with the log, so neither is ever stale. The
-//! cache may forget anything; the turn's own writes stay until RocksDB has them.
+//! cache may forget anything; what is written stays until RocksDB has it.
 
 use super::hot_elements::HotElements;
+use super::unapplied::Unapplied;
+use crate::error::Stop;
 use crate::store::row::Row;
+use crate::store::tx::Visit;
 use crate::store::{ElementKey, ElementRange, Incarnation};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::Equivalent;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// A key's name where tables are looked up by it: a short one stands in the entry itself, so that comparing
 /// it is not one more wait for memory.
@@ -86,12 +89,12 @@ pub enum Known {
 pub struct Hot {
     cache: Cache<RowName, CachedRow, Weigh, RandomState>,
     cache_max_bytes: u64,
-    rows: HashMap<RowName, Option<Row>, RandomState>,
     /// What was read of collections.
     pub read: HotElements,
-    /// In the order RocksDB keeps them.
-    elements: BTreeMap<ElementKey, Option<Bytes>>,
-    written_bytes: usize,
+    /// What RocksDB will be given next.
+    written: Unapplied,
+    /// What it is being given: older than `written`.
+    sent: Option<Arc<Unapplied>>,
 }
 
 impl Hot {
@@ -109,10 +112,9 @@ impl Hot {
         Hot {
             cache,
             cache_max_bytes,
-            rows: HashMap::default(),
             read: HotElements::new(elements_max_bytes),
-            elements: BTreeMap::new(),
-            written_bytes: 0,
+            written: Unapplied::default(),
+            sent: None,
         }
     }
 
@@ -121,14 +123,7 @@ impl Hot {
             cached.used_s = now_s;
             return Known::Row(cached.row.clone());
         }
-        if self.rows.is_empty() {
-            return Known::Unknown;
-        }
-        match self.rows.get(&name) {
-            Some(Some(row)) => Known::Row(row.clone()),
-            Some(None) => Known::Absent,
-            None => Known::Unknown,
-        }
+        self.unapplied(name)
     }
 
     /// As `row`, without counting as a use.
@@ -136,28 +131,38 @@ impl Hot {
         if let Some(cached) = self.cache.peek(&name) {
             return Known::Row(cached.row.clone());
         }
-        match self.rows.get(&name) {
+        self.unapplied(name)
+    }
+
+    fn unapplied(&self, name: RowNameRef<'_>) -> Known {
+        let sent = || self.sent.as_ref().and_then(|sent| sent.row(name));
+        match self.written.row(name).or_else(sent) {
             Some(Some(row)) => Known::Row(row.clone()),
             Some(None) => Known::Absent,
             None => Known::Unknown,
         }
     }
 
-    /// An element the turn has written: `Some(None)` if it has deleted it.
+    /// An element that RocksDB does not have so yet: `Some(None)` if it is deleted.
     pub fn element(&self, key: &ElementKey) -> Option<&Option<Bytes>> {
-        if self.elements.is_empty() { None } else { self.elements.get(key) }
+        let sent = || self.sent.as_ref().and_then(|sent| sent.element(key));
+        self.written.element(key).or_else(sent)
     }
 
-    /// Elements the turn has written, ascending: None where one is deleted.
-    pub fn elements<'h>(
-        &'h self,
+    /// Visits elements of a range: what RocksDB does not have yet, laid over what it shows.
+    pub fn over(
+        &self,
         range: &ElementRange,
-    ) -> impl DoubleEndedIterator<Item = (&'h [u8], Option<&'h [u8]>)> + use<'h> {
-        let head_bytes = range.head_bytes;
-        // RocksDB answers an empty range with nothing; a tree would panic.
-        let to = range.to.clone().max(range.from.clone());
-        let inside = self.elements.range(range.from.clone()..to);
-        inside.map(move |(key, value)| (key.sub(head_bytes), value.as_deref()))
+        below: impl FnOnce(&mut Visit<'_>) -> Result<(), Stop>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Stop> {
+        match &self.sent {
+            Some(sent) => {
+                let older = |visit: &mut Visit<'_>| sent.over(range, below, visit);
+                self.written.over(range, older, visit)
+            }
+            None => self.written.over(range, below, visit),
+        }
     }
 
     pub fn used_s(&self, name: RowNameRef<'_>) -> Option<u32> {
@@ -195,43 +200,47 @@ impl Hot {
 
     /// Keeps a write until RocksDB has it; answers the row of an earlier one of the name.
     fn keep(&mut self, name: RowName, row: Option<Row>) -> Option<Row> {
-        self.written_bytes += name.name.len() + row.as_ref().map_or(0, Row::weight) + 64;
-        self.rows.insert(name, row).flatten()
+        let sent = self.sent.as_ref().and_then(|sent| {
+            sent.row(RowNameRef { incarnation: name.incarnation, name: &name.name }).cloned()
+        });
+        self.written.keep_row(name, row).or(sent).flatten()
     }
 
     pub fn write_element(&mut self, key: ElementKey, value: Option<Bytes>) {
-        self.written_bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + 64;
         self.read.write(&key, value.as_ref());
-        self.elements.insert(key, value);
+        self.written.keep_element(key, value);
+    }
+
+    /// The entry of the time index is dealt with.
+    pub fn forget_due(&mut self, expire_ms: u64, incarnation: Incarnation, name: Bytes) {
+        self.written.forget_due(expire_ms, incarnation, name);
     }
 
     /// Nothing is written that RocksDB does not have.
     pub fn is_clean(&self) -> bool {
-        self.rows.is_empty() && self.elements.is_empty()
+        self.written.is_empty() && self.sent.is_none()
     }
 
-    /// Rows and elements written and not yet handed over.
-    pub fn written(&self) -> usize {
-        self.rows.len() + self.elements.len()
+    /// What RocksDB will be given next.
+    pub fn written(&self) -> &Unapplied {
+        &self.written
     }
 
-    pub fn written_bytes(&self) -> usize {
-        self.written_bytes
+    /// Bytes that RocksDB does not have.
+    pub fn unapplied_bytes(&self) -> usize {
+        self.written.bytes() + self.sent.as_ref().map_or(0, |sent| sent.bytes())
     }
 
-    pub fn written_rows(&self) -> impl Iterator<Item = (&RowName, &Option<Row>)> {
-        self.rows.iter()
+    /// Takes together what is written: RocksDB is given it now. What was sent before has been settled.
+    pub fn send(&mut self) -> Arc<Unapplied> {
+        assert!(self.sent.is_none(), "RocksDB is given one batch after the other");
+        let next = Unapplied::like(&self.written);
+        self.sent.insert(Arc::new(std::mem::replace(&mut self.written, next))).clone()
     }
 
-    pub fn written_elements(&self) -> impl Iterator<Item = (&ElementKey, &Option<Bytes>)> {
-        self.elements.iter()
-    }
-
-    /// RocksDB has all that was written.
-    pub fn settle(&mut self) {
-        self.rows.clear();
-        self.elements.clear();
-        self.written_bytes = 0;
+    /// RocksDB has what was sent, if anything was.
+    pub fn settle(&mut self) -> Option<Arc<Unapplied>> {
+        self.sent.take()
     }
 
     pub fn cache_bytes(&self) -> u64 {
@@ -278,6 +287,7 @@ mod tests {
         assert!(matches!(hot.row(at("a"), 1), Known::Row(row) if row == value(3000)));
         hot.write_row(name("a"), None, 1);
         assert!(matches!(hot.row(at("a"), 1), Known::Absent));
+        hot.send();
         hot.settle();
         assert!(matches!(hot.row(at("a"), 1), Known::Unknown));
     }
@@ -287,6 +297,7 @@ mod tests {
         let mut hot = Hot::new(64 * 1024);
         hot.write_row(name("a"), Some(value(10)), 1);
         hot.write_row(name("a"), Some(value(60_000)), 1);
+        hot.send();
         hot.settle();
         assert!(matches!(hot.row(at("a"), 1), Known::Unknown));
     }

@@ -27,6 +27,7 @@ pub mod shard;
 pub mod slots;
 pub mod steps;
 pub mod sweep;
+mod unapplied;
 pub mod upkeep;
 pub mod view;
 pub mod waiters;

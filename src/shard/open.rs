@@ -296,7 +296,7 @@ fn share(
 }
 
 /// Rows and elements gathered before they are given to RocksDB during a replay.
-const REPLAY_BATCH: usize = 1024;
+const REPLAY_BATCH: usize = 8192;
 
 /// Opens a shard on its core: replays, cuts, adds what was missing. Blocks: nothing is served yet.
 pub fn replay(
@@ -332,7 +332,7 @@ pub fn replay(
                 }
             }
         }
-        if data.hot.written() >= REPLAY_BATCH {
+        if data.hot.written().len() >= REPLAY_BATCH {
             settle(&mut data, lsn)?;
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! disk, meet a latch or a closed gate, or are too long for a turn; hands finished replies back.
 //! Knows no socket: a connection is a `LineId` here.
 
+use super::data::Applied;
 use super::large::{Client, Large, Larges};
 use super::latch::{Names, Request};
 use super::line::Lines;
@@ -86,6 +87,16 @@ enum Attempt {
     Away,
 }
 
+/// A core's ways to threads that may wait.
+pub struct CorePools {
+    /// Reads, and commands that run away from the core.
+    pub pool: PoolHandle<Done>,
+    /// Syncs and memtable switches.
+    pub flusher: PoolHandle<Done>,
+    /// Batches for RocksDB.
+    pub applier: PoolHandle<Done>,
+}
+
 pub struct Owner {
     pub setting: Setting,
     /// By shard: the core that owns it.
@@ -106,6 +117,8 @@ pub struct Owner {
     pub(super) flush_jobs: VecDeque<Job>,
     pub(super) pool: PoolHandle<Done>,
     pub(super) flusher: PoolHandle<Done>,
+    /// Writes to RocksDB what turns have logged.
+    applier: PoolHandle<Done>,
     /// Replies for this core's own connections.
     pub finished: Vec<Finished>,
     /// For other cores, sent when the turn is committed.
@@ -141,6 +154,8 @@ pub struct Owner {
     pub stats: CoreStats,
     pub times: CoreTimes,
     pub events: Events,
+    /// Time has passed since the last turn.
+    pub(super) ticked: bool,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: bool,
     /// Of the next command's own chances.
@@ -154,8 +169,7 @@ impl Owner {
         owners: Vec<CoreId>,
         clock: Clock,
         shards: Vec<Shard>,
-        pool: PoolHandle<Done>,
-        flusher: PoolHandle<Done>,
+        pools: CorePools,
         upkeep: Vec<super::upkeep::Upkeep>,
         published: Arc<Published>,
     ) -> Owner {
@@ -180,8 +194,9 @@ impl Owner {
             published,
             assigned: None,
             log_grown: false,
-            pool,
-            flusher,
+            pool: pools.pool,
+            flusher: pools.flusher,
+            applier: pools.applier,
             finished: Vec::new(),
             outgoing: Vec::new(),
             held: shards.iter().map(|_| VecDeque::new()).collect(),
@@ -198,6 +213,7 @@ impl Owner {
             stats: CoreStats::default(),
             times: CoreTimes::default(),
             events: Events::default(),
+            ticked: false,
             active_expire: true,
             seed: Cell::new(fastrand::u64(..)),
             shards,
@@ -455,7 +471,7 @@ impl Owner {
 
     /// Something of the pool's has come back and was not looked at.
     pub fn has_results(&self) -> bool {
-        self.pool.waiting() || self.flusher.waiting()
+        self.pool.waiting() || self.flusher.waiting() || self.applier.waiting()
     }
 
     /// Takes what the pools have finished; true if there was something.
@@ -463,6 +479,7 @@ impl Owner {
         let mut done = Vec::new();
         self.pool.completed(|result| done.push(result));
         self.flusher.completed(|result| done.push(result));
+        self.applier.completed(|result| done.push(result));
         let any = !done.is_empty();
         done.into_iter().try_for_each(|result| self.completed(result))?;
         Ok(any)
@@ -506,6 +523,7 @@ impl Owner {
             },
             Done::Ran { task, outcome } => self.returned(task, outcome),
             Done::Fetched { gather, shard, result } => self.fetched(gather, shard, result),
+            Done::Applied { shard, applied } => self.applied(shard, applied)?,
             Done::Scanned(scanned) => self.scanned(scanned),
             Done::Swept(swept) => self.searched(swept),
             Done::Told { to, message } => self.outgoing.push((to, *message)),
@@ -582,6 +600,7 @@ impl Owner {
             self.larges_moved |= self.advance_follow(at)?;
             let was_open = self.shards[at].accepts_writes();
             self.shards[at].commit()?;
+            self.apply(at)?;
             if !was_open && self.shards[at].accepts_writes() && self.writers_waiting(at) {
                 self.gate_opened(at);
                 self.shards[at].commit()?;
@@ -600,8 +619,49 @@ impl Owner {
                 self.outgoing.push((to, message));
             }
         }
+        self.ticked = false;
         self.end_sweeps(now_ms);
         self.submit_jobs();
+        Ok(())
+    }
+
+    /// Gives a shard's RocksDB what turns have logged, if it is time.
+    fn apply(&mut self, at: usize) -> Result<(), Fault> {
+        let asked = self.wants_applied(at);
+        let (ticked, now_ms) = (self.ticked, self.clock.now_ms());
+        let shard = &mut self.shards[at];
+        if shard.data.is_applying() || !self.applier.has_room() {
+            return Ok(());
+        }
+        // RocksDB has refused the batch: it is asked again at each tick.
+        let wanted = if shard.data.is_stalled() { ticked } else { asked || shard.data.wants_apply(now_ms) };
+        if !wanted || shard.data.hot.is_clean() {
+            return Ok(());
+        }
+        if shard.data.is_little() && !shard.data.is_stalled() {
+            return shard.apply();
+        }
+        let apply = shard.apply_away();
+        let run = move || Done::Applied { shard: at, applied: apply.run() };
+        self.applier.submit(run).expect("it has said that it has room");
+        Ok(())
+    }
+
+    /// Somebody waits to see in RocksDB what the shard has logged.
+    fn wants_applied(&self, at: usize) -> bool {
+        let needed = |needs: Needs| needs == Needs::All || needs == Needs::Shard(at);
+        self.jobs.iter().any(|(needs, _)| needed(*needs))
+            || self.upkeep[at].wants_applied()
+            || self.follow[at].wants_applied()
+    }
+
+    /// A batch that a thread was given is in RocksDB, or was refused.
+    fn applied(&mut self, at: usize, applied: Applied) -> Result<(), Fault> {
+        let was_open = self.shards[at].accepts_writes();
+        self.shards[at].data.applied(applied)?;
+        if !was_open && self.shards[at].accepts_writes() && self.writers_waiting(at) {
+            self.gate_opened(at);
+        }
         Ok(())
     }
 
@@ -631,9 +691,12 @@ impl Owner {
         self.shards.iter().all(|shard| shard.settled.upto() >= shard.log.written_or_pending().0)
     }
 
-    /// A write waits for its gate, an answer or the log for the disk.
+    /// A write waits for its gate, an answer or the log for the disk, or RocksDB for what is logged.
     pub fn waits_for_time(&self) -> bool {
-        !self.is_quiet() || !self.is_settled() || (0..self.shards.len()).any(|at| self.writers_waiting(at))
+        !self.is_quiet()
+            || !self.is_settled()
+            || !self.shards.iter().all(|shard| shard.data.hot.is_clean())
+            || (0..self.shards.len()).any(|at| self.writers_waiting(at))
     }
 
     /// Nothing waits, runs away, or is on its way: the core may sleep or stop.

@@ -1,9 +1,9 @@
 //! One shard: its RocksDB, its log, its slots and what it holds in memory. Built and used on one core.
 //!
-//! The order of a turn is kept here: handlers gather effects (`run`), the log is written, then RocksDB
-//! (`commit`); whether an answer may leave is asked of `released`. Knows no socket and no other shard.
+//! The order of a turn is kept here: handlers gather effects (`run`), the log is written (`commit`), and some time
+//! later RocksDB (`apply`); whether an answer may leave is asked of `released`. Knows no socket and no other shard.
 
-use super::data::Data;
+use super::data::{Apply, Data};
 use super::latch::Latches;
 use super::mesh::{Call, GatherId, ShardWork};
 use super::settled::Settled;
@@ -91,6 +91,7 @@ impl Shard {
             sync_times: Micros::default(),
         };
         shard.set_fsync(fsync);
+        shard.data.set_seal_bytes(seal_bytes);
         shard
     }
 
@@ -103,9 +104,12 @@ impl Shard {
         self.fsync
     }
 
-    /// RocksDB takes writes: nothing is stalled, no memtable is being switched or must be first.
+    /// RocksDB takes writes: nothing is stalled, it is not behind, no memtable is being switched or must be first.
     pub fn accepts_writes(&self) -> bool {
-        !self.data.is_stalled() && !self.sealing && self.data.unsealed_bytes() < self.unsealed_bytes_max
+        !self.data.is_stalled()
+            && !self.data.is_behind()
+            && !self.sealing
+            && self.data.unsealed_bytes() < self.unsealed_bytes_max
     }
 
     /// New commands may write: the log has room for a turn too. Its next segment may still be on its way.
@@ -210,7 +214,7 @@ impl Shard {
         lsn
     }
 
-    /// Ends the turn for this shard: the log first, then RocksDB. A failure of the log is fatal.
+    /// Ends the turn for this shard: writes its log. A failure is fatal.
     pub fn commit(&mut self) -> Result<(), Fault> {
         if self.log.has_pending() {
             let before = self.log.written().0;
@@ -221,7 +225,17 @@ impl Shard {
             counters.bytes += written.bytes;
             counters.write_max_us = counters.write_max_us.max(written.micros);
         }
+        Ok(())
+    }
+
+    /// Gives RocksDB what the log has and RocksDB has not.
+    pub fn apply(&mut self) -> Result<(), Fault> {
         self.data.apply(self.log.written().0)
+    }
+
+    /// As `apply`, for a thread to do.
+    pub fn apply_away(&mut self) -> Apply {
+        self.data.apply_away(self.log.written().0)
     }
 
     /// The position up to which answers may leave under the policy in force.

@@ -6,7 +6,7 @@ use super::slots::{NONE, SlotTable};
 use crate::error::Stop;
 use crate::slot::{Slot, TableId};
 use crate::store::row::{Row, Version};
-use crate::store::tx::{KeyRef, Source, Sub, Subs, Visit, overlaid};
+use crate::store::tx::{KeyRef, Source, Sub, Subs, Visit};
 use crate::store::{Cached, ElementKey, ElementRange, Incarnation, Step, Store, Wanted};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl View<'_> {
             missed = store.elements(&whole, visit)? == Step::Miss;
             Ok(())
         };
-        overlaid(self.hot.elements(&whole), false, below, &mut |sub, value| {
+        self.hot.over(&whole, below, &mut |sub, value| {
             entries.insert(Sub::from_slice(sub), Bytes::copy_from_slice(value));
             Ok(entries.len() <= INDEX_MAX_ENTRIES)
         })?;
@@ -110,11 +110,11 @@ impl Source for View<'_> {
     fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
         let Some(incarnation) = self.incarnation(key.table, key.slot) else { return Ok(None) };
         let element = ElementKey::new(incarnation, key.name, version, sub);
-        if let Some(written) = self.hot.element(&element) {
-            return Ok(written.clone());
-        }
         if let Some(value) = self.hot.read.element(&element) {
             return Ok(Some(value));
+        }
+        if let Some(written) = self.hot.element(&element) {
+            return Ok(written.clone());
         }
         match self.store.element_cached(&element) {
             Ok(Cached::Found(value)) => {
@@ -155,11 +155,7 @@ impl Source for View<'_> {
             missed = store.elements(&range, &mut noting)? == Step::Miss;
             if missed { Err(Stop::Cold) } else { Ok(()) }
         };
-        let own = self.hot.elements(&range);
-        let result = match subs.backward {
-            true => overlaid(own.rev(), true, below, visit),
-            false => overlaid(own, false, below, visit),
-        };
+        let result = self.hot.over(&range, below, visit);
         if missed {
             if let Some(sub) = reached {
                 let end = ElementKey::new(incarnation, key.name, version, &sub);

@@ -37,6 +37,10 @@ pub enum Done {
         shard: ShardId,
         result: Result<Fetched, StoreError>,
     },
+    Applied {
+        shard: usize,
+        applied: super::data::Applied,
+    },
     Scanned(super::scan::Scanned),
     Swept(super::sweep::Swept),
     /// A finished message for a core.

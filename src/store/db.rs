@@ -124,8 +124,38 @@ pub struct Store {
     numbers: FamilyNumbers,
     cache_only: ReadOptions,
     persisted: ReadOptions,
-    write: WriteOptions,
     applied: u64,
+}
+
+fn without_wal() -> WriteOptions {
+    let mut write = WriteOptions::default();
+    write.disable_wal(true);
+    write.set_no_slowdown(true);
+    write
+}
+
+/// One batch's way into a store.
+pub struct Writing {
+    open: Arc<Open>,
+    applied: u64,
+}
+
+impl Writing {
+    /// Applies the batch, whole or not at all. It may be offered again after a refusal.
+    ///
+    /// # Errors
+    /// `Stalled` where RocksDB would have had to wait, `Full` where its disk has no room.
+    pub fn run(&self, batch: &mut Batch) -> Result<(), WriteError> {
+        let lsn = batch.lsn().expect("every batch says which LSN it brings the store to");
+        assert!(lsn >= self.applied, "batches are applied in the order of the log");
+        match self.open.db.write_opt(WriteBatch::from_data(batch.encoded()), &without_wal()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Err(WriteError::Stalled),
+            // Reported by the check before a batch is begun: nothing of this one is in memory.
+            Err(error) if error.as_ref().contains("No space left on device") => Err(WriteError::Full),
+            Err(error) => Err(WriteError::Fault(StoreError::of("applying a batch")(error))),
+        }
+    }
 }
 
 impl Store {
@@ -146,15 +176,11 @@ impl Store {
                 .map_err(StoreError::of("opening the store"))?;
         }
 
-        let mut write = WriteOptions::default();
-        write.disable_wal(true);
-        write.set_no_slowdown(true);
         let mut store = Store {
             open,
             numbers,
             cache_only: reading(ReadTier::BlockCache),
             persisted: reading(ReadTier::Persisted),
-            write,
             applied: 0,
         };
         store.check_format(dir)?;
@@ -188,18 +214,20 @@ impl Store {
 
     /// Applies a batch whole or not at all; it must carry the LSN it brings the store to. Never waits.
     pub fn write(&mut self, batch: &mut Batch) -> Result<(), WriteError> {
-        let lsn = batch.lsn().expect("every batch says which LSN it brings the store to");
-        assert!(lsn >= self.applied, "batches are applied in the order of the log");
-        match self.open.db.write_opt(WriteBatch::from_data(batch.encoded()), &self.write) {
-            Ok(()) => {
-                self.applied = lsn;
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::Incomplete => Err(WriteError::Stalled),
-            // Reported by the check before a batch is begun: nothing of this one is in memory.
-            Err(error) if error.as_ref().contains("No space left on device") => Err(WriteError::Full),
-            Err(error) => Err(WriteError::Fault(StoreError::of("applying a batch")(error))),
-        }
+        self.writing().run(batch)?;
+        self.written(batch);
+        Ok(())
+    }
+
+    /// A way to write one batch from another thread. One after the other, and nothing else meanwhile: the order
+    /// of the log is in the caller's hands.
+    pub fn writing(&self) -> Writing {
+        Writing { open: self.open.clone(), applied: self.applied }
+    }
+
+    /// Notes that a batch is in.
+    pub fn written(&mut self, batch: &Batch) {
+        self.applied = batch.lsn().expect("every batch says which LSN it brings the store to");
     }
 
     /// The LSN that reads from this store have behind them.
@@ -341,7 +369,7 @@ impl Store {
         batch.put_slots_lsn(0);
         let making = "making the store";
         let batch = WriteBatch::from_data(batch.encoded());
-        self.open.db.write_opt(batch, &self.write).map_err(StoreError::of(making))?;
+        self.open.db.write_opt(batch, &without_wal()).map_err(StoreError::of(making))?;
         flush(&self.open, true).map_err(StoreError::of(making))
     }
 

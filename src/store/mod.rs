@@ -23,7 +23,7 @@ pub mod varint;
 
 pub use batch::Batch;
 pub use copy::{Entry, EntryParts};
-pub use db::{Cached, Pin, Pressure, Reader, SealJob, Sealed, Store, WriteError};
+pub use db::{Cached, Pin, Pressure, Reader, SealJob, Sealed, Store, WriteError, Writing};
 pub use digest::Digest;
 pub use erase::{CompactJob, Compacted, DeadElements, EraseJob, Erased};
 pub use inspect::{Content, Inspected, StoreHead};

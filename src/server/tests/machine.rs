@@ -18,7 +18,7 @@ use crate::resp::reply::Reply;
 use crate::runtime::pool::ByHand;
 use crate::shard::mesh::{Call, Calls, GatherId, LineId, Message, Step, StepDone};
 use crate::shard::open::{self, Opening};
-use crate::shard::owner::{Owner, Setting};
+use crate::shard::owner::{CorePools, Owner, Setting};
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::shard::work::Done;
@@ -68,6 +68,7 @@ struct Core {
     owner: Owner,
     cold: ByHand,
     flush: ByHand,
+    apply: ByHand,
     cold_waiting: Vec<Box<dyn FnOnce() + Send>>,
     gathers: FxHashMap<u64, (u64, Gather)>,
     gathers_begun: u64,
@@ -124,13 +125,20 @@ impl Plant<'_> {
         let mut clock = Clock::manual(now_ms);
         for plan in plans {
             let core = &mut by_core[usize::from(map.owner(plan.shard).0)];
-            let (shard, upkeep) = open::replay(plan, &ledger, self.fsync, settlement.clone(), &mut clock)?;
+            let (mut shard, upkeep) =
+                open::replay(plan, &ledger, self.fsync, settlement.clone(), &mut clock)?;
+            // One shard gives RocksDB all it has through a thread.
+            if shard.id == ShardId(0) {
+                shard.data.here_max = 0;
+            }
             core.0.push(shard);
             core.1.push(upkeep);
         }
         let cores = by_core.into_iter().enumerate().map(|(core, (shards, upkeep))| {
             let (pool, cold) = ByHand::new(JOBS_MAX);
             let (flusher, flush) = ByHand::new(JOBS_MAX);
+            let (applier, apply) = ByHand::new(JOBS_MAX);
+            let pools = CorePools { pool, flusher, applier };
             let setting = Setting {
                 core: CoreId(core as u16),
                 hash: hash(),
@@ -141,11 +149,12 @@ impl Plant<'_> {
             };
             let published = Arc::new(Published::new(owners.len() as u16));
             let owners = owners.clone();
-            let owner = Owner::new(setting, owners, clock.clone(), shards, pool, flusher, upkeep, published);
+            let owner = Owner::new(setting, owners, clock.clone(), shards, pools, upkeep, published);
             Core {
                 owner,
                 cold,
                 flush,
+                apply,
                 cold_waiting: Vec::new(),
                 gathers: FxHashMap::default(),
                 gathers_begun: 0,
@@ -386,7 +395,7 @@ impl Machine {
         }
     }
 
-    /// Runs some of what waits for the pools: syncs and seals in order, the rest in any.
+    /// Runs some of what waits for the pools: syncs and seals in order, and batches for RocksDB, the rest in any.
     pub fn run_jobs(&mut self, random: &mut StdRng) {
         for core in &mut self.cores {
             while let Some(job) = core.cold.next() {
@@ -398,6 +407,11 @@ impl Machine {
             while self.now_ms >= core.flush_from_ms
                 && random.random_bool(0.6)
                 && let Some(job) = core.flush.next()
+            {
+                job();
+            }
+            while random.random_bool(0.6)
+                && let Some(job) = core.apply.next()
             {
                 job();
             }

@@ -1,0 +1,128 @@
+//! What stands in a shard's log and is not in RocksDB yet: the last of each row and of each element.
+//!
+//! Gathered over many turns and given to RocksDB as one batch in RocksDB's own order: neighbours share most of
+//! the search for their place, and what is written again meanwhile costs it nothing. Knows no log and no cache.
+
+use super::hot::{RowName, RowNameRef};
+use crate::error::Stop;
+use crate::store::row::Row;
+use crate::store::tx::{Visit, overlaid};
+use crate::store::{Batch, ElementKey, ElementRange, Incarnation};
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use std::collections::BTreeMap;
+
+/// What an entry costs here beside its name and its value, about.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
+
+#[derive(Default)]
+pub struct Unapplied {
+    rows: HashMap<RowName, Option<Row>, RandomState>,
+    /// In the order RocksDB keeps them.
+    elements: BTreeMap<ElementKey, Option<Bytes>>,
+    /// Entries of the time index that have been dealt with.
+    due_done: Vec<(u64, Incarnation, Bytes)>,
+    bytes: usize,
+}
+
+impl Unapplied {
+    /// With room for as many rows as another has.
+    pub fn like(other: &Unapplied) -> Unapplied {
+        let rows = HashMap::with_capacity_and_hasher(other.rows.len(), RandomState::default());
+        Unapplied { rows, ..Unapplied::default() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.elements.is_empty() && self.due_done.is_empty()
+    }
+
+    /// Rows and elements, each to be put or deleted.
+    pub fn len(&self) -> usize {
+        self.rows.len() + self.elements.len() + self.due_done.len()
+    }
+
+    /// What the memtables will hold of it, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What became of a row, None if it is not among these: `Some(None)` if it is deleted.
+    pub fn row(&self, name: RowNameRef<'_>) -> Option<&Option<Row>> {
+        if self.rows.is_empty() { None } else { self.rows.get(&name) }
+    }
+
+    /// What became of an element, as for a row.
+    pub fn element(&self, key: &ElementKey) -> Option<&Option<Bytes>> {
+        if self.elements.is_empty() { None } else { self.elements.get(key) }
+    }
+
+    /// Keeps a row, None if it is deleted; answers what was kept of it before.
+    pub fn keep_row(&mut self, name: RowName, row: Option<Row>) -> Option<Option<Row>> {
+        let weight = |row: &Option<Row>| row.as_ref().map_or(0, Row::weight);
+        let (name_bytes, row_bytes) = (name.name.len(), weight(&row));
+        let before = self.rows.insert(name, row);
+        self.bytes += row_bytes;
+        match &before {
+            Some(before) => self.bytes -= weight(before),
+            None => self.bytes += name_bytes + ENTRY_OVERHEAD_BYTES,
+        }
+        before
+    }
+
+    pub fn keep_element(&mut self, key: ElementKey, value: Option<Bytes>) {
+        let weight = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        let (key_bytes, value_bytes) = (key.len(), weight(&value));
+        self.bytes += value_bytes;
+        match self.elements.insert(key, value) {
+            Some(before) => self.bytes -= weight(&before),
+            None => self.bytes += key_bytes + ENTRY_OVERHEAD_BYTES,
+        }
+    }
+
+    pub fn forget_due(&mut self, expire_ms: u64, incarnation: Incarnation, name: Bytes) {
+        self.due_done.push((expire_ms, incarnation, name));
+    }
+
+    /// Visits elements of a range, these laid over what `below` shows.
+    pub fn over(
+        &self,
+        range: &ElementRange,
+        below: impl FnOnce(&mut Visit<'_>) -> Result<(), Stop>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Stop> {
+        if self.elements.is_empty() {
+            return below(visit);
+        }
+        let head_bytes = range.head_bytes;
+        // RocksDB answers an empty range with nothing; a tree would panic.
+        let to = range.to.clone().max(range.from.clone());
+        let inside = self.elements.range(range.from.clone()..to);
+        let own = inside.map(|(key, value)| (key.sub(head_bytes), value.as_deref()));
+        match range.backward {
+            true => overlaid(own.rev(), true, below, visit),
+            false => overlaid(own, false, below, visit),
+        }
+    }
+
+    /// Puts all of it into a batch.
+    pub fn fill(&self, batch: &mut Batch) {
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_unstable_by(|a, b| (a.0.incarnation, &a.0.name).cmp(&(b.0.incarnation, &b.0.name)));
+        for (name, row) in rows {
+            match row {
+                Some(row) => batch.put_row(name.incarnation, &name.name, row),
+                None => batch.delete_row(name.incarnation, &name.name),
+            }
+        }
+        for (key, value) in &self.elements {
+            match value {
+                Some(value) => batch.put_element(key, value),
+                None => batch.delete_element(key),
+            }
+        }
+        for (expire_ms, incarnation, name) in &self.due_done {
+            batch.delete_time(*expire_ms, *incarnation, name);
+        }
+    }
+}
