@@ -1,14 +1,17 @@
-//! Elements in memory that were read lately, and whole indexes: the counted buckets of a collection, which every
-//! change of it asks for by place.
+//! Elements in memory that were read lately; whole indexes: the counted buckets of a collection, which every
+//! change of it asks for by place; and runs of elements that ranges have asked for.
 //!
 //! Written by the owning core together with the turn's writes, so never stale; may forget anything.
 
-use crate::store::tx::{Sub, Subs};
+use super::runs::{Reach, Recorder, Runs};
+use crate::error::Stop;
+use crate::runtime::reaper;
+use crate::store::tx::{Sub, Subs, Visit};
 use crate::store::{ElementKey, ElementRange};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
+use quick_cache::{Lifecycle, Weighter};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
@@ -49,26 +52,90 @@ impl Weighter<Head, Index> for Weigh {
     }
 }
 
+impl Weighter<Head, Runs> for Weigh {
+    fn weight(&self, head: &Head, runs: &Runs) -> u64 {
+        ENTRY_OVERHEAD_BYTES + (head.len() + runs.bytes()) as u64
+    }
+}
+
+/// A collection's runs may be a hundred thousand small things.
+#[derive(Clone, Default)]
+struct FreeElsewhere;
+
+impl Lifecycle<Head, Runs> for FreeElsewhere {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: Head, runs: Runs) {
+        free(runs);
+    }
+}
+
+fn free(runs: Runs) {
+    if runs.bytes() >= reaper::WORTH_BYTES {
+        reaper::free(runs);
+    }
+}
+
 pub struct HotElements {
     elements: Cache<ElementKey, Bytes, Weigh, RandomState>,
     indexes: Cache<Head, Index, Weigh, RandomState>,
+    runs: Cache<Head, Runs, Weigh, RandomState, FreeElsewhere>,
     element_max_bytes: u64,
+    /// The runs of one collection.
+    runs_max_bytes: usize,
 }
 
 impl HotElements {
-    /// Half of the bytes are for elements, half for indexes.
+    /// A third of the bytes each for elements, indexes and runs.
     pub fn new(max_bytes: u64) -> HotElements {
-        let half = max_bytes / 2;
-        let items = (half / 512).clamp(16, 1 << 20) as usize;
-        let mut elements = Cache::with(items, half, Weigh, RandomState::default(), Default::default());
+        let third = max_bytes / 3;
+        let items = (third / 512).clamp(16, 1 << 20) as usize;
+        let mut elements = Cache::with(items, third, Weigh, RandomState::default(), Default::default());
         // As in `Hot`: it takes addresses; memory only as it fills.
-        elements.reserve((half / ENTRY_OVERHEAD_BYTES) as usize + items);
-        let indexes = Cache::with(items.min(4096), half, Weigh, RandomState::default(), Default::default());
-        HotElements { elements, indexes, element_max_bytes: half / 64 }
+        elements.reserve((third / ENTRY_OVERHEAD_BYTES) as usize + items);
+        let indexes = Cache::with(items.min(4096), third, Weigh, RandomState::default(), Default::default());
+        let runs = Cache::with(items.min(4096), third, Weigh, RandomState::default(), FreeElsewhere);
+        HotElements {
+            elements,
+            indexes,
+            runs,
+            element_max_bytes: third / 64,
+            runs_max_bytes: (third / 2) as usize,
+        }
     }
 
-    pub fn element(&mut self, key: &ElementKey) -> Option<Bytes> {
-        self.elements.get(key).cloned()
+    /// An element, if memory knows it: `Some(None)` if it knows that it is not there.
+    pub fn element(&mut self, key: &ElementKey) -> Option<Option<Bytes>> {
+        if let Some(value) = self.elements.get(key) {
+            return Some(Some(value.clone()));
+        }
+        if self.runs.is_empty() {
+            return None;
+        }
+        let (head, sub) = key.split();
+        Some(self.runs.get(head)?.element(sub)?.cloned())
+    }
+
+    /// Visits as much of a range as memory knows.
+    pub fn visit(&mut self, range: &ElementRange, subs: &Subs, visit: &mut Visit<'_>) -> Result<Reach, Stop> {
+        match self.runs.get(range.head()) {
+            Some(runs) => runs.visit(subs, visit),
+            None => Ok(Reach::Rest(subs.clone())),
+        }
+    }
+
+    /// Takes in what a scan of these subs has passed, in this turn.
+    pub fn fill_runs(&mut self, range: &ElementRange, subs: &Subs, passed: Recorder, ended: bool) {
+        let head = Head::from_slice(range.head());
+        if self.runs.peek(&head).is_none() {
+            self.runs.insert(head.clone(), Runs::default());
+        }
+        // Without room for it there is none.
+        let Some(mut runs) = self.runs.get_mut(&head) else { return };
+        if runs.bytes() >= self.runs_max_bytes {
+            free(std::mem::take(&mut *runs));
+        }
+        passed.end(subs, ended, &mut runs);
     }
 
     /// Takes an element that was read from RocksDB in this turn.
@@ -89,6 +156,11 @@ impl HotElements {
             _ => drop(self.elements.remove(key)),
         }
         let (head, sub) = key.split();
+        if !self.runs.is_empty()
+            && let Some(mut runs) = self.runs.get_mut(head)
+        {
+            runs.write(sub, value);
+        }
         if sub.first() == Some(&INDEX_TAG)
             && let Some(mut index) = self.indexes.get_mut(head)
             && let Index::Whole(entries) = &mut *index
@@ -117,7 +189,7 @@ impl HotElements {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.elements.weight() + self.indexes.weight()
+        self.elements.weight() + self.indexes.weight() + self.runs.weight()
     }
 }
 
@@ -143,7 +215,7 @@ mod tests {
         assert_eq!(hot.element(&key(b"\x01a")), None, "nobody has read it");
         hot.fill(key(b"\x01a"), &old);
         hot.write(&key(b"\x01a"), Some(&new));
-        assert_eq!(hot.element(&key(b"\x01a")), Some(new));
+        assert_eq!(hot.element(&key(b"\x01a")), Some(Some(new)));
         hot.write(&key(b"\x01a"), None);
         assert_eq!(hot.element(&key(b"\x01a")), None);
     }

@@ -20,6 +20,7 @@ pub mod owner;
 pub mod pace;
 pub mod published;
 pub mod range;
+mod runs;
 pub mod scan;
 pub mod settled;
 #[expect(clippy::module_inception, reason = "the room is named after what it holds")]

@@ -2,6 +2,7 @@
 
 use super::hot::{Hot, Known, RowName, RowNameRef};
 use super::hot_elements::{HotElements, INDEX_MAX_ENTRIES, INDEX_TAG, Index};
+use super::runs::{Reach, Recorder};
 use super::slots::{NONE, SlotTable};
 use crate::error::Stop;
 use crate::slot::{Slot, TableId};
@@ -9,6 +10,7 @@ use crate::store::row::{Row, Version};
 use crate::store::tx::{KeyRef, Source, Sub, Subs, Visit};
 use crate::store::{Cached, ElementKey, ElementRange, Incarnation, Step, Store, Wanted};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// A shard as the handlers of one turn read it.
@@ -68,6 +70,49 @@ impl View<'_> {
         })
     }
 
+    /// Scans what memory has no run of, and makes one of it.
+    fn scan_store(
+        &mut self,
+        mut range: ElementRange,
+        subs: &Subs,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Stop> {
+        let mut passed = Recorder::new();
+        // Where to load from, should memory end.
+        let mut reached: Option<Sub> = None;
+        let (mut wanted, mut ended) = (true, true);
+        let missed = Cell::new(false);
+        let store = self.store.view_cached();
+        let below = |visit: &mut Visit<'_>| {
+            missed.set(store.elements(&range, visit)? == Step::Miss);
+            Ok(())
+        };
+        let result = self.hot.over(&range, below, &mut |sub, value| {
+            // What is laid over RocksDB goes on behind the place where memory ends.
+            if missed.get() {
+                return Ok(false);
+            }
+            if wanted {
+                wanted = visit(sub, value)?;
+                reached = Some(Sub::from_slice(sub));
+            }
+            passed.note(sub, value);
+            ended = wanted || passed.reads_ahead();
+            Ok(ended)
+        });
+        result?;
+        if missed.get() && wanted {
+            if let Some(sub) = reached {
+                let mut end = range.with_subs(&Subs::new(&sub, &sub)).from;
+                std::mem::swap(if subs.backward { &mut range.to } else { &mut range.from }, &mut end);
+            }
+            self.wanted = Some(Wanted::elements(&range));
+            return Err(Stop::Cold);
+        }
+        self.hot.read.fill_runs(&range, subs, passed, ended && !missed.get());
+        Ok(())
+    }
+
     fn incarnation(&self, table: TableId, slot: Slot) -> Option<Incarnation> {
         let incarnation = self.slots.get(table, slot).incarnation;
         (incarnation != NONE).then_some(incarnation)
@@ -110,8 +155,8 @@ impl Source for View<'_> {
     fn element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8]) -> Result<Option<Bytes>, Stop> {
         let Some(incarnation) = self.incarnation(key.table, key.slot) else { return Ok(None) };
         let element = ElementKey::new(incarnation, key.name, version, sub);
-        if let Some(value) = self.hot.read.element(&element) {
-            return Ok(Some(value));
+        if let Some(known) = self.hot.read.element(&element) {
+            return Ok(known);
         }
         if let Some(written) = self.hot.element(&element) {
             return Ok(written.clone());
@@ -138,32 +183,14 @@ impl Source for View<'_> {
         visit: &mut Visit<'_>,
     ) -> Result<(), Stop> {
         let Some(incarnation) = self.incarnation(key.table, key.slot) else { return Ok(()) };
-        let mut range = ElementRange::new(incarnation, key.name, version, subs);
+        let range = ElementRange::new(incarnation, key.name, version, subs);
         if HotElements::is_of_index(subs) && self.scan_index(&range, subs, visit)? {
             return Ok(());
         }
-        // Where to load from, should memory end.
-        let mut reached: Option<Sub> = None;
-        let mut missed = false;
-        let store = self.store.view_cached();
-        let below = |visit: &mut Visit<'_>| {
-            let mut noting = |sub: &[u8], value: &[u8]| {
-                let more = visit(sub, value)?;
-                reached = Some(Sub::from_slice(sub));
-                Ok(more)
-            };
-            missed = store.elements(&range, &mut noting)? == Step::Miss;
-            if missed { Err(Stop::Cold) } else { Ok(()) }
-        };
-        let result = self.hot.over(&range, below, visit);
-        if missed {
-            if let Some(sub) = reached {
-                let end = ElementKey::new(incarnation, key.name, version, &sub);
-                *(if subs.backward { &mut range.to } else { &mut range.from }) = end;
-            }
-            self.wanted = Some(Wanted::elements(&range));
+        match self.hot.read.visit(&range, subs, visit)? {
+            Reach::Whole => Ok(()),
+            Reach::Rest(rest) => self.scan_store(range.with_subs(&rest), &rest, visit),
         }
-        result
     }
 
     fn next_index(&mut self, table: TableId, slot: Slot) -> u64 {

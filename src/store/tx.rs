@@ -24,7 +24,7 @@ pub struct KeyRef<'k> {
 pub type Sub = SmallVec<[u8; 32]>;
 
 /// The elements of one version from a sub up to another, which is not included.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Subs {
     pub from: Sub,
     pub to: Sub,
