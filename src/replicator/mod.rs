@@ -59,7 +59,7 @@ pub struct Place {
 impl Place {
     pub fn identity(&self) -> Identity {
         Identity {
-            layout: self.map.layout(),
+            placement: self.map.placement().clone(),
             tables: self.tables,
             crc16: self.hash == SlotHash::Crc16,
             node: self.run_id.as_bytes().try_into().expect("the data directory's id has 40 digits"),

@@ -74,7 +74,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     let owners: Vec<CoreId> = (0..shard_count)
         .map(|shard| CoreId((u32::from(shard) * u32::from(cores) / u32::from(shard_count)) as u16))
         .collect();
-    let map = SlotMap::new(data.identity.slots, owners.clone());
+    let map = SlotMap::new(data.placement.clone(), owners);
 
     // Threads of RocksDB and of the pools stay off the data cores where there is another CPU.
     let rest: Vec<usize> = allowed.iter().copied().filter(|cpu| !cpus.contains(&Some(*cpu))).collect();
@@ -95,8 +95,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         ledger: &ledger,
         memory: &memory,
         config: &config,
-        slots: data.identity.slots,
-        ranges: map.shards().map(|shard| map.slots_of(shard)).collect(),
+        placement: &data.placement,
     };
     let plans = open::recover(&opening, |shard: ShardId| data.shard(shard.0))?;
     let assigned = assigned(&config, &data)?;

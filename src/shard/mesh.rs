@@ -469,8 +469,10 @@ pub struct ClientFilter {
 pub struct ScanAsk {
     pub table: TableId,
     pub shard: ShardId,
+    /// The first and the last slot that are looked at.
     pub from: Slot,
-    /// 0: from the slot's start.
+    pub last: Slot,
+    /// 0: from the first slot's start.
     pub token: u32,
     pub pattern: Option<Bytes>,
     pub kind: Option<Bytes>,

@@ -155,7 +155,8 @@ impl Owner {
             0 => None,
             token => self.scans.find(token, ask.table, ask.from),
         };
-        let slots = shard.data.slots.used(ask.table).filter(|(slot, _)| *slot >= ask.from);
+        let asked = ask.from..=ask.last;
+        let slots = shard.data.slots.used(ask.table).filter(|(slot, _)| asked.contains(slot));
         let slots = slots.map(|(slot, state)| (slot, state.incarnation)).collect();
         let ground = Ground { reader: shard.data.store.reader(), slots };
         let (table, start, count) = (ask.table, ask.from, ask.count);
