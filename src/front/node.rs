@@ -35,6 +35,11 @@ impl SlotMap {
         SlotMap { placement, owners: owners.into() }
     }
 
+    /// The same shards with their slots placed otherwise.
+    pub fn placed(&self, placement: Placement) -> SlotMap {
+        SlotMap { placement, owners: self.owners.clone() }
+    }
+
     pub fn placement(&self) -> &Placement {
         &self.placement
     }

@@ -183,9 +183,10 @@ pub struct Primary {
 impl Primary {
     /// A follower that has just connected.
     pub fn new(settings: Settings, now_ms: u64) -> Primary {
+        let stream = |shard| Stream::new(shard, settings.own.placement.clone());
         Primary {
             claims: FxHashMap::default(),
-            streams: settings.own.placement.shards().map(Stream::new).collect(),
+            streams: settings.own.placement.shards().map(stream).collect(),
             subscribed: false,
             slots: None,
             node: None,

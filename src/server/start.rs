@@ -29,6 +29,7 @@ use crate::slot::{CoreId, ShardId, TableId, set};
 use crate::store::SharedMemory;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -167,7 +168,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         place: replicator::Place {
             cores,
             hash,
-            map,
+            map: RefCell::new(map),
             run_id: data.identity.id.clone(),
             tables: config.databases,
             value_max_bytes: ledger.value_max,

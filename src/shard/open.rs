@@ -388,6 +388,7 @@ pub fn replay(
         upkeep.noted_part(now_ms);
     }
     let settled = Settled::new(id, settlement, writer.durable().0);
+    data.slots.place(&plan.placement, id);
     let mut shard = Shard::new(id, data, writer, settled, fsync, seal_bytes(ledger));
     // Written with the first turn, when all shards of the node have been replayed, and so cut: a log that
     // grew before would seem to hold the wholes it has lost.
@@ -411,7 +412,7 @@ pub fn replay(
 /// The term of this node's own records: no slot's record may have had it with the same index and another
 /// content. So a shard that has followed another node begins a new one.
 fn term_of_own(slots: &SlotTable, term: u64, kept: bool, log: &mut binlog::Writer) -> u64 {
-    let newest = slots.positions().map(|(_, _, state)| state.term).max().unwrap_or(0);
+    let newest = slots.newest_term();
     let followed = slots.positions().any(|(_, _, state)| state.term != term);
     if newest <= term && !(kept && followed) {
         return term;

@@ -310,6 +310,7 @@ impl Machine {
             | Message::Replicated { .. }
             | Message::Configured(_)
             | Message::Assign { .. }
+            | Message::Place { .. }
             | Message::Barrier { .. }
             | Message::Assigned { .. }
             | Message::Planned { .. } => {
