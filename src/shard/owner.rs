@@ -166,7 +166,6 @@ pub struct Owner {
 }
 
 impl Owner {
-    #[expect(clippy::too_many_arguments, reason = "all that a core is given, once")]
     pub fn new(
         setting: Setting,
         owners: Vec<CoreId>,
