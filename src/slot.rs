@@ -1,8 +1,10 @@
-//! Where a key lives: slots, the tag rule, the two slot hashes, and which shard of a node has a slot.
+//! Where a key lives: slots, the tag rule and the two slot hashes.
 //!
-//! Pure arithmetic. `set` and `assignment`: which slots a node has. Must not know cores or storage.
+//! Pure. `set` and `assignment`: which slots a node has; `placement`: on which of its shards. Must not know cores or
+//! storage.
 
 pub mod assignment;
+pub mod placement;
 pub mod set;
 
 use crc::{CRC_16_XMODEM, Crc, Table};
@@ -33,44 +35,6 @@ pub enum SlotHash {
     Crc32 { slots: u16 },
     /// Redis Cluster's crc16 modulo 16384.
     Crc16,
-}
-
-/// Which shard of a node has a slot: contiguous runs of slots, shard by shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
-    slots: u16,
-    shards: u16,
-}
-
-impl Layout {
-    pub fn new(slots: u16, shards: u16) -> Layout {
-        assert!(slots > 0 && shards > 0, "a node has slots and shards");
-        Layout { slots, shards }
-    }
-
-    /// Slots of one table.
-    pub fn slots(self) -> u16 {
-        self.slots
-    }
-
-    pub fn shards(self) -> impl Iterator<Item = ShardId> {
-        (0..self.shards).map(ShardId)
-    }
-
-    pub fn shard_count(self) -> u16 {
-        self.shards
-    }
-
-    pub fn shard_of(self, slot: Slot) -> ShardId {
-        ShardId((u32::from(slot.0) * u32::from(self.shards) / u32::from(self.slots)) as u16)
-    }
-
-    /// First and last slot of a shard; None if there are more shards than slots and it has none.
-    pub fn slots_of(self, shard: ShardId) -> Option<(Slot, Slot)> {
-        let begin = |shard: u32| (shard * u32::from(self.slots)).div_ceil(u32::from(self.shards));
-        let (first, end) = (begin(u32::from(shard.0)), begin(u32::from(shard.0) + 1));
-        (first < end).then(|| (Slot(first as u16), Slot((end - 1) as u16)))
-    }
 }
 
 static CRC16: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);

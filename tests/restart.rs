@@ -86,18 +86,34 @@ fn what_was_flushed_stays_away() {
     }
 }
 
-/// The number of shards is fixed when the directory is made.
+/// Shards are added at a start, and are never taken away.
 #[test]
-fn another_number_of_shards_is_refused() {
+fn shards_are_added_by_a_start_and_keys_stay_where_they_are() {
     let mut server = Server::start(Options::shards(2));
-    assert_eq!(server.client().ask("SET k v"), Value::ok());
+    let mut client = server.client();
+    for n in 0..200 {
+        assert_eq!(client.ask(&format!("SET k{n} {n}")), Value::ok());
+    }
+    server.kill9();
+    (server.options.shards, server.options.cores) = (5, 2);
+    server.restart();
+    let mut client = server.client();
+    for n in 0..200 {
+        assert_eq!(client.ask(&format!("GET k{n}")), Value::bulk(n.to_string()), "k{n}");
+    }
+    assert_eq!(client.ask("DBSIZE"), Value::Int(200));
+    assert_eq!(client.ask("MSET k0 a k1 b k2 c k3 d"), Value::ok());
     server.terminate();
     server.options.shards = 4;
     let (status, said) = server.run_second();
-    assert!(!status.success() && said.contains("shards"), "{status}: {said}");
-    server.options.shards = 2;
+    assert!(!status.success() && said.contains("has 5 shards, not 4"), "{status}: {said}");
+    // Whoever says nothing of shards has as many as there are.
+    server.options.shards = 0;
     server.restart();
-    assert_eq!(server.client().ask("GET k"), Value::bulk("v"));
+    let mut client = server.client();
+    assert_eq!(client.ask("MGET k0 k3 k4"), Value::Array(["a", "d", "4"].map(Value::bulk).to_vec()));
+    assert_eq!(client.ask("FLUSHALL"), Value::ok());
+    assert_eq!(client.ask("DBSIZE"), Value::Int(0));
 }
 
 #[test]

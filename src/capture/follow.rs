@@ -17,8 +17,9 @@ use crate::replica::position::SlotName;
 use crate::replica::status;
 use crate::replica::wire::{Identity, Message};
 use crate::shard::mesh::{Portion, SlotPosition};
+use crate::slot::placement::Placement;
 use crate::slot::set::{self, TableSlots};
-use crate::slot::{Layout, ShardId, Slot, TableId};
+use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Entry;
 use rustc_hash::FxHashSet;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -102,7 +103,7 @@ impl<'o> Capture<'o> {
         let resume = resume(options, chosen)?;
         let settings = Settings {
             own: Identity {
-                layout: Layout::new(u16::MAX, 1),
+                placement: Placement::even(u16::MAX, 1),
                 tables: u32::MAX,
                 crc16: false,
                 node: [b'0'; 40],

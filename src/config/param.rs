@@ -177,7 +177,7 @@ pub static PARAMS: &[Param] = &[
     row!(Storage, data_dir, "data-dir", ["dir", "db-path"], Protected, Kind::Text,
         "Directory of all data."),
     row!(Storage, shards, "shards", [], AtStart, integer(0, 4096),
-        "Storage partitions; fixed when the directory is made. 0: what it has, or one for each core."),
+        "Storage partitions; more than the directory has are added, empty. 0: what it has, or one for each core."),
     row!(Storage, appendfsync, "appendfsync", ["appendfsync"], Live, Kind::Choice(Fsync::WORDS),
         "What a power failure may take: the last second, nothing, or what the kernel has not written."),
     row!(Storage, binlog_segment_bytes, "binlog-segment-bytes", ["binlog-file-size"], AtStart,

@@ -1,4 +1,5 @@
-//! Another assignment of slots: it holds at once, and is in force when nothing begun before can still write.
+//! Another assignment of slots, or another placement: it holds at once, and is in force when nothing begun before can
+//! still write.
 //!
 //! First this core begins no more commands on slots that are not its node's to write. What it coordinates is let
 //! end; then every core is sent a barrier, behind all that this one has sent it before. When an owner has all
@@ -10,6 +11,8 @@ use crate::front::assigned::{Manner, Verdict, judge};
 use crate::shard::mesh::{Call, Message};
 use crate::slot::CoreId;
 use crate::slot::assignment::Assignment;
+use crate::slot::placement::Placement;
+use crate::slot::set::SlotSet;
 use std::sync::Arc;
 
 /// How far this core is with the assignment that came last.
@@ -19,6 +22,8 @@ pub struct Assigning {
     ticket: Option<u64>,
     /// What was coordinated before has a lower number. None: it has ended, and the barriers are sent.
     coordinated_before: Option<u64>,
+    /// Questions about all keys count among that.
+    with_questions: bool,
     /// Barriers that have come, and for which assignment: they may come before it does.
     barriers: (u64, u16),
 }
@@ -43,8 +48,31 @@ impl Core {
     pub fn assign(&mut self, ticket: u64, assignment: Arc<Assignment>) {
         self.node.assigned = Some(assignment.clone());
         self.owner.assigned = Some(assignment);
+        self.begin_barrier(ticket, false);
+        self.look_at_blocked();
+        self.judge_waits();
+    }
+
+    fn begin_barrier(&mut self, ticket: u64, with_questions: bool) {
         self.assigning.ticket = Some(ticket);
         self.assigning.coordinated_before = Some(self.coordination.next_number());
+        self.assigning.with_questions = with_questions;
+    }
+
+    /// From the replication thread: slots lie so from now on, and nobody's command begins on those that are held.
+    /// Answered as `assign` is when nothing of what was begun before uses them any more (`drain`), or at once.
+    pub fn place(&mut self, ticket: u64, placement: Placement, held: Option<Arc<SlotSet>>, drain: bool) {
+        let now = self.node.map.placed(placement.clone());
+        let before = std::mem::replace(&mut self.node.map, now);
+        self.owner.place(&placement, held);
+        self.announce_moved(&before);
+        if drain {
+            self.begin_barrier(ticket, true);
+        } else {
+            self.assigning.ticket = None;
+            let core = self.node.core;
+            self.outbox.push((self.node.replication_lane(), Message::Assigned { ticket, core }));
+        }
         self.look_at_blocked();
         self.judge_waits();
     }
@@ -57,26 +85,39 @@ impl Core {
     pub fn advance_assigning(&mut self) {
         let Some(ticket) = self.assigning.ticket else { return };
         if let Some(before) = self.assigning.coordinated_before
-            && !self.coordination.has_older(before)
+            && !self.coordination.has_older(before, self.assigning.with_questions)
         {
             self.assigning.coordinated_before = None;
             for core in 0..self.node.cores {
                 self.outbox.push((CoreId(core), Message::Barrier { ticket }));
             }
         }
-        if self.assigning.barriers == (ticket, self.node.cores) && !self.owner.writes_what_is_not_assigned() {
+        let drained = !self.owner.writes_what_is_not_assigned() && !self.owner.uses_what_is_held();
+        if self.assigning.barriers == (ticket, self.node.cores) && drained {
             self.assigning.ticket = None;
             let core = self.node.core;
             self.outbox.push((self.node.replication_lane(), Message::Assigned { ticket, core }));
         }
     }
 
-    /// Whether a command of this connection may be served here; always where there is no assignment.
+    /// Whether a command of this connection may be served here; always where there is no assignment and nothing is
+    /// held.
     pub fn verdict(&self, place: usize, call: &Call<'_>) -> Verdict {
+        if self.owner.held_slots.is_some() && self.uses_held(call) {
+            return Verdict::Hold;
+        }
         self.owner.assigned.as_ref().map_or(Verdict::Serve, |assignment| {
             let manner = self.slot_manner(place);
             judge(assignment, self.node.hash, manner, call.table, &call.command.spec, &call.args)
         })
+    }
+
+    fn uses_held(&self, call: &Call<'_>) -> bool {
+        let keys = &call.command.spec.keys;
+        let is_held = |name: &[u8]| self.owner.is_held(self.node.hash.slot_of(name));
+        // What is wrong with the arguments is found by the command.
+        keys.go_beyond(&call.args)
+            || keys.of(&call.args).is_ok_and(|keys| keys.iter().any(|key| is_held(call.args.get(key.arg))))
     }
 
     pub fn slot_manner(&self, place: usize) -> Manner {

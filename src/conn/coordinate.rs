@@ -57,6 +57,8 @@ struct Asked {
     tells: Vec<Option<Tell>>,
     outstanding: usize,
     end: End,
+    /// It is about what keys there are.
+    about_keys: bool,
 }
 
 struct Gathering {
@@ -104,9 +106,11 @@ impl Coordination {
         self.next + 1
     }
 
-    /// Whether a command on keys is under way that has begun before.
-    pub fn has_older(&self, number: u64) -> bool {
-        self.gathers.keys().chain(self.planning.keys()).any(|of| *of < number)
+    /// Whether a command on keys is under way that has begun before, or, `with_questions`, a question about what keys
+    /// there are.
+    pub fn has_older(&self, number: u64, with_questions: bool) -> bool {
+        let asked = self.asked.iter().filter(|(_, asked)| with_questions && asked.about_keys);
+        self.gathers.keys().chain(self.planning.keys()).chain(asked.map(|(of, _)| of)).any(|of| *of < number)
     }
 
     fn number(&mut self) -> u64 {
@@ -206,7 +210,7 @@ impl Core {
             Ok(front::Answer::AskAll(ask, fold)) => self.ask_all(ask, End::Then(owed, folded(fold))),
             Ok(front::Answer::AskThen(ask, then)) => self.ask_all(ask, End::Then(owed, then)),
             Ok(front::Answer::AskOne(core, ask, fold)) => {
-                let ticket = self.expect(1, End::Then(owed, folded(fold)));
+                let ticket = self.expect(1, End::Then(owed, folded(fold)), &ask);
                 self.outbox.push((core, Message::Ask { from: self.node.core, ticket, ask }));
             }
             Ok(front::Answer::Background(reply, ask, later)) => {
@@ -325,17 +329,18 @@ impl Core {
 
     fn ask_all(&mut self, ask: Ask, end: End) {
         let cores = self.node.cores;
-        let ticket = self.expect(usize::from(cores), end);
+        let ticket = self.expect(usize::from(cores), end, &ask);
         for core in 0..cores {
             self.outbox.push((CoreId(core), Message::Ask { from: self.node.core, ticket, ask: ask.clone() }));
         }
     }
 
-    fn expect(&mut self, outstanding: usize, end: End) -> u64 {
+    fn expect(&mut self, outstanding: usize, end: End, ask: &Ask) -> u64 {
         let ticket = self.coordination.number();
         // The replication thread is asked too, and stands last.
         let tells = (0..=self.node.replication_lane().0).map(|_| None).collect();
-        self.coordination.asked.insert(ticket, Asked { tells, outstanding, end });
+        let about_keys = ask.looks_at_keys();
+        self.coordination.asked.insert(ticket, Asked { tells, outstanding, end, about_keys });
         ticket
     }
 
@@ -377,6 +382,7 @@ impl Core {
             Message::Unwatch(connection) => self.remove_watcher(connection),
             Message::Replicate { from, shard, what } => self.owner.replicate(from, shard, what),
             Message::Assign { ticket, assignment } => self.assign(ticket, assignment),
+            Message::Place { ticket, placement, held, drain } => self.place(ticket, placement, held, drain),
             Message::Barrier { ticket } => self.barrier(ticket),
             Message::Replicated { .. } | Message::Configured(_) | Message::Assigned { .. } => {
                 unreachable!("only the replication thread is told")

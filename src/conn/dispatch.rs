@@ -206,7 +206,8 @@ impl Core {
         else {
             return Ok(None);
         };
-        let held = self.owner.assigned.as_ref().is_some_and(|assigned| assigned.holds_any());
+        let held = self.owner.held_slots.is_some()
+            || self.owner.assigned.as_ref().is_some_and(|assigned| assigned.holds_any());
         if connection.barrier
             || !connection.pending.is_empty()
             || !connection.pending.out.is_empty()
@@ -336,9 +337,12 @@ impl Core {
             return Flow::Blocked;
         }
         let table = self.connections[place].session.table;
-        if self.owner.assigned.is_some() {
+        let is_sharded = self.owner.assigned.is_some();
+        if is_sharded || self.owner.held_slots.is_some() {
             match self.verdict(place, &Call { command, table, shard: ShardId(0), args: *args }) {
-                Verdict::Serve if command.spec.has(flag::WRITE) => self.note_written(place, command, args),
+                Verdict::Serve if is_sharded && command.spec.has(flag::WRITE) => {
+                    self.note_written(place, command, args)
+                }
                 Verdict::Serve => {}
                 Verdict::Hold => return Flow::Blocked,
                 Verdict::Refuse(error) => {
@@ -455,6 +459,10 @@ impl Core {
         let monitored = connection.session.monitoring;
         let mut ctx = Ctx { session: &mut connection.session, node: &mut self.node, now_ms };
         let answer = (command.run)(&mut ctx, args);
+        // Asking for it has changed nothing: it is asked for again when no slot moves.
+        if self.owner.held_slots.is_some() && answer.as_ref().is_ok_and(Answer::is_about_all_keys) {
+            return Flow::Blocked;
+        }
         // HELLO is answered in the protocol it has chosen, and CLIENT REPLY ON is answered.
         manner.protocol = connection.session.protocol;
         if connection.session.reply_mode == ReplyMode::On && mode_before == ReplyMode::Off {

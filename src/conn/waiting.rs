@@ -10,6 +10,7 @@ use crate::command::flag;
 use crate::error::ClientError;
 use crate::front::assigned::Verdict;
 use crate::front::gather::Gather;
+use crate::front::node::SlotMap;
 use crate::front::route::{self, Route};
 use crate::resp::encode::Protocol;
 use crate::resp::reply::{Blocked, Reply};
@@ -50,8 +51,11 @@ pub struct Wait {
     until_ms: Option<u64>,
     /// What it is answered when its time is over.
     otherwise: Reply,
-    /// Shards that know it.
+    /// The arguments that are keys it waits for, and the shards that know it.
+    keys: Vec<usize>,
     shards: Vec<ShardId>,
+    /// It runs, and other shards than those must know it: some of its slots have moved.
+    moved: bool,
     /// One of its keys was written while writes were held.
     held: bool,
     /// Its client is gone, or it was told to stop: it ends at the next chance.
@@ -72,7 +76,9 @@ impl Core {
             phase: Phase::First,
             until_ms: None,
             otherwise: Reply::NilArray,
+            keys: Vec::new(),
             shards: Vec::new(),
+            moved: false,
             held: false,
             ending: false,
             began: Instant::now(),
@@ -137,6 +143,7 @@ impl Core {
         }
         match wait.phase {
             Phase::First => self.announce(answer.conn, *blocked),
+            _ if wait.moved => self.announce_again(answer.conn),
             Phase::Again { woken: true } => {
                 wait.phase = Phase::Again { woken: false };
                 self.go_on_waiting(answer.conn);
@@ -153,25 +160,65 @@ impl Core {
     /// Makes a command known to the shards of the keys it waits for.
     fn announce(&mut self, conn: u64, blocked: Blocked) {
         let now_ms = self.owner.clock.now_ms();
-        let line = LineId { core: self.node.core, conn };
         let wait = self.waits.get_mut(&conn).expect("it is being answered");
         wait.until_ms = (blocked.timeout_ms > 0).then(|| now_ms.saturating_add(blocked.timeout_ms));
         wait.otherwise = blocked.otherwise;
         if !blocked.rewritten.is_empty() {
             wait.call = wait.call.with(&blocked.rewritten);
         }
+        wait.keys = blocked.keys;
+        let count = self.make_known(conn);
+        self.set_phase(conn, Phase::Announcing(count));
+    }
+
+    /// Tells the shards of the keys that a command waits for; how many.
+    fn make_known(&mut self, conn: u64) -> usize {
+        let line = LineId { core: self.node.core, conn };
+        let wait = self.waits.get_mut(&conn).expect("it waits until it is answered");
         let args = wait.call.call().args;
         let mut by_shard: BTreeMap<ShardId, Vec<(TableId, Bytes)>> = BTreeMap::new();
-        for &key in &blocked.keys {
+        for &key in &wait.keys {
             let name = args.get(key);
             let shard = route::shard_of(&self.node.map, self.node.hash, name);
             by_shard.entry(shard).or_default().push((wait.call.table, Bytes::copy_from_slice(name)));
         }
         wait.shards = by_shard.keys().copied().collect();
-        wait.phase = Phase::Announcing(wait.shards.len());
+        let count = by_shard.len();
         for (shard, keys) in by_shard {
             self.outbox.push((self.node.map.owner(shard), Message::WaitFor { line, shard, keys }));
         }
+        count
+    }
+
+    fn set_phase(&mut self, conn: u64, phase: Phase) {
+        self.waits.get_mut(&conn).expect("it waits until it is answered").phase = phase;
+    }
+
+    /// Slots have moved between shards: those who wait for keys in them make themselves known where these are now, and
+    /// run again then. One that runs at this moment does so when it comes back with nothing.
+    pub fn announce_moved(&mut self, before: &SlotMap) {
+        let (hash, now) = (self.node.hash, &self.node.map);
+        let has_moved = |wait: &&mut Wait| {
+            let args = wait.call.call().args;
+            let mut slots = wait.keys.iter().map(|key| hash.slot_of(args.get(*key)));
+            slots.any(|slot| before.shard_of(slot) != now.shard_of(slot))
+        };
+        for wait in self.waits.values_mut() {
+            wait.moved |= has_moved(&wait);
+        }
+        let waits = self.waits.iter().filter(|(_, wait)| wait.moved);
+        let asleep = waits.filter(|(_, wait)| !matches!(wait.phase, Phase::First | Phase::Again { .. }));
+        let asleep: Vec<u64> = asleep.map(|(conn, _)| *conn).collect();
+        asleep.into_iter().for_each(|conn| self.announce_again(conn));
+    }
+
+    fn announce_again(&mut self, conn: u64) {
+        self.tell_shards(conn, |line, shard| Message::WaitNoMore { line, shard });
+        let count = self.make_known(conn);
+        let wait = self.waits.get_mut(&conn).expect("it waits until it is answered");
+        // The shards that were told before answer too.
+        let before = if let Phase::Announcing(outstanding) = wait.phase { outstanding } else { 0 };
+        (wait.phase, wait.moved) = (Phase::Announcing(before + count), false);
     }
 
     /// A shard knows it now.

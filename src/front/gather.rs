@@ -348,11 +348,11 @@ impl Gather {
 
 /// The slots of a shard that this node may empty.
 fn own_slots(around: &Surroundings<'_>, shard: ShardId, table: TableId) -> Vec<SlotRange> {
-    let Some((first, last)) = around.map.slots_of(shard) else { return Vec::new() };
-    let Some(assigned) = around.assigned else { return vec![SlotRange { first, last }] };
-    let own = (first.0..=last.0).map(Slot).filter(|slot| assigned.role(table, *slot).is_primary());
+    let is_own = |slot: &Slot| around.assigned.is_none_or(|of| of.role(table, *slot).is_primary());
+    let mut own = around.map.placement().slots_of(shard);
+    own.retain(is_own);
     let range = |(first, last)| SlotRange { first, last };
-    set::ranges(&own.collect()).into_iter().map(range).collect()
+    set::ranges(&own).into_iter().map(range).collect()
 }
 
 /// A whole table, on every shard.

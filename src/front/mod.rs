@@ -79,6 +79,20 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// It changes, or asks several cores about, whatever keys there are: where their slots lie must not change
+    /// meanwhile.
+    pub fn is_about_all_keys(&self) -> bool {
+        match self {
+            Answer::AskAll(ask, _) | Answer::AskThen(ask, _) | Answer::AskOne(_, ask, _) => {
+                ask.looks_at_keys()
+            }
+            Answer::WholeTables(_) => true,
+            _ => false,
+        }
+    }
+}
+
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Answer {
         Answer::Reply(reply)

@@ -5,7 +5,8 @@ use crate::config::Config;
 use crate::replica::status::{SharedStatus, Status};
 use crate::shard::mesh::TableRates;
 use crate::slot::assignment::Assignment;
-use crate::slot::{CoreId, Layout, ShardId, Slot, SlotHash, TableId};
+use crate::slot::placement::Placement;
+use crate::slot::{CoreId, ShardId, Slot, SlotHash, TableId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,26 +23,33 @@ pub struct CoreAddress {
 /// Which shard holds a slot, and which core owns a shard.
 #[derive(Clone, Debug)]
 pub struct SlotMap {
-    layout: Layout,
+    placement: Placement,
     /// By shard.
-    owners: Vec<CoreId>,
+    owners: Arc<[CoreId]>,
 }
 
 impl SlotMap {
-    pub fn new(slots: u16, owners: Vec<CoreId>) -> SlotMap {
-        SlotMap { layout: Layout::new(slots, owners.len() as u16), owners }
+    /// `owners`: by shard.
+    pub fn new(placement: Placement, owners: Vec<CoreId>) -> SlotMap {
+        assert_eq!(owners.len(), usize::from(placement.shard_count()), "every shard has an owner");
+        SlotMap { placement, owners: owners.into() }
     }
 
-    pub fn layout(&self) -> Layout {
-        self.layout
+    /// The same shards with their slots placed otherwise.
+    pub fn placed(&self, placement: Placement) -> SlotMap {
+        SlotMap { placement, owners: self.owners.clone() }
+    }
+
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     pub fn shard_of(&self, slot: Slot) -> ShardId {
-        self.layout.shard_of(slot)
+        self.placement.shard_of(slot)
     }
 
     pub fn is_single(&self) -> bool {
-        self.layout.shard_count() == 1
+        self.placement.shard_count() == 1
     }
 
     pub fn owner(&self, shard: ShardId) -> CoreId {
@@ -49,16 +57,11 @@ impl SlotMap {
     }
 
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
-        self.layout.shards()
+        self.placement.shards()
     }
 
     pub fn slots(&self) -> u32 {
-        u32::from(self.layout.slots())
-    }
-
-    /// First and last slot of a shard; None if there are more shards than slots and it has none.
-    pub fn slots_of(&self, shard: ShardId) -> Option<(Slot, Slot)> {
-        self.layout.slots_of(shard)
+        u32::from(self.placement.slots())
     }
 }
 
@@ -198,26 +201,4 @@ pub struct KeyCount {
     /// How long the one that `tables` comes from took; None before the first has ended.
     pub duration_ms: Option<u64>,
     pub tables: Vec<(crate::slot::TableId, crate::shard::mesh::TableKeys)>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_slot_has_one_shard_and_the_ranges_agree() {
-        for (slots, shards) in [(1024u16, 1u16), (1024, 2), (1024, 7), (16384, 3), (4, 9)] {
-            let map = SlotMap::new(slots, vec![CoreId(0); usize::from(shards)]);
-            let mut seen = 0;
-            for shard in map.shards() {
-                if let Some((first, last)) = map.slots_of(shard) {
-                    for slot in first.0..=last.0 {
-                        assert_eq!(map.shard_of(Slot(slot)), shard, "{slots}/{shards} slot {slot}");
-                        seen += 1;
-                    }
-                }
-            }
-            assert_eq!(seen, u32::from(slots));
-        }
-    }
 }

@@ -137,7 +137,7 @@ pub struct Follower {
 
 impl Follower {
     pub fn new(settings: Settings) -> Follower {
-        let shards = usize::from(settings.own.layout.shard_count());
+        let shards = usize::from(settings.own.placement.shard_count());
         Follower {
             phase: Phase::Stopped,
             positions: Positions::default(),
@@ -170,7 +170,8 @@ impl Follower {
                     self.settings.slots.as_ref().is_none_or(|slots| set::holds(slots, at.table, at.slot))
                 };
                 self.positions = positions.into_iter().filter(followed).collect();
-                self.durability = Durability::new(&self.settings.own.layout, &ends);
+                let shards = usize::from(self.settings.own.placement.shard_count());
+                self.durability = Durability::new(shards, &ends);
                 (self.phase, self.heard_ms) = (Phase::Connecting, self.now_ms);
                 actions.push(Action::Connect);
             }
@@ -300,12 +301,13 @@ impl Follower {
 
     fn connected(&mut self, actions: &mut Vec<Action>) {
         (self.phase, self.heard_ms, self.said_ms) = (Phase::Handshake, self.now_ms, self.now_ms);
-        let Identity { layout, tables, crc16, node } = self.settings.own;
+        let Identity { placement, tables, crc16, node } = &self.settings.own;
+        let (tables, crc16, node) = (*tables, *crc16, *node);
         let lost = self.lost.iter().map(|slot| slot_position(*slot, Position::default()));
         let kept = self.positions.iter().filter(|at| !self.lost.contains(&(at.table, at.slot)));
         let mut positions: Vec<SlotPosition> = kept.chain(lost).collect();
         positions.sort_unstable_by_key(|at| (at.table, at.slot));
-        let slots_per_table = layout.slots();
+        let slots_per_table = placement.slots();
         let slots = self.settings.slots.clone();
         let subscribe = Subscribe { tables, slots_per_table, crc16, node, slots, positions };
         actions.push(Action::Send(Message::Subscribe(subscribe)));
@@ -336,7 +338,7 @@ impl Follower {
             Message::Welcome { streams, node, missing, .. } if self.phase == Phase::Handshake => {
                 self.missing = missing;
                 (self.phase, self.primary) = (Phase::Running, Some(node));
-                let shards = usize::from(self.settings.own.layout.shard_count());
+                let shards = usize::from(self.settings.own.placement.shard_count());
                 self.streams = (0..streams).map(|_| StreamIn::new(shards)).collect();
             }
             Message::Refused { why } => {
@@ -354,7 +356,7 @@ impl Follower {
             }
             Message::CopyRows { stream, table, slot, entries } => {
                 self.stream(stream)?.take_rows((table, slot), &entries)?;
-                let shard = self.settings.own.layout.shard_of(slot);
+                let shard = self.settings.own.placement.shard_of(slot);
                 self.copying[usize::from(shard.0)].push_back(stream);
                 actions.push(Action::Copy { shard, table, slot, entries });
             }
@@ -387,7 +389,7 @@ impl Follower {
     }
 
     fn check_slots(&self, mut slots: impl Iterator<Item = SlotName>) -> Result<(), String> {
-        let count = self.settings.own.layout.slots();
+        let count = self.settings.own.placement.slots();
         let wanted = |(table, slot): SlotName| {
             slot.0 < count && self.settings.slots.as_ref().is_none_or(|slots| set::holds(slots, table, slot))
         };
@@ -404,7 +406,7 @@ impl Follower {
         self.stream(stream)?.pass(lsn)?;
         self.leave_out_what_is_here(&mut record)?;
         let touches = record.touches.clone();
-        let split = portion::split(record, self.settings.own.layout).map_err(|unfit| match unfit {
+        let split = portion::split(record, &self.settings.own.placement).map_err(|unfit| match unfit {
             Unfit::Body(error) => format!("record {} of stream {}: {error}", lsn.0, stream.0),
             Unfit::Copy(slots) => {
                 self.lost.extend(slots);
@@ -458,7 +460,7 @@ impl Follower {
             let slot = (at.table, at.slot);
             self.positions.set(slot, Position { index: at.index, term: at.term });
             self.lost.remove(&slot);
-            by_shard.entry(self.settings.own.layout.shard_of(at.slot)).or_default().push(at);
+            by_shard.entry(self.settings.own.placement.shard_of(at.slot)).or_default().push(at);
         }
         for (shard, slots) in by_shard {
             self.streams[usize::from(stream.0)].adopting += 1;

@@ -6,7 +6,7 @@ use super::position::SlotName;
 use crate::binlog::Lsn;
 use crate::limits::REPLICA_ADOPT_BYTES;
 use crate::shard::mesh::SlotPosition;
-use crate::slot::{Layout, ShardId};
+use crate::slot::ShardId;
 use crate::store::Entry;
 
 /// What one local shard has been given of a stream, and has applied.
@@ -166,11 +166,11 @@ pub(super) struct Durability {
 
 impl Durability {
     /// `ends`: where the local shards' logs stand.
-    pub fn new(layout: &Layout, ends: &[(ShardId, Lsn)]) -> Durability {
+    pub fn new(shards: usize, ends: &[(ShardId, Lsn)]) -> Durability {
         let end = |shard| ends.iter().find(|(of, _)| *of == shard).map_or(Lsn::ZERO, |(_, end)| *end);
         Durability {
-            ends: layout.shards().map(end).collect(),
-            durable: vec![Lsn::ZERO; usize::from(layout.shard_count())],
+            ends: (0..shards as u16).map(|shard| end(ShardId(shard))).collect(),
+            durable: vec![Lsn::ZERO; shards],
             awaited: None,
             reached: Vec::new(),
         }

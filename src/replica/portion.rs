@@ -6,7 +6,8 @@ use super::position::SlotName;
 use super::wire::Record;
 use crate::binlog::Touch;
 use crate::shard::mesh::Portion;
-use crate::slot::{Layout, ShardId, Slot, TableId};
+use crate::slot::placement::Placement;
+use crate::slot::{ShardId, Slot, TableId};
 use crate::store::effects::{BodyError, BodyReader, BodyWriter, Operation, Origin, SlotRange, SlotWide};
 use crate::store::tx::{Change, Effect};
 use smallvec::SmallVec;
@@ -31,10 +32,10 @@ pub struct Split {
 }
 
 /// Splits a record for the shards of a node, as far as it falls on its touches, which ascend by table and slot.
-pub fn split(record: Record, layout: Layout) -> Result<Split, Unfit> {
+pub fn split(record: Record, placement: &Placement) -> Result<Split, Unfit> {
     let Some(first) = record.touches.first() else { return Ok(Split::default()) };
-    let home = layout.shard_of(first.slot);
-    let one_shard = record.touches.iter().all(|touch| layout.shard_of(touch.slot) == home);
+    let home = placement.shard_of(first.slot);
+    let one_shard = record.touches.iter().all(|touch| placement.shard_of(touch.slot) == home);
     if record.exact
         && one_shard
         && let Some((operations, elements)) = effects_only(&record)?
@@ -77,9 +78,9 @@ pub fn split(record: Record, layout: Layout) -> Result<Split, Unfit> {
             }
         }
     }
-    let mut split = Split { portions: portions(&record, layout), swaps };
+    let mut split = Split { portions: portions(&record, placement), swaps };
     for (shard, portion) in &mut split.portions {
-        write(portion, *shard, origin, &operations, layout);
+        write(portion, *shard, origin, &operations, placement);
     }
     Ok(split)
 }
@@ -150,10 +151,10 @@ fn runs(slots: impl Iterator<Item = Slot>) -> Vec<SlotRange> {
 }
 
 /// The touches by shard, with no bodies yet.
-fn portions(record: &Record, layout: Layout) -> SmallVec<[(ShardId, Portion); 1]> {
+fn portions(record: &Record, placement: &Placement) -> SmallVec<[(ShardId, Portion); 1]> {
     let mut portions: SmallVec<[(ShardId, Portion); 1]> = SmallVec::new();
     for touch in &record.touches {
-        let shard = layout.shard_of(touch.slot);
+        let shard = placement.shard_of(touch.slot);
         let at = portions.iter().position(|(of, _)| *of == shard).unwrap_or_else(|| {
             let (stream, lsn, touches) = (record.stream, record.lsn.0, SmallVec::new());
             let portion =
@@ -166,22 +167,20 @@ fn portions(record: &Record, layout: Layout) -> SmallVec<[(ShardId, Portion); 1]
     portions
 }
 
-fn write(portion: &mut Portion, shard: ShardId, origin: Origin, operations: &[Operation], layout: Layout) {
+fn write(
+    portion: &mut Portion,
+    shard: ShardId,
+    origin: Origin,
+    operations: &[Operation],
+    placement: &Placement,
+) {
     let mut body = Vec::new();
     let mut writer = BodyWriter::new(&mut body, origin);
-    let own = layout.slots_of(shard).map(|(first, last)| SlotRange { first, last });
-    let cut = |slots: &[SlotRange]| -> Vec<SlotRange> {
-        let cut = |range: &SlotRange, own: SlotRange| SlotRange {
-            first: range.first.max(own.first),
-            last: range.last.min(own.last),
-        };
-        let all = slots.iter().filter_map(|range| own.map(|own| cut(range, own)));
-        all.filter(|range| range.first <= range.last).collect()
-    };
+    let cut = |slots: &[SlotRange]| runs(each(slots).filter(|slot| placement.shard_of(*slot) == shard));
     for operation in operations {
         let wide = match operation {
             Operation::Effect(effect) => {
-                if layout.shard_of(effect.slot) == shard {
+                if placement.shard_of(effect.slot) == shard {
                     writer.effect(effect);
                     portion.operations += 1;
                     portion.elements |= is_element(operation);
@@ -248,7 +247,7 @@ mod tests {
     }
 
     fn parts(record: Record, shards: u16) -> Vec<(u16, Vec<Operation>)> {
-        let split = split(record, Layout::new(LAYOUT, shards)).unwrap();
+        let split = split(record, &Placement::even(LAYOUT, shards)).unwrap();
         let part = |(shard, portion): (ShardId, Portion)| {
             let reader = BodyReader::new(portion.body).unwrap();
             assert_eq!(reader.origin(), Origin::TRANSACTION);
@@ -263,7 +262,7 @@ mod tests {
     fn a_record_of_one_shard_keeps_its_body() {
         let record = record(&[put(0, 1), put(0, 2)], &[(0, 1), (0, 2)], true);
         let body = record.body.clone();
-        let split = split(record, Layout::new(LAYOUT, 2)).unwrap();
+        let split = split(record, &Placement::even(LAYOUT, 2)).unwrap();
         assert_eq!(split.portions.len(), 1);
         assert_eq!(split.portions[0].1.body.as_ptr(), body.as_ptr());
         assert_eq!(split.portions[0].1.operations, 2);
@@ -298,14 +297,14 @@ mod tests {
         // A whole says it once for each shard of the primary.
         let record = record(&[swap(&[]), swap(&[])], &touched, false);
         assert_eq!(parts(record.clone(), 2), [(0, vec![swap(&[(2, 3)])]), (1, vec![swap(&[(4, 4)])])]);
-        assert_eq!(split(record, Layout::new(LAYOUT, 2)).unwrap().swaps.len(), 3);
+        assert_eq!(split(record, &Placement::even(LAYOUT, 2)).unwrap().swaps.len(), 3);
     }
 
     #[test]
     fn half_a_swap_is_not_done() {
         let half = record(&[swap(&[])], &[(0, 2), (0, 3), (1, 3)], false);
         assert_eq!(
-            split(half, Layout::new(LAYOUT, 1)).unwrap_err(),
+            split(half, &Placement::even(LAYOUT, 1)).unwrap_err(),
             Unfit::Copy(vec![(TableId(0), Slot(2))])
         );
     }
@@ -320,7 +319,7 @@ mod tests {
         };
         let adopt = SlotWide::Adopt { table: TableId(0), slot: Slot(1), adopted };
         let record = record(&[Operation::SlotWide(adopt)], &[(0, 1)], true);
-        let unfit = split(record, Layout::new(LAYOUT, 1)).unwrap_err();
+        let unfit = split(record, &Placement::even(LAYOUT, 1)).unwrap_err();
         assert_eq!(unfit, Unfit::Copy(vec![(TableId(0), Slot(1))]));
     }
 
@@ -328,6 +327,6 @@ mod tests {
     fn a_body_that_is_damaged_is_refused() {
         let mut damaged = record(&[put(0, 1)], &[(0, 1)], true);
         damaged.body = damaged.body.slice(..damaged.body.len() - 1);
-        assert!(matches!(split(damaged, Layout::new(LAYOUT, 1)), Err(Unfit::Body(_))));
+        assert!(matches!(split(damaged, &Placement::even(LAYOUT, 1)), Err(Unfit::Body(_))));
     }
 }

@@ -183,9 +183,10 @@ pub struct Primary {
 impl Primary {
     /// A follower that has just connected.
     pub fn new(settings: Settings, now_ms: u64) -> Primary {
+        let stream = |shard| Stream::new(shard, settings.own.placement.clone());
         Primary {
             claims: FxHashMap::default(),
-            streams: settings.own.layout.shards().map(Stream::new).collect(),
+            streams: settings.own.placement.shards().map(stream).collect(),
             subscribed: false,
             slots: None,
             node: None,
@@ -348,22 +349,22 @@ impl Primary {
             self.streams.iter_mut().for_each(|stream| stream.only(slots.clone()));
         }
         actions.push(Action::Send(Message::Welcome {
-            streams: self.settings.own.layout.shard_count(),
+            streams: self.settings.own.placement.shard_count(),
             node: self.settings.own.node,
             time_ms: self.now_ms,
             missing,
         }));
-        actions.extend(self.settings.own.layout.shards().map(|shard| Action::AskState { shard }));
+        actions.extend(self.settings.own.placement.shards().map(|shard| Action::AskState { shard }));
     }
 
     fn refusal(&self, subscribe: &Subscribe) -> Option<&'static str> {
-        let Identity { layout, tables, crc16, node } = &self.settings.own;
+        let Identity { placement, tables, crc16, node } = &self.settings.own;
         // A capture has no slots of its own that this node's could differ from.
         if let Peer::Node { .. } = self.settings.peer {
             if subscribe.node == *node {
                 return Some("a node cannot follow itself");
             }
-            if subscribe.slots_per_table != layout.slots() || subscribe.crc16 != *crc16 {
+            if subscribe.slots_per_table != placement.slots() || subscribe.crc16 != *crc16 {
                 return Some("the two nodes divide keys into slots differently");
             }
             match (&subscribe.slots, &self.settings.offers) {
@@ -374,7 +375,7 @@ impl Primary {
                 _ => {}
             }
         }
-        let outside = |at: &SlotPosition| at.slot.0 >= layout.slots();
+        let outside = |at: &SlotPosition| at.slot.0 >= placement.slots();
         subscribe.positions.iter().any(outside).then_some("the follower has slots that cannot be")
     }
 
@@ -399,8 +400,8 @@ impl Primary {
         let wanted =
             |at: &SlotPosition| self.slots.as_ref().is_none_or(|slots| set::holds(slots, at.table, at.slot));
         let own: Positions = positions.into_iter().filter(wanted).collect();
-        let layout = self.settings.own.layout;
-        let claimed = self.claims.keys().filter(|(_, slot)| layout.shard_of(*slot) == shard).copied();
+        let placement = &self.settings.own.placement;
+        let claimed = self.claims.keys().filter(|(_, slot)| placement.shard_of(*slot) == shard).copied();
         let mut slots: Vec<SlotName> = own.iter().map(|at| (at.table, at.slot)).chain(claimed).collect();
         slots.sort_unstable();
         slots.dedup();

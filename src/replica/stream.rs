@@ -10,6 +10,7 @@ use crate::binlog::{Lsn, Txn};
 use crate::limits::REPLICA_COPY_AHEAD;
 use crate::shard::mesh::SlotPosition;
 use crate::slot::ShardId;
+use crate::slot::placement::Placement;
 use crate::slot::set::{self, TableSlots};
 use crate::store::effects::{Origin, origin};
 use std::collections::VecDeque;
@@ -82,6 +83,8 @@ pub(super) enum Next {
 
 pub(super) struct Stream {
     pub shard: ShardId,
+    /// A slot's records of which some stand in another shard's log are sent from the one that it lies on.
+    placement: Placement,
     /// Nothing of other slots is sent; None: of all.
     slots: Option<Arc<TableSlots>>,
     pub phase: Phase,
@@ -110,9 +113,10 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub fn new(shard: ShardId) -> Stream {
+    pub fn new(shard: ShardId, placement: Placement) -> Stream {
         Stream {
             shard,
+            placement,
             slots: None,
             phase: Phase::Asked,
             next: Lsn::ZERO,
@@ -198,6 +202,7 @@ impl Stream {
         self.next = lsn.next();
         let copied = origin(&body) == Some(Origin::COPY);
         let all = touches.len();
+        touches.retain(|touch| self.placement.shard_of(touch.slot) == self.shard);
         if let Some(slots) = &self.slots {
             touches.retain(|touch| set::holds(slots, touch.table, touch.slot));
         }

@@ -5,8 +5,9 @@
 use super::position::SlotName;
 use crate::binlog::{Lsn, Touch};
 use crate::shard::mesh::SlotPosition;
+use crate::slot::placement::Placement;
 use crate::slot::set::TableSlots;
-use crate::slot::{Layout, ShardId, Slot, TableId};
+use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Entry;
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -15,9 +16,9 @@ use smallvec::SmallVec;
 pub type NodeId = [u8; 40];
 
 /// What a node is to another.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Identity {
-    pub layout: Layout,
+    pub placement: Placement,
     /// Numbered databases.
     pub tables: u32,
     /// Slots are Redis Cluster's.

@@ -16,6 +16,11 @@ pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
         ask,
         ReplicationAsk::Follow { .. } | ReplicationAsk::FollowNobody | ReplicationAsk::CopyTable(_)
     );
+    let takes_turns = changes || matches!(ask, ReplicationAsk::Failover(_) | ReplicationAsk::TakeOver { .. });
+    if takes_turns && hub.rehoming.is_under_way() {
+        let refused = ClientError::fixed("ERR slots are moving between the shards of this node, retry later");
+        return hub.tell(from, ticket, Tell::Replication(Reply::Error(refused)));
+    }
     if changes && hub.failover.borrow().is_some() {
         let refused = ClientError::fixed("ERR REPLICAOF not allowed while failing over.");
         return hub.tell(from, ticket, Tell::Replication(Reply::Error(refused)));

@@ -57,8 +57,8 @@ impl Hub {
     /// Takes a snapshot of these slots; when this returns, what is written from now on is not in it. It is of one
     /// moment only if nobody writes them meanwhile.
     pub async fn begin_digest(self: &Rc<Self>, slots: TableSlots) -> Digesting {
-        let shards: BTreeSet<ShardId> =
-            slots.values().flatten().map(|slot| self.place.map.shard_of(*slot)).collect();
+        let map = self.place.map();
+        let shards: BTreeSet<ShardId> = slots.values().flatten().map(|slot| map.shard_of(*slot)).collect();
         let lent = self.ask_these(&shards, |_| Replicate::Lend).await;
         let lent: Vec<LentShard> = lent
             .into_iter()

@@ -5,6 +5,7 @@
 use super::digest::Digests;
 use super::follower::{Forget, Link};
 use super::migrate::Migrations;
+use super::rehome::Rehoming;
 use super::slots::Slots;
 use super::{Place, Replicator, commands, failover, kept};
 use crate::config::Config;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// What a shard's owner has answered to a link.
@@ -49,6 +50,8 @@ pub struct Hub {
     /// Questions to all cores, by ticket.
     questions: RefCell<FxHashMap<u64, UnboundedSender<Tell>>>,
     next_ticket: Cell<u64>,
+    /// The cores that have not said yet that the last assignment or placement is in force.
+    telling: RefCell<Option<Telling>>,
     /// The last `offset` that the links were told of.
     grown: watch::Sender<u64>,
     /// The link to the primary.
@@ -67,6 +70,13 @@ pub struct Hub {
     pub slots: Option<Slots>,
     pub digests: Digests,
     pub migrations: Migrations,
+    pub rehoming: Rehoming,
+}
+
+struct Telling {
+    ticket: u64,
+    outstanding: BTreeSet<CoreId>,
+    done: oneshot::Sender<()>,
 }
 
 /// A follower as its link sees it.
@@ -105,6 +115,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         slots,
         digests: Digests::default(),
         migrations: Migrations::default(),
+        rehoming: Rehoming::default(),
         place,
         published,
         settlement,
@@ -115,6 +126,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         routes: RefCell::default(),
         questions: RefCell::default(),
         next_ticket: Cell::new(1),
+        telling: RefCell::default(),
         grown: watch::channel(0).0,
         link: RefCell::new(None),
         ending: RefCell::default(),
@@ -134,6 +146,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
 
 impl Hub {
     fn begin(self: &Rc<Self>) {
+        self.begin_tidying();
         if self.slots.is_some() {
             let hub = self.clone();
             tokio::task::spawn_local(async move { hub.begin_slots().await });
@@ -247,7 +260,8 @@ impl Hub {
     /// Asks the owner of a shard for something.
     pub fn ask(&self, ticket: u64, shard: ShardId, what: Replicate) {
         let from = Asker { core: self.lane(), ticket };
-        self.send(self.place.map.owner(shard), Message::Replicate { from, shard, what });
+        let owner = self.place.map.borrow().owner(shard);
+        self.send(owner, Message::Replicate { from, shard, what });
     }
 
     /// Asks every shard for something that is answered once, and waits for all: by shard.
@@ -288,6 +302,29 @@ impl Hub {
         all
     }
 
+    /// Tells every core something that is in force when all have answered, and waits for that. One at a time; one that
+    /// is given up is replaced by the next.
+    pub async fn tell_cores(&self, message: impl Fn(u64) -> Message) {
+        let (done, waited) = oneshot::channel();
+        let cores = (0..self.place.cores).map(CoreId);
+        let ticket = self.next_ticket();
+        *self.telling.borrow_mut() = Some(Telling { ticket, outstanding: cores.clone().collect(), done });
+        cores.for_each(|core| self.send(core, message(ticket)));
+        waited.await.expect("one change at a time, and each is told whole");
+    }
+
+    fn core_told(&self, ticket: u64, core: CoreId) {
+        let mut telling = self.telling.borrow_mut();
+        let Some(waits) = telling.as_mut().filter(|telling| telling.ticket == ticket) else { return };
+        waits.outstanding.remove(&core);
+        if waits.outstanding.is_empty()
+            && let Some(Telling { done, .. }) = telling.take()
+        {
+            // Who waits for it may have given up.
+            let _ = done.send(());
+        }
+    }
+
     pub fn send(&self, to: CoreId, message: Message) {
         self.lanes.borrow_mut().send(usize::from(to.0), Parcel::Message(message));
         self.flush();
@@ -326,7 +363,7 @@ impl Hub {
                     }
                 }
                 Parcel::Message(Message::Ask { from, ticket, ask }) => self.asked(from, ticket, ask),
-                Parcel::Message(Message::Assigned { ticket, core }) => self.slots().told(ticket, core),
+                Parcel::Message(Message::Assigned { ticket, core }) => self.core_told(ticket, core),
                 Parcel::Message(Message::Configured(config)) => *self.config.borrow_mut() = config,
                 Parcel::Connection(moving) => super::primary::attach(self, *moving),
                 Parcel::Message(_) => unreachable!("cores send nothing else here"),
@@ -406,7 +443,7 @@ impl Hub {
     }
 
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
-        self.place.map.shards()
+        self.place.map.borrow().shards()
     }
 
     /// All shards together.
@@ -420,17 +457,22 @@ impl Hub {
         let is_good = |attached: &&Attached| attached.has_all && attached.facts.is_good(now_ms, max_lag_ms);
         let good = self.followers.borrow().values().filter(is_good).count();
         self.published.set_good_followers(good as u32);
+        self.hold_logs();
+        self.show();
+    }
+
+    /// Logs are kept as far as anybody here needs them.
+    pub fn hold_logs(&self) {
         for shard in self.shards() {
             let needs = self.followers.borrow();
             let needed = needs.values().filter_map(|attached| attached.needs.get(usize::from(shard.0)));
-            let from = needed.filter_map(|needs| *needs).min();
+            let from = needed.filter_map(|needs| *needs).chain(self.rehoming.needs(shard)).min();
             drop(needs);
             let held = std::mem::replace(&mut self.held.borrow_mut()[usize::from(shard.0)], from);
             if held != from {
                 self.ask(0, shard, Replicate::HoldLog(from));
             }
         }
-        self.show();
     }
 
     /// Tells the others how things stand.

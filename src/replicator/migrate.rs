@@ -28,9 +28,11 @@ pub struct Migrations {
 }
 
 struct Facts {
-    table: TableId,
+    /// None: every one.
+    table: Option<TableId>,
     slots: SlotSet,
-    peer: Arc<Peer>,
+    /// A node, or a shard of this one.
+    target: String,
     stage: &'static str,
     begun_ms: u64,
     ended_ms: Option<u64>,
@@ -41,6 +43,41 @@ struct Facts {
 }
 
 impl Migrations {
+    pub fn begin(&self, table: Option<TableId>, slots: SlotSet, target: String) {
+        self.cancelled.set(false);
+        *self.last.borrow_mut() = Some(Facts {
+            table,
+            slots,
+            target,
+            stage: "connect",
+            begun_ms: now_ms(),
+            ended_ms: None,
+            behind_bytes: 0,
+            paused: Duration::ZERO,
+            error: None,
+        });
+    }
+
+    pub fn end(&self, error: Option<&String>) {
+        self.note(|facts| {
+            facts.ended_ms = Some(now_ms());
+            facts.error = error.cloned();
+        });
+    }
+
+    pub fn note_stage(&self, stage: &'static str) {
+        self.note(|facts| facts.stage = stage);
+    }
+
+    pub fn note_pause(&self, began: Instant) {
+        self.note(|facts| facts.paused = facts.paused.max(began.elapsed()));
+    }
+
+    /// Whether somebody wants the one under way to end; asked once.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.take()
+    }
+
     /// Makes the one under way give up, if it still can; false if there is none.
     pub fn cancel(&self) -> bool {
         let runs = self.last.borrow().as_ref().is_some_and(|last| last.ended_ms.is_none());
@@ -63,9 +100,9 @@ impl Migrations {
              migration_target:{}\r\nmigration_seconds:{seconds:.3}\r\nmigration_lag_bytes:{}\r\n\
              migration_pause_ms:{:.3}\r\n",
             last.stage,
-            last.table.0,
+            last.table.map_or("all".into(), |table| table.0.to_string()),
             set::shown(&last.slots),
-            last.peer,
+            last.target,
             last.behind_bytes,
             last.paused.as_secs_f64() * 1000.0,
         );
@@ -124,18 +161,7 @@ impl Migration {
     /// Moves the slots; why it could not.
     pub async fn run(self) -> Result<(), String> {
         let migrations = &self.hub.migrations;
-        migrations.cancelled.set(false);
-        *migrations.last.borrow_mut() = Some(Facts {
-            table: self.table,
-            slots: self.slots.clone(),
-            peer: self.peer.clone(),
-            stage: "connect",
-            begun_ms: now_ms(),
-            ended_ms: None,
-            behind_bytes: 0,
-            paused: Duration::ZERO,
-            error: None,
-        });
+        migrations.begin(Some(self.table), self.slots.clone(), self.peer.to_string());
         let slots = set::shown(&self.slots);
         tracing::info!(table = self.table.0, slots, to = %self.peer, "moving slots");
         let done = self.move_slots().await;
@@ -144,10 +170,7 @@ impl Migration {
             None => tracing::info!(table = self.table.0, slots, to = %self.peer, "slots moved"),
             Some(why) => tracing::warn!(table = self.table.0, slots, to = %self.peer, why, "slots not moved"),
         }
-        migrations.note(|facts| {
-            facts.ended_ms = Some(now_ms());
-            facts.error.clone_from(&error);
-        });
+        migrations.end(error.as_ref());
         error.map_or(Ok(()), Err)
     }
 
@@ -219,7 +242,7 @@ impl Migration {
         let mut lost_since = Instant::now();
         let patience = Duration::from_secs(u64::from(self.hub.config().repl_timeout_s));
         loop {
-            if self.hub.migrations.cancelled.take() {
+            if self.hub.migrations.is_cancelled() {
                 return Err("it was cancelled".into());
             }
             if let Some(follower) = self.follower() {
@@ -279,7 +302,7 @@ impl Migration {
     }
 
     async fn has_everything(&self, began: Instant) -> bool {
-        let map = &self.hub.place.map;
+        let map = self.hub.place.map();
         let shards: BTreeSet<ShardId> = self.slots.iter().map(|slot| map.shard_of(*slot)).collect();
         let states = self.hub.ask_these(&shards, |_| Replicate::State).await;
         let ends: Vec<(ShardId, u64)> = shards
@@ -357,11 +380,11 @@ impl Migration {
     }
 
     fn stage(&self, stage: &'static str) {
-        self.hub.migrations.note(|facts| facts.stage = stage);
+        self.hub.migrations.note_stage(stage);
     }
 
     fn note_pause(&self, began: Instant) {
-        self.hub.migrations.note(|facts| facts.paused = facts.paused.max(began.elapsed()));
+        self.hub.migrations.note_pause(began);
     }
 
     fn said(&self, line: std::io::Result<Line>) -> Result<String, String> {

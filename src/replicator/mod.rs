@@ -17,6 +17,7 @@ mod peer;
 mod pkcluster;
 mod primary;
 pub mod redis;
+mod rehome;
 mod slots;
 mod source;
 mod wire;
@@ -34,15 +35,17 @@ use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::slot::SlotHash;
 use crate::slot::assignment::Assignment;
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// What does not change while the node runs.
+/// What does not change while the node runs, but for where slots lie.
 pub struct Place {
     pub cores: u16,
     pub hash: SlotHash,
-    pub map: SlotMap,
+    /// Changed by `Hub::place` alone.
+    pub map: RefCell<SlotMap>,
     /// Of the data directory: 40 hex digits.
     pub run_id: String,
     /// Numbered databases.
@@ -57,9 +60,14 @@ pub struct Place {
 }
 
 impl Place {
+    /// Which shard has which slot now.
+    pub fn map(&self) -> SlotMap {
+        self.map.borrow().clone()
+    }
+
     pub fn identity(&self) -> Identity {
         Identity {
-            layout: self.map.layout(),
+            placement: self.map.borrow().placement().clone(),
             tables: self.tables,
             crc16: self.hash == SlotHash::Crc16,
             node: self.run_id.as_bytes().try_into().expect("the data directory's id has 40 digits"),

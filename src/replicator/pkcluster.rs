@@ -35,6 +35,7 @@ pub async fn run(hub: &Rc<Hub>, ask: SlotsAsk) -> Reply {
         SlotsAsk::AddTable { table, slots } => add_table(hub, table, slots).await,
         SlotsAsk::DeleteTable { table } => delete_table(hub, table).await,
         SlotsAsk::Migrate { table, slots, peer } => migrate(hub, table, &slots, peer).await,
+        SlotsAsk::Rehome { slots, shard } => rehome(hub, &slots, shard).await,
         SlotsAsk::CancelMigration => match hub.migrations.cancel() {
             true => Ok(Reply::Ok),
             false => Err(ClientError::fixed("ERR no slots are being moved from here")),
@@ -60,10 +61,14 @@ async fn change(hub: &Rc<Hub>) -> Result<(Change, Assignment), ClientError> {
 
 fn of_table(assigned: &Assignment, table: TableId, slots: &[u8]) -> Result<SlotSet, ClientError> {
     let count = assigned.slots(table).ok_or(NO_TABLE)?;
-    set::parse(slots, count).map_err(|why| match why {
+    set::parse(slots, count).map_err(no_slots)
+}
+
+fn no_slots(why: NoSlots) -> ClientError {
+    match why {
         NoSlots::Syntax => SYNTAX,
         NoSlots::OutOfRange => OUT_OF_RANGE,
-    })
+    }
 }
 
 async fn assign(change: &Change, next: Assignment, forget: &TableSlots) -> Result<Reply, ClientError> {
@@ -185,6 +190,60 @@ async fn migrate(hub: &Rc<Hub>, table: TableId, slots: &[u8], peer: Peer) -> Res
     done.map(|()| Reply::Ok).map_err(|why| ClientError::new(format!("ERR slots not moved: {why}")))
 }
 
+/// Moves slots of every table to another shard of this node, in classic mode too.
+async fn rehome(hub: &Rc<Hub>, slots: &[u8], shard: ShardId) -> Result<Reply, ClientError> {
+    let slots = set::parse(slots, hub.place.hash.slots()).map_err(no_slots)?;
+    let count = hub.place.map().placement().shard_count();
+    if shard.0 >= count {
+        return Err(ClientError::new(format!("ERR this node has {count} shards, counted from 0")));
+    }
+    // Nobody else changes what the node is to slots meanwhile.
+    let _change = match &hub.slots {
+        Some(_) => Some(hub.begin_change().await.ok_or(BUSY)?),
+        None => None,
+    };
+    let turn = hub.begin_rehoming().await.ok_or(BUSY)?;
+    may_rehome(hub, &slots)?;
+    tracing::info!(slots = set::shown(&slots), shard = shard.0, "moving slots between shards");
+    hub.migrations.begin(None, slots.clone(), format!("shard {}", shard.0));
+    let moved = turn.rehome(&slots, shard).await;
+    hub.migrations.end(moved.as_ref().err());
+    match moved {
+        Ok(()) => {
+            tracing::info!(slots = set::shown(&slots), shard = shard.0, "slots moved");
+            Ok(Reply::Ok)
+        }
+        Err(why) => {
+            tracing::warn!(slots = set::shown(&slots), shard = shard.0, why, "slots not moved");
+            Err(ClientError::new(format!("ERR slots not moved: {why}")))
+        }
+    }
+}
+
+/// Slots move between shards where they are written, and there alone.
+fn may_rehome(hub: &Hub, slots: &SlotSet) -> Result<(), ClientError> {
+    if hub.link.borrow().is_some() {
+        return Err(ClientError::fixed(
+            "ERR this node follows another: its slots cannot move between its shards",
+        ));
+    }
+    if hub.failover.borrow().is_some() {
+        return Err(BUSY);
+    }
+    let Some(of) = &hub.slots else { return Ok(()) };
+    let assigned = of.assigned();
+    let is_others = |(_, slot, role): &(TableId, Slot, &Role)| {
+        slots.contains(slot) && matches!(role, Role::Follows(_) | Role::Leaving(_))
+    };
+    match assigned.iter().find(is_others) {
+        Some((table, slot, _)) => Err(ClientError::new(format!(
+            "ERR Slot {} of table {} has its primary elsewhere: it cannot move between shards here",
+            slot.0, table.0
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn internal(why: String) -> ClientError {
     ClientError::new(format!("ERR Internal error: {why}"))
 }
@@ -286,7 +345,7 @@ impl Behind {
                 let unknown = follower.facts.behind.max(1);
                 let all = follower.slots.iter().flat_map(|slots| slots.iter());
                 let all = all.flat_map(|(table, slots)| slots.iter().map(|slot| (*table, *slot)));
-                let map = &hub.place.map;
+                let map = hub.place.map();
                 for name in all.filter(|(_, slot)| map.shard_of(*slot).0 == shard as u16) {
                     *bytes.entry(name).or_default() += unknown;
                 }

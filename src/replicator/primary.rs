@@ -48,6 +48,8 @@ pub fn attach(hub: &Rc<Hub>, moving: Moving) {
     let ip = ip.to_owned();
     let hub = hub.clone();
     tokio::task::spawn_local(async move {
+        // The cores must know where slots lie before they are asked about them.
+        hub.rehoming.settled().await;
         let (ticket, answers) = hub.route();
         tracing::info!(ip, port, "{what} follows");
         let facts = Follower { ip: ip.clone(), port, acknowledged_ms: now_ms(), ..Follower::default() };
@@ -93,6 +95,8 @@ struct FollowerLink {
     inner: UnboundedSender<Inner>,
     inner_events: UnboundedReceiver<Inner>,
     attached: Attached,
+    /// How often slots had moved between this node's shards when it began.
+    placed: u64,
     /// Something has come since the last note.
     heard: bool,
     /// The others know which slots it follows.
@@ -131,6 +135,7 @@ impl FollowerLink {
                 slots: None,
                 has_all: false,
             },
+            placed: hub.rehoming.times(),
             heard: false,
             noted_slots: false,
             closed: None,
@@ -211,6 +216,10 @@ impl FollowerLink {
         let mut events = vec![event];
         let mut actions = Vec::new();
         while let Some(event) = events.pop() {
+            if self.placed != self.hub.rehoming.times() {
+                // Which shard's log has a slot's records is settled when a link begins.
+                self.closed = Some("slots have moved between the shards of this node".into());
+            }
             if self.closed.is_some() {
                 return;
             }

@@ -10,15 +10,15 @@ use super::kept;
 use crate::limits;
 use crate::replica::status::SlotCounts;
 use crate::shard::mesh::{Message, Replicate, Replicated, SlotPosition};
+use crate::slot::ShardId;
 use crate::slot::assignment::{Assignment, Peer, Role};
 use crate::slot::set::{self, SlotSet, TableSlots};
-use crate::slot::{CoreId, ShardId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 /// The slots of a node in sharding mode.
 pub struct Slots {
@@ -28,15 +28,7 @@ pub struct Slots {
     changed: watch::Sender<()>,
     /// Held by the change that is under way.
     changing: Arc<Mutex<()>>,
-    /// The cores that have not said yet that the last assignment is in force.
-    telling: RefCell<Option<Telling>>,
     links: RefCell<BTreeMap<Arc<Peer>, SlotLink>>,
-}
-
-struct Telling {
-    ticket: u64,
-    outstanding: BTreeSet<CoreId>,
-    done: oneshot::Sender<()>,
 }
 
 struct SlotLink {
@@ -57,7 +49,6 @@ impl Slots {
             assigned: RefCell::new(assignment),
             changed: watch::channel(()).0,
             changing: Arc::default(),
-            telling: RefCell::default(),
             links: RefCell::default(),
         }
     }
@@ -88,19 +79,6 @@ impl Slots {
             primary: count(&assigned.own()),
             followed: assigned.followed().values().map(count).sum(),
             links: links.values().map(|of| (of.link.facts(), count(&of.slots))).collect(),
-        }
-    }
-
-    /// A core says that an assignment is in force there.
-    pub fn told(&self, ticket: u64, core: CoreId) {
-        let mut telling = self.telling.borrow_mut();
-        let Some(waits) = telling.as_mut().filter(|telling| telling.ticket == ticket) else { return };
-        waits.outstanding.remove(&core);
-        if waits.outstanding.is_empty()
-            && let Some(Telling { done, .. }) = telling.take()
-        {
-            // Who waits for it may have given up.
-            let _ = done.send(());
         }
     }
 
@@ -217,12 +195,7 @@ impl Change {
         let next = Arc::new(next);
         *slots.assigned.borrow_mut() = next.clone();
         slots.changed.send_replace(());
-        let (done, waited) = oneshot::channel();
-        let cores = (0..hub.place.cores).map(CoreId);
-        let ticket = hub.next_ticket();
-        *slots.telling.borrow_mut() = Some(Telling { ticket, outstanding: cores.clone().collect(), done });
-        cores.for_each(|core| hub.send(core, Message::Assign { ticket, assignment: next.clone() }));
-        waited.await.expect("one change at a time, and each is told whole");
+        hub.tell_cores(|ticket| Message::Assign { ticket, assignment: next.clone() }).await;
     }
 
     /// What is written in these slots from now on is of a new term, behind all that has come from elsewhere.
@@ -236,15 +209,15 @@ impl Change {
         let mut positions = self.hub.positions().await;
         positions.retain(|at| set::holds(slots, at.table, at.slot));
         positions.iter_mut().for_each(|at| (at.index, at.term) = (0, 0));
-        let map = &self.hub.place.map;
+        let map = self.hub.place.map();
         let shards: BTreeSet<ShardId> = positions.iter().map(|at| map.shard_of(at.slot)).collect();
         let of = |shard| positions.iter().filter(|at| map.shard_of(at.slot) == shard).copied().collect();
         self.hub.ask_these(&shards, |shard| Replicate::Adopt(of(shard))).await;
     }
 
     fn shards_of(&self, slots: &TableSlots) -> BTreeSet<ShardId> {
-        let all = slots.values().flatten();
-        all.map(|slot| self.hub.place.map.shard_of(*slot)).collect()
+        let map = self.hub.place.map();
+        slots.values().flatten().map(|slot| map.shard_of(*slot)).collect()
     }
 
     /// Ends the links that are to have other slots.

@@ -1,9 +1,12 @@
 //! The data directory: who may use it, what it is, and what in it can never change.
 //!
-//! `haypile.id` is a small TOML file written once; `lock` is held while a server runs.
+//! `haypile.id` is a small TOML file, written when the directory is made and when shards are added; `lock` is held
+//! while a server runs.
 
 use crate::error::Fault;
+use crate::replicator::kept;
 use crate::slot::SlotHash;
+use crate::slot::placement::Placement;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Version of the directory as a whole; a higher one is refused.
 const DIRECTORY_FORMAT: u32 = 1;
 
-/// What was settled when the directory was made.
+/// What was settled when the directory was made; shards may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -35,6 +38,8 @@ impl Identity {
 pub struct DataDir {
     pub path: PathBuf,
     pub identity: Identity,
+    /// Which shards the slots lie on.
+    pub placement: Placement,
     /// It was made just now.
     pub is_new: bool,
     /// Held until the process ends.
@@ -44,7 +49,7 @@ pub struct DataDir {
 /// What a new directory is to be, and what an old one must be where the user has said so.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// None: as the directory is, or one for each core.
+    /// None: as the directory is, or one for each core. More than the directory has are added.
     pub shards: Option<u16>,
     pub shards_if_new: u16,
     pub hash: SlotHash,
@@ -58,7 +63,7 @@ impl DataDir {
         let lock = lock(path)?;
         let file = path.join("haypile.id");
         let mut is_new = false;
-        let identity = match fs::read_to_string(&file) {
+        let mut identity = match fs::read_to_string(&file) {
             Ok(text) => read(&text).map_err(|why| fault("reading haypile.id", &why))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 refuse_strangers(path)?;
@@ -70,7 +75,14 @@ impl DataDir {
             Err(error) => return Err(fault("reading haypile.id", &error)),
         };
         agree(&identity, wanted).map_err(|why| fault("starting", &why))?;
-        Ok(DataDir { path: path.to_path_buf(), identity, is_new, _lock: lock })
+        let mut placement = placement(path, &identity)?;
+        if let Some(shards) = wanted.shards.filter(|shards| *shards > identity.shards) {
+            placement = placement.grown(shards);
+            tracing::info!(from = identity.shards, to = shards, "adding shards, which have no slots yet");
+            identity.shards = shards;
+            grow(path, &identity, &placement).map_err(|error| fault("adding shards", &error))?;
+        }
+        Ok(DataDir { path: path.to_path_buf(), identity, placement, is_new, _lock: lock })
     }
 
     /// One that is there already, for whoever looks at it while no server does.
@@ -78,7 +90,8 @@ impl DataDir {
         let file = path.join("haypile.id");
         let text = fs::read_to_string(&file).map_err(|error| at(path, "reading haypile.id", &error))?;
         let identity = read(&text).map_err(|why| at(path, "reading haypile.id", &why))?;
-        Ok(DataDir { path: path.to_path_buf(), identity, is_new: false, _lock: lock(path)? })
+        let placement = placement(path, &identity)?;
+        Ok(DataDir { path: path.to_path_buf(), identity, placement, is_new: false, _lock: lock(path)? })
     }
 
     pub fn shard(&self, shard: u16) -> PathBuf {
@@ -169,12 +182,23 @@ fn write(path: &Path, identity: &Identity) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+fn placement(path: &Path, identity: &Identity) -> Result<Placement, Fault> {
+    kept::read_placement(&kept::placement_path(path), identity.slots, identity.shards)
+}
+
+/// Writes down that there are more shards: where the slots lie first, since they are not spread evenly over the new
+/// number.
+fn grow(path: &Path, identity: &Identity, placement: &Placement) -> std::io::Result<()> {
+    kept::write_placement(&kept::placement_path(path), placement)?;
+    write(path, identity)
+}
+
 fn agree(identity: &Identity, wanted: Wanted) -> Result<(), String> {
     if let Some(shards) = wanted.shards
-        && shards != identity.shards
+        && shards < identity.shards
     {
         return Err(format!(
-            "this data directory was made with {} shards, not {shards}: the number is fixed; leave --shards out",
+            "this data directory has {} shards, not {shards}: the number only grows; leave --shards out",
             identity.shards
         ));
     }
@@ -212,10 +236,27 @@ mod tests {
         let again = DataDir::open(dir.path(), Wanted { shards_if_new: 8, ..WANTED }).unwrap();
         assert_eq!(again.identity, identity);
         drop(again);
-        assert!(
-            refused(dir.path(), Wanted { shards: Some(3), ..WANTED }).contains("made with 2 shards, not 3")
-        );
+        assert!(refused(dir.path(), Wanted { shards: Some(1), ..WANTED }).contains("has 2 shards, not 1"));
         assert!(refused(dir.path(), Wanted { hash: SlotHash::Crc16, ..WANTED }).contains("crc32 over 1024"));
+    }
+
+    #[test]
+    fn shards_are_added_and_slots_stay_where_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = DataDir::open(dir.path(), WANTED).unwrap().placement;
+        let more = Wanted { shards: Some(5), ..WANTED };
+        let grown = DataDir::open(dir.path(), more).unwrap();
+        assert_eq!((grown.identity.shards, &grown.placement), (5, &before.grown(5)));
+        drop(grown);
+        let again = DataDir::open(dir.path(), WANTED).unwrap();
+        assert_eq!((again.identity.shards, &again.placement), (5, &before.grown(5)));
+        drop(again);
+        // An end between the two files leaves the old number of shards.
+        write(dir.path(), &Identity { shards: 2, ..DataDir::open(dir.path(), WANTED).unwrap().identity })
+            .unwrap();
+        assert_eq!(DataDir::open(dir.path(), WANTED).unwrap().placement, before);
+        fs::write(dir.path().join("placement.toml"), "format = 1\nshard = []\n").unwrap();
+        assert!(refused(dir.path(), WANTED).contains("slot 0 stands nowhere"));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::slot::{CoreId, ShardId, TableId, set};
 use crate::store::SharedMemory;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -74,7 +75,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     let owners: Vec<CoreId> = (0..shard_count)
         .map(|shard| CoreId((u32::from(shard) * u32::from(cores) / u32::from(shard_count)) as u16))
         .collect();
-    let map = SlotMap::new(data.identity.slots, owners.clone());
+    let map = SlotMap::new(data.placement.clone(), owners);
 
     // Threads of RocksDB and of the pools stay off the data cores where there is another CPU.
     let rest: Vec<usize> = allowed.iter().copied().filter(|cpu| !cpus.contains(&Some(*cpu))).collect();
@@ -95,8 +96,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         ledger: &ledger,
         memory: &memory,
         config: &config,
-        slots: data.identity.slots,
-        ranges: map.shards().map(|shard| map.slots_of(shard)).collect(),
+        placement: &data.placement,
     };
     let plans = open::recover(&opening, |shard: ShardId| data.shard(shard.0))?;
     let assigned = assigned(&config, &data)?;
@@ -168,7 +168,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         place: replicator::Place {
             cores,
             hash,
-            map,
+            map: RefCell::new(map),
             run_id: data.identity.id.clone(),
             tables: config.databases,
             value_max_bytes: ledger.value_max,

@@ -8,7 +8,7 @@ use super::large::Large;
 use super::mesh::{Asker, LentShard, LogEnd, Message, Portion, Replicate, Replicated, SlotPosition};
 use super::owner::Owner;
 use super::shard::Shard;
-use super::slots::NONE;
+use super::slots::{NONE, SlotState};
 use super::work::Reading;
 use crate::binlog::{FrameMeta, next_term};
 use crate::error::Fault;
@@ -120,6 +120,12 @@ impl Owner {
             }
             Replicate::State => {
                 let positions = positions(&self.shards[at].data);
+                let upto = self.shards[at].log.written_or_pending().0;
+                self.answer_follow(at, from, Replicated::State { positions, upto });
+            }
+            Replicate::Hidden => {
+                let hidden = self.shards[at].data.slots.hidden();
+                let positions = hidden.map(position).collect();
                 let upto = self.shards[at].log.written_or_pending().0;
                 self.answer_follow(at, from, Replicated::State { positions, upto });
             }
@@ -305,7 +311,7 @@ impl Owner {
 
     fn begin_term(&mut self, at: usize) {
         let shard = &mut self.shards[at];
-        let newest = shard.data.slots.positions().map(|(_, _, state)| state.term).max().unwrap_or(0);
+        let newest = shard.data.slots.newest_term();
         let term = next_term(newest.max(shard.log.term()), fastrand::u64(..));
         shard.log.begin_term(term);
         shard.data.slots.set_term(term);
@@ -324,11 +330,9 @@ impl Owner {
 }
 
 fn positions(data: &Data) -> Vec<SlotPosition> {
-    let position = |(table, slot, state): (TableId, Slot, &super::slots::SlotState)| SlotPosition {
-        table,
-        slot,
-        index: state.next_index - 1,
-        term: state.term,
-    };
     data.slots.positions().map(position).collect()
+}
+
+fn position((table, slot, state): (TableId, Slot, &SlotState)) -> SlotPosition {
+    SlotPosition { table, slot, index: state.next_index - 1, term: state.term }
 }

@@ -11,7 +11,8 @@ use crate::error::ClientError;
 use crate::resp::args::{Args, Span};
 use crate::resp::reply::Reply;
 use crate::slot::assignment::{Assignment, Peer};
-use crate::slot::set::TableSlots;
+use crate::slot::placement::Placement;
+use crate::slot::set::{SlotSet, TableSlots};
 use crate::slot::{CoreId, ShardId, Slot, TableId};
 use crate::store::effects::{Operation, Origin};
 use crate::store::row::{Kind, Row, Version};
@@ -319,6 +320,24 @@ pub enum Ask {
     Replication(ReplicationAsk),
 }
 
+impl Ask {
+    /// It looks at what keys there are: of several cores, whose answers must be of one placement of the slots. One that
+    /// only counts in the background need not be.
+    pub fn looks_at_keys(&self) -> bool {
+        matches!(
+            self,
+            Ask::Keys { .. }
+                | Ask::Scan(_)
+                | Ask::Range(_)
+                | Ask::Sweep(_)
+                | Ask::RandomKey { .. }
+                | Ask::DbSize { .. }
+                | Ask::CountKeysInSlot { .. }
+                | Ask::KeysInSlot { .. }
+        )
+    }
+}
+
 /// Commands on keys of one table: since the start, and in the last whole second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableRates {
@@ -413,6 +432,11 @@ pub enum SlotsAsk {
         slots: Bytes,
         peer: Peer,
     },
+    /// Moves slots of every table to another shard of this node, and answers when they are there.
+    Rehome {
+        slots: Bytes,
+        shard: ShardId,
+    },
     /// Deletes slots that follow this node.
     Drop {
         table: TableId,
@@ -469,8 +493,10 @@ pub struct ClientFilter {
 pub struct ScanAsk {
     pub table: TableId,
     pub shard: ShardId,
+    /// The first and the last slot that are looked at.
     pub from: Slot,
-    /// 0: from the slot's start.
+    pub last: Slot,
+    /// 0: from the first slot's start.
     pub token: u32,
     pub pattern: Option<Bytes>,
     pub kind: Option<Bytes>,
@@ -601,11 +627,21 @@ pub enum Message {
         ticket: u64,
         assignment: Arc<Assignment>,
     },
+    /// From the replication thread to every core: slots lie so from now on, and nobody's command begins on those that
+    /// are held. `drain`: answered when none is under way on them any more, and nothing that looks at all keys; else
+    /// at once. Answered by `Assigned`.
+    Place {
+        ticket: u64,
+        placement: Placement,
+        held: Option<Arc<SlotSet>>,
+        drain: bool,
+    },
     /// From each core to every core: it begins nothing any more that this assignment does not allow.
     Barrier {
         ticket: u64,
     },
-    /// To the replication thread: nothing that was begun before can still write what is not assigned.
+    /// To the replication thread: nothing that was begun before can still write what is not assigned, nor use what is
+    /// held.
     Assigned {
         ticket: u64,
         core: CoreId,
@@ -660,6 +696,9 @@ pub struct Asker {
 pub enum Replicate {
     /// How far the shard's slots have come: answered by `State`.
     State,
+    /// As `State`, of the slots of which something is here though they lie on another shard: on their way here, or left
+    /// over.
+    Hidden,
     /// A way to read the shard as it is now, and the positions that are in it: answered by `Lent`.
     Lend,
     /// Records of this shard's slots, to be logged and shown: answered by `Appended`, once for as many as a turn

@@ -12,13 +12,14 @@ use super::shard::Shard;
 use super::slots::SlotTable;
 use super::upkeep::Upkeep;
 use super::wholes::Wholes;
-use crate::binlog::{self, Cut, Disk, LogError, LogOptions, Lsn, Participant, Record, Resume, Txn};
+use crate::binlog::{self, Cut, Disk, LogError, LogOptions, Lsn, Participant, Record, Resume, Touch, Txn};
 use crate::clock::Clock;
 use crate::config::{Config, Fsync};
 use crate::error::Fault;
 use crate::limits::{self, Ledger};
-use crate::slot::{ShardId, Slot};
-use crate::store::effects::{BodyReader, Operation, SlotRange, SlotWide};
+use crate::slot::placement::Placement;
+use crate::slot::{ShardId, Slot, TableId};
+use crate::store::effects::{BodyReader, Operation, SlotWide};
 use crate::store::{SharedMemory, Store, StoreError, StoreOptions};
 use bytes::Bytes;
 use std::borrow::Borrow;
@@ -33,9 +34,8 @@ pub struct Opening<'a> {
     pub ledger: &'a Ledger,
     pub memory: &'a SharedMemory,
     pub config: &'a Config,
-    pub slots: u16,
-    /// First and last slot by shard; None for a shard without slots.
-    pub ranges: Vec<Option<(Slot, Slot)>>,
+    /// How many shards there are, and which slots lie on which.
+    pub placement: &'a Placement,
 }
 
 /// A shard whose fate is decided and whose log is not yet replayed. Goes to the shard's core.
@@ -46,8 +46,7 @@ pub struct ShardPlan {
     log: LogOptions,
     resume: Resume,
     cut_before: Option<Lsn>,
-    slots: u16,
-    range: Option<(Slot, Slot)>,
+    placement: Placement,
     missing: Vec<Missing>,
     wholes: Wholes,
     parts_applied: Vec<(ShardId, u64)>,
@@ -88,7 +87,7 @@ struct Whole {
 
 /// Opens every store and settles transactions over several shards.
 pub fn recover(opening: &Opening<'_>, dir_of: impl Fn(ShardId) -> PathBuf) -> Result<Vec<ShardPlan>, Fault> {
-    let count = opening.ranges.len() as u16;
+    let count = opening.placement.shard_count();
     let mut plans = Vec::new();
     for shard in (0..count).map(ShardId) {
         plans.push(open_store(opening, shard, dir_of(shard))?);
@@ -112,7 +111,7 @@ fn open_store(opening: &Opening<'_>, shard: ShardId, dir: PathBuf) -> Result<Sha
     let persisted = store.persisted_lsn().map_err(|error| fault(&error))?.unwrap_or(0);
     let complete = store.complete_lsn().map_err(|error| fault(&error))?.unwrap_or(0);
     let mut parts_applied = Vec::new();
-    for home in (0..opening.ranges.len() as u16).map(ShardId) {
+    for home in (0..opening.placement.shard_count()).map(ShardId) {
         match store.part_applied(home).map_err(|error| fault(&error))? {
             0 => {}
             number => parts_applied.push((home, number)),
@@ -134,8 +133,7 @@ fn open_store(opening: &Opening<'_>, shard: ShardId, dir: PathBuf) -> Result<Sha
         log,
         resume: Resume { after: Lsn(complete), persisted: Lsn(persisted) },
         cut_before: None,
-        slots: opening.slots,
-        range: opening.ranges[usize::from(shard.0)],
+        placement: opening.placement.clone(),
         missing: Vec::new(),
         wholes: Wholes::default(),
         parts_applied,
@@ -270,29 +268,51 @@ fn settle_whole(plans: &mut [ShardPlan], seen: &[Seen], ends: &[u64], home: Shar
 /// What of a whole falls on one shard.
 fn share(
     body: Bytes,
-    range: Option<(Slot, Slot)>,
+    is_mine: &dyn Fn(&Operation) -> bool,
 ) -> Result<ShardWork, Box<dyn std::error::Error + Send + Sync>> {
     let reader = BodyReader::new(body)?;
     let origin = reader.origin();
-    let Some((first, last)) = range else { return Ok(ShardWork { origin, operations: Vec::new() }) };
-    let mine = SlotRange { first, last };
     let mut operations: Vec<Operation> = Vec::new();
     for operation in reader {
         let operation = operation?;
         let is_mine = match &operation {
-            Operation::Effect(effect) => mine.holds(effect.slot),
-            Operation::SlotWide(SlotWide::Flush { slots, .. }) => {
-                slots.iter().any(|range| mine.holds(range.first))
-            }
             // Every shard's share says the same: one of them is ours.
             Operation::SlotWide(SlotWide::SwapTables { .. }) => !operations.contains(&operation),
-            Operation::SlotWide(SlotWide::Adopt { slot, .. }) => mine.holds(*slot),
+            other => is_mine(other),
         };
         if is_mine {
             operations.push(operation);
         }
     }
     Ok(ShardWork { origin, operations })
+}
+
+/// Whether an operation of a whole is its home's own: a whole touches the home's slots alone. Where slots lie now does
+/// not say it, for they may have moved since. A flush that touches none of a shard's slots has changed nothing there.
+fn is_touched(touches: &[Touch], operation: &Operation) -> bool {
+    let has = |of: TableId, slot: Slot| touches.iter().any(|touch| (touch.table, touch.slot) == (of, slot));
+    match operation {
+        Operation::Effect(effect) => has(effect.table, effect.slot),
+        Operation::SlotWide(SlotWide::Flush { table, slots }) => {
+            let hit = |touch: &Touch| slots.iter().any(|range| range.holds(touch.slot));
+            touches.iter().any(|touch| touch.table == *table && hit(touch))
+        }
+        Operation::SlotWide(SlotWide::SwapTables { .. }) => true,
+        Operation::SlotWide(SlotWide::Adopt { table, slot, .. }) => has(*table, *slot),
+    }
+}
+
+/// Whether an operation of a whole falls on this shard, as slots lie now: so they lay when a part that is missing was
+/// made, since no slot moves before all parts are where they cannot be lost.
+fn lies_on(placement: &Placement, shard: ShardId, operation: &Operation) -> bool {
+    let lies = |slot: Slot| slot.0 < placement.slots() && placement.shard_of(slot) == shard;
+    match operation {
+        Operation::Effect(effect) => lies(effect.slot),
+        // Of one shard's slots each.
+        Operation::SlotWide(SlotWide::Flush { slots, .. }) => slots.iter().any(|range| lies(range.first)),
+        Operation::SlotWide(SlotWide::SwapTables { .. }) => true,
+        Operation::SlotWide(SlotWide::Adopt { slot, .. }) => lies(*slot),
+    }
 }
 
 /// Rows and elements gathered before they are given to RocksDB during a replay.
@@ -309,10 +329,9 @@ pub fn replay(
     let id = plan.shard;
     let fault = |error: &dyn std::fmt::Display| Fault::new(format!("recovering shard {}", id.0), error);
     let hot_bytes = ledger.per_shard(ledger.hot_cache);
-    let mut data =
-        stored(plan.store, plan.slots, plan.parts_applied, hot_bytes).map_err(|error| fault(&error))?;
+    let mut data = stored(plan.store, plan.placement.slots(), plan.parts_applied, hot_bytes)
+        .map_err(|error| fault(&error))?;
     let mut records = 0u64;
-    let range = plan.range;
     let mut show = |record: &Record<'_>| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         records += 1;
         data.follow(record.touches);
@@ -320,7 +339,7 @@ pub fn replay(
         let (lsn, time_ms) = (record.lsn.0, record.time_ms);
         match record.txn {
             Some(Txn::Whole { .. }) => {
-                let work = share(body, range)?;
+                let work = share(body, &|operation| is_touched(record.touches, operation))?;
                 work.operations.iter().for_each(|operation| data.show_operation(operation, lsn, time_ms));
             }
             txn => {
@@ -369,11 +388,13 @@ pub fn replay(
         upkeep.noted_part(now_ms);
     }
     let settled = Settled::new(id, settlement, writer.durable().0);
+    data.slots.place(&plan.placement, id);
     let mut shard = Shard::new(id, data, writer, settled, fsync, seal_bytes(ledger));
     // Written with the first turn, when all shards of the node have been replayed, and so cut: a log that
     // grew before would seem to hold the wholes it has lost.
     for part in plan.missing {
-        let work = share(part.body, range).map_err(|error| fault(&error))?;
+        let lies_here = |operation: &Operation| lies_on(&plan.placement, id, operation);
+        let work = share(part.body, &lies_here).map_err(|error| fault(&error))?;
         let txn = Txn::Part { home: part.home, home_lsn: part.home_lsn, number: part.number };
         let lsn = shard.join_work(&work, &[], Some(txn), now_ms);
         shard.data.note_part(part.home, part.number);
@@ -391,7 +412,7 @@ pub fn replay(
 /// The term of this node's own records: no slot's record may have had it with the same index and another
 /// content. So a shard that has followed another node begins a new one.
 fn term_of_own(slots: &SlotTable, term: u64, kept: bool, log: &mut binlog::Writer) -> u64 {
-    let newest = slots.positions().map(|(_, _, state)| state.term).max().unwrap_or(0);
+    let newest = slots.newest_term();
     let followed = slots.positions().any(|(_, _, state)| state.term != term);
     if newest <= term && !(kept && followed) {
         return term;

@@ -21,6 +21,7 @@ use crate::metrics::{CoreStats, CoreTimes};
 use crate::resp::reply::Reply;
 use crate::runtime::pool::PoolHandle;
 use crate::slot::assignment::Assignment;
+use crate::slot::set::SlotSet;
 use crate::slot::{CoreId, ShardId, SlotHash, TableId};
 use crate::store::Wanted;
 use crate::store::tx::Scope;
@@ -149,6 +150,8 @@ pub struct Owner {
     pub published: Arc<Published>,
     /// In sharding mode: what this node is to each slot.
     pub assigned: Option<Arc<Assignment>>,
+    /// Slots that nobody uses at this moment: they move between shards.
+    pub held_slots: Option<Arc<SlotSet>>,
     /// The replication thread is to be waked for what has been published.
     pub log_grown: bool,
     pub stats: CoreStats,
@@ -163,7 +166,6 @@ pub struct Owner {
 }
 
 impl Owner {
-    #[expect(clippy::too_many_arguments, reason = "all that a core is given, once")]
     pub fn new(
         setting: Setting,
         owners: Vec<CoreId>,
@@ -193,6 +195,7 @@ impl Owner {
             follow: shards.iter().map(|_| super::follow::Follow::default()).collect(),
             published,
             assigned: None,
+            held_slots: None,
             log_grown: false,
             pool: pools.pool,
             flusher: pools.flusher,

@@ -26,14 +26,16 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    fn keep(&mut self, table: TableId, slot: Slot, last: Bytes) -> u32 {
+    /// No other core gives out the same number: a slot may have moved here that was scanned there.
+    fn keep(&mut self, core: CoreId, cores: u32, table: TableId, slot: Slot, last: Bytes) -> u32 {
         self.bytes += last.len();
         while self.places.len() >= limits::SCAN_TOKENS_MAX || self.bytes > limits::SCAN_TOKENS_MAX_BYTES {
             let Some((.., forgotten)) = self.places.pop_front() else { break };
             self.bytes -= forgotten.len();
         }
         // 0 means the start of a slot.
-        self.next = self.next.checked_add(1).unwrap_or(1);
+        let first = u32::from(core.0) + 1;
+        self.next = if self.next == 0 { first } else { self.next.checked_add(cores).unwrap_or(first) };
         self.places.push_back((self.next, table, slot, last));
         self.next
     }
@@ -155,7 +157,8 @@ impl Owner {
             0 => None,
             token => self.scans.find(token, ask.table, ask.from),
         };
-        let slots = shard.data.slots.used(ask.table).filter(|(slot, _)| *slot >= ask.from);
+        let asked = ask.from..=ask.last;
+        let slots = shard.data.slots.used(ask.table).filter(|(slot, _)| asked.contains(slot));
         let slots = slots.map(|(slot, state)| (slot, state.incarnation)).collect();
         let ground = Ground { reader: shard.data.store.reader(), slots };
         let (table, start, count) = (ask.table, ask.from, ask.count);
@@ -181,8 +184,9 @@ impl Owner {
 
     pub(super) fn scanned(&mut self, scanned: Scanned) {
         let Scanned { from, ticket, table, keys, stopped } = scanned;
+        let cores = self.owners.iter().map(|core| u32::from(core.0) + 1).max().unwrap_or(1);
         let next = stopped.map(|(slot, last)| match last {
-            Some(last) => (slot, self.scans.keep(table, slot, last)),
+            Some(last) => (slot, self.scans.keep(self.setting.core, cores, table, slot, last)),
             None => (slot, 0),
         });
         self.tell(from, ticket, Tell::Scanned { keys, next });

@@ -23,6 +23,11 @@ impl Settlement {
         Settlement { upto: zeros(), wanted: zeros() }
     }
 
+    /// Asks a shard to sync what stands up to here; it sees that in its next turn.
+    pub fn want(&self, shard: ShardId, lsn: u64) {
+        self.wanted[usize::from(shard.0)].fetch_max(lsn, Ordering::AcqRel);
+    }
+
     /// The last LSN of a shard that nothing can take back.
     pub fn upto(&self, shard: ShardId) -> u64 {
         self.upto[usize::from(shard.0)].load(Ordering::Acquire)

@@ -303,7 +303,8 @@ impl Shard {
                 }
                 Operation::SlotWide(SlotWide::SwapTables { a, b, .. }) => {
                     for of in [*a, *b] {
-                        for (slot, _) in self.data.slots.used(of) {
+                        // A slot that is on its way here too: that it was disturbed must show.
+                        for (slot, _) in self.data.slots.filled(of) {
                             add(*a, slot);
                             add(*b, slot);
                         }

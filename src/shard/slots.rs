@@ -3,7 +3,8 @@
 //! Changed only through effects that are in the log; written to RocksDB before each memtable switch.
 //! Knows no key and no byte of data.
 
-use crate::slot::{Slot, TableId};
+use crate::slot::placement::Placement;
+use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Incarnation;
 use crate::store::effects::{Adopted, SlotRange};
 use rustc_hash::FxHashMap;
@@ -36,6 +37,8 @@ pub struct SlotTable {
     term: u64,
     /// Incarnations that no slot uses any more and whose bytes are still in RocksDB.
     garbage: Vec<Incarnation>,
+    /// By slot: it lies on this shard. What is here of others is shown to nobody.
+    placed: Box<[bool]>,
 }
 
 impl SlotTable {
@@ -47,7 +50,29 @@ impl SlotTable {
             next_incarnation: next_incarnation.max(Incarnation::FIRST),
             term,
             garbage: Vec::new(),
+            placed: vec![true; usize::from(slots_per_table)].into(),
         }
+    }
+
+    /// Only these slots lie here from now on.
+    pub fn place(&mut self, placement: &Placement, here: ShardId) {
+        for (slot, placed) in self.placed.iter_mut().enumerate() {
+            *placed = placement.shard_of(Slot(slot as u16)) == here;
+        }
+    }
+
+    pub fn is_placed(&self, slot: Slot) -> bool {
+        self.placed[usize::from(slot.0)]
+    }
+
+    /// Slots that lie on another shard and of which something is here.
+    pub fn hidden(&self) -> impl Iterator<Item = (TableId, Slot, &SlotState)> {
+        self.written().filter(|(_, slot, _)| !self.is_placed(*slot))
+    }
+
+    /// The highest term of any record of a slot.
+    pub fn newest_term(&self) -> u64 {
+        self.written().map(|(_, _, state)| state.term).max().unwrap_or(0)
     }
 
     /// The term that new records are written in from now on.
@@ -114,8 +139,12 @@ impl SlotTable {
         (state.next_index, state.term, state.changed) = (index + 1, term, true);
     }
 
-    /// Every slot that has ever had a record, with that record's index and term.
+    /// Every slot that lies here and has ever had a record, with that record's index and term.
     pub fn positions(&self) -> impl Iterator<Item = (TableId, Slot, &SlotState)> {
+        self.written().filter(|(_, slot, _)| self.is_placed(*slot))
+    }
+
+    fn written(&self) -> impl Iterator<Item = (TableId, Slot, &SlotState)> {
         self.tables.iter().flat_map(|(table, slots)| {
             let written = slots.iter().enumerate().filter(|(_, state)| state.next_index > 1);
             written.map(|(slot, state)| (*table, Slot(slot as u16), state))
@@ -180,18 +209,19 @@ impl SlotTable {
 
     /// Tables with at least one slot in use.
     pub fn tables(&self) -> Vec<TableId> {
-        let mut tables: Vec<TableId> = self
-            .tables
-            .iter()
-            .filter(|(_, slots)| slots.iter().any(|state| state.incarnation != NONE))
-            .map(|(table, _)| *table)
-            .collect();
+        let in_use = |table: &TableId| self.used(*table).next().is_some();
+        let mut tables: Vec<TableId> = self.tables.keys().copied().filter(in_use).collect();
         tables.sort();
         tables
     }
 
-    /// The slots of a table that hold data, in order.
+    /// The slots of a table that lie here and hold data, in order.
     pub fn used(&self, table: TableId) -> impl Iterator<Item = (Slot, &SlotState)> {
+        self.filled(table).filter(|(slot, _)| self.is_placed(*slot))
+    }
+
+    /// As `used`, wherever they lie.
+    pub fn filled(&self, table: TableId) -> impl Iterator<Item = (Slot, &SlotState)> {
         let slots = self.tables.get(&table).map_or(&[][..], |slots| slots);
         slots
             .iter()
@@ -294,5 +324,23 @@ mod tests {
         assert_eq!(slots.get(TableId(0), Slot(1)).incarnation, a);
         assert_eq!(slots.get(TableId(1), Slot(2)).incarnation, b);
         assert_eq!(slots.get(TableId(1), Slot(3)).next_index, 8, "as where the primary had data");
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_hidden_and_still_there() {
+        let mut slots = SlotTable::new(8, Incarnation::FIRST, 1);
+        let table = TableId(0);
+        for slot in [1, 6].map(Slot) {
+            slots.for_write(table, slot).keys = 3;
+            slots.set_position(table, slot, 5, 1 + u64::from(slot.0));
+        }
+        slots.place(&Placement::even(8, 2), ShardId(0));
+        assert_eq!(slots.used(table).map(|(slot, _)| slot).collect::<Vec<_>>(), [Slot(1)]);
+        assert_eq!(slots.positions().map(|(_, slot, _)| slot).collect::<Vec<_>>(), [Slot(1)]);
+        assert_eq!((slots.keys(table), slots.incarnations().len()), (3, 2));
+        assert_eq!(slots.hidden().map(|(_, slot, _)| slot).collect::<Vec<_>>(), [Slot(6)]);
+        assert_eq!(slots.newest_term(), 7);
+        slots.place(&Placement::even(8, 1), ShardId(0));
+        assert_eq!(slots.keys(table), 6);
     }
 }

@@ -501,7 +501,8 @@ impl Owner {
                 shard.data.forget_due(key.expire_ms, key.incarnation, key.name);
                 continue;
             };
-            if !self.is_own(table, slot) {
+            let shard = &self.shards[at];
+            if !shard.data.slots.is_placed(slot) || !self.is_own(table, slot) {
                 continue;
             }
             let shard = &mut self.shards[at];

@@ -332,6 +332,7 @@ mod tests {
     use crate::front::admin::testing::Bench;
     use crate::front::node::SlotMap;
     use crate::shard::mesh::Tell;
+    use crate::slot::placement::Placement;
     use bytes::Bytes;
 
     #[test]
@@ -392,7 +393,8 @@ mod tests {
     #[test]
     fn shards_of_one_core_may_lie_apart() {
         let mut bench = Bench::cluster(2);
-        bench.node.map = SlotMap::new(CLUSTER_SLOTS, vec![CoreId(0), CoreId(0), CoreId(1), CoreId(0)]);
+        let placement = Placement::even(CLUSTER_SLOTS, 4);
+        bench.node.map = SlotMap::new(placement, vec![CoreId(0), CoreId(0), CoreId(1), CoreId(0)]);
         let text = bench.run("CLUSTER NODES");
         assert!(text.contains("connected 0-8191 12288-16383\n"), "{text}");
         let slots = bench.run("CLUSTER SLOTS");

@@ -12,7 +12,7 @@ use crate::resp::args::Args;
 use crate::resp::number;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{Ask, ScanAsk, Tell};
-use crate::slot::{ShardId, Slot};
+use crate::slot::Slot;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -72,8 +72,8 @@ pub(super) fn names(tell: Tell) -> Option<Vec<Bytes>> {
     }
 }
 
-/// Where SCAN goes on: a slot in the low 16 bits and a shard's token for a place in it above.
-/// Slots are gone through in order, and so are the shards. 0 begins and, as an answer, ends.
+/// Where SCAN goes on: a slot in the low 16 bits and a shard's token for a place in it above. Slots are gone through in
+/// order, wherever they lie: so one that moves between two calls is not passed over. 0 begins and, as an answer, ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cursor {
     slot: Slot,
@@ -102,11 +102,13 @@ fn scan(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     let Some(from) = from else {
         return Ok(Reply::scanned(0, Vec::new()).into());
     };
-    let shard = ctx.node.map.shard_of(from.slot);
+    // One call looks at slots that lie side by side on one shard.
+    let (shard, last) = (ctx.node.map.shard_of(from.slot), ctx.node.map.placement().end_of_run(from.slot));
     let ask = ScanAsk {
         table: ctx.session.table,
         shard,
         from: from.slot,
+        last,
         token: from.token,
         pattern: options.pattern,
         kind: options.kind,
@@ -120,7 +122,7 @@ fn scan(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
         ok_or_error(one_told(tells, piece).map(|(keys, next)| {
             let next = match next {
                 Some((slot, token)) => Some(Cursor { slot, token }),
-                None => next_shard(ctx, shard),
+                None => start_behind(ctx, last).and_then(|from| first_seen(ctx, from)),
             };
             assert!(next.is_none_or(|next| next != from && next.number() != 0), "a scan goes on");
             Reply::scanned(next.map_or(0, Cursor::number), keys.into_iter().map(Reply::Bulk).collect())
@@ -129,22 +131,26 @@ fn scan(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     Ok(Answer::AskOne(ctx.node.map.owner(shard), Ask::Scan(Arc::new(ask)), Box::new(fold)))
 }
 
-/// Whether SCANs of this connection go through a shard.
-fn sees(ctx: &Ctx<'_>, shard: ShardId) -> bool {
-    !asks_each_core(ctx) || ctx.node.map.owner(shard) == ctx.node.core
+/// Whether SCANs of this connection go through a slot.
+fn sees(ctx: &Ctx<'_>, slot: Slot) -> bool {
+    !asks_each_core(ctx) || ctx.node.map.owner(ctx.node.map.shard_of(slot)) == ctx.node.core
 }
 
-/// Here, or at the start of the next shard that this connection's SCANs go through.
+/// Here, or at the start of the next slot that this connection's SCANs go through.
 fn first_seen(ctx: &Ctx<'_>, from: Cursor) -> Option<Cursor> {
-    let shard = ctx.node.map.shard_of(from.slot);
-    if sees(ctx, shard) { Some(from) } else { next_shard(ctx, shard) }
+    let mut at = Some(from);
+    while let Some(place) = at
+        && !sees(ctx, place.slot)
+    {
+        at = start_behind(ctx, ctx.node.map.placement().end_of_run(place.slot));
+    }
+    at
 }
 
-/// The start of the next shard behind this one that has slots.
-fn next_shard(ctx: &Ctx<'_>, shard: ShardId) -> Option<Cursor> {
-    let map = &ctx.node.map;
-    let mut later = map.shards().filter(|other| other.0 > shard.0 && sees(ctx, *other));
-    later.find_map(|other| map.slots_of(other)).map(|(slot, _)| Cursor { slot, token: 0 })
+/// The start of the slot behind this one.
+fn start_behind(ctx: &Ctx<'_>, slot: Slot) -> Option<Cursor> {
+    let next = slot.0 + 1;
+    (u32::from(next) < ctx.node.map.slots()).then_some(Cursor { slot: Slot(next), token: 0 })
 }
 
 struct KeyScanOptions {
@@ -218,7 +224,7 @@ fn mixed(number: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::front::admin::testing::Bench;
-    use crate::slot::CoreId;
+    use crate::slot::{CoreId, ShardId};
 
     #[test]
     fn texts_are_those_of_redis() {
@@ -248,17 +254,19 @@ mod tests {
     #[test]
     fn a_scan_visits_every_slot_of_every_shard_once() {
         let mut bench = Bench::new();
+        let owners = bench.node.map.shards().map(|shard| bench.node.map.owner(shard)).collect();
+        let moved = bench.node.map.placement().moved(&(3..5).map(Slot).collect(), ShardId(1));
+        bench.node.map = SlotMap::new(moved, owners);
         let map = bench.node.map.clone();
         let (mut cursor, mut seen) = ("0".to_string(), Vec::new());
         loop {
             let reply = bench.run_with(&format!("SCAN {cursor} COUNT 3"), |ask| {
                 let Ask::Scan(ask) = ask else { panic!("a scan") };
                 assert_eq!(map.shard_of(ask.from), ask.shard);
-                let (first, last) = map.slots_of(ask.shard).expect("it has slots");
+                assert!((ask.from.0..=ask.last.0).all(|slot| map.shard_of(Slot(slot)) == ask.shard));
                 seen.push((ask.from, ask.token));
-                // Two pieces of the first slot, then the rest of the shard.
-                let next = (ask.from == first && ask.token == 0).then_some((first, 5));
-                assert!(ask.from <= last);
+                // Two pieces of the first slot, then the rest.
+                let next = (ask.token == 0).then_some((ask.from, 5));
                 vec![Tell::Scanned { keys: Vec::new(), next }]
             });
             cursor = reply.trim_start_matches('[').split(',').next().expect("a cursor").to_string();
@@ -266,8 +274,8 @@ mod tests {
                 break;
             }
         }
-        let firsts = map.shards().filter_map(|shard| map.slots_of(shard)).map(|(first, _)| first);
-        let expected: Vec<_> = firsts.flat_map(|first| [(first, 0), (first, 5)]).collect();
+        let firsts = [0, 3, 5, 512].map(Slot);
+        let expected: Vec<_> = firsts.into_iter().flat_map(|first| [(first, 0), (first, 5)]).collect();
         assert_eq!(seen, expected);
     }
 

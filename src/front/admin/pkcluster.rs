@@ -7,13 +7,14 @@ use crate::command::Group::Cluster;
 use crate::command::Spec;
 use crate::command::flag::{ADMIN, DANGEROUS, NOSCRIPT, ONE_WORD, STALE};
 use crate::error::ClientError;
+use crate::front::node::SlotMap;
 use crate::front::{Answer, Ctx, FrontCommand};
 use crate::resp::args::Args;
 use crate::resp::number;
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{Ask, ReplicationAsk, SlotsAsk, TableRates, Tell};
-use crate::slot::TableId;
 use crate::slot::assignment::{Assignment, Peer};
+use crate::slot::{ShardId, TableId, set};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -54,6 +55,12 @@ pub const COMMANDS: &[FrontCommand] = &[FrontCommand {
                 BY_SLOT,
                 "Takes slots from the node that follow the node named, with their data",
             ),
+            row(
+                "moveslot",
+                4,
+                BY_KEY,
+                "Moves slots of every table to another shard of this node while they are used",
+            ),
             row("migratecancel", 2, "O(1)", "Ends a migration before its slots change hands"),
             row(
                 "digest",
@@ -77,7 +84,8 @@ pub const COMMANDS: &[FrontCommand] = &[FrontCommand {
 /// One subcommand: its word, what classic mode answers, and what it does.
 struct Sub {
     word: &'static str,
-    only_sharding: &'static str,
+    /// None: it works there too.
+    only_sharding: Option<&'static str>,
     run: Run,
 }
 
@@ -97,57 +105,58 @@ const MOVES: &str = "ERR PkCluster slots only move on sharding mode";
 const TABLES: &str = "ERR PkClusterTable Cmd only support on sharding mode";
 
 const SUBS: &[Sub] = &[
-    Sub { word: "info", only_sharding: INFO, run: Run::Other(info) },
+    Sub { word: "info", only_sharding: None, run: Run::Other(info) },
     Sub {
         word: "addslots",
-        only_sharding: SLOTS,
+        only_sharding: Some(SLOTS),
         run: Run::Slots(|table, slots| SlotsAsk::Add { table, slots }),
     },
     Sub {
         word: "delslots",
-        only_sharding: SLOTS,
+        only_sharding: Some(SLOTS),
         run: Run::Slots(|table, slots| SlotsAsk::Delete { table, slots }),
     },
-    Sub { word: "slotsslaveof", only_sharding: FOLLOWS, run: Run::Other(slotsslaveof) },
-    Sub { word: "addtable", only_sharding: TABLES, run: Run::Other(addtable) },
-    Sub { word: "deltable", only_sharding: TABLES, run: Run::Other(deltable) },
+    Sub { word: "slotsslaveof", only_sharding: Some(FOLLOWS), run: Run::Other(slotsslaveof) },
+    Sub { word: "addtable", only_sharding: Some(TABLES), run: Run::Other(addtable) },
+    Sub { word: "deltable", only_sharding: Some(TABLES), run: Run::Other(deltable) },
     Sub {
         word: "migrateslot",
-        only_sharding: MOVES,
+        only_sharding: Some(MOVES),
         run: Run::SlotsAndPeer(|table, slots, peer| SlotsAsk::Migrate { table, slots, peer }),
     },
     Sub {
         word: "takeslots",
-        only_sharding: SLOTS,
+        only_sharding: Some(SLOTS),
         run: Run::SlotsAndPeer(|table, slots, peer| SlotsAsk::Take { table, slots, peer }),
     },
     Sub {
         word: "dropslots",
-        only_sharding: SLOTS,
+        only_sharding: Some(SLOTS),
         run: Run::SlotsAndPeer(|table, slots, peer| SlotsAsk::Drop { table, slots, peer }),
     },
     Sub {
         word: "migratecancel",
-        only_sharding: MOVES,
+        only_sharding: None,
         run: Run::Other(|ctx, _| ask(ctx, SlotsAsk::CancelMigration)),
     },
+    Sub { word: "moveslot", only_sharding: None, run: Run::Other(moveslot) },
     Sub {
         word: "digest",
-        only_sharding: MOVES,
+        only_sharding: Some(MOVES),
         run: Run::Slots(|table, slots| SlotsAsk::Digest { table, slots }),
     },
     Sub {
         word: "snapshot",
-        only_sharding: MOVES,
+        only_sharding: Some(MOVES),
         run: Run::Slots(|table, slots| SlotsAsk::Snapshot { table, slots }),
     },
-    Sub { word: "digestof", only_sharding: MOVES, run: Run::Other(digestof) },
+    Sub { word: "digestof", only_sharding: Some(MOVES), run: Run::Other(digestof) },
 ];
 
 fn pkcluster(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
     let sub = SUBS.iter().find(|sub| args.is(1, sub.word)).expect("the gate knows the subcommands");
-    if ctx.node.assigned.is_none() {
-        return Err(ClientError::fixed(sub.only_sharding));
+    if let (None, Some(why)) = (&ctx.node.assigned, sub.only_sharding) {
+        return Err(ClientError::fixed(why));
     }
     let slots = || Bytes::copy_from_slice(args.get(2));
     match sub.run {
@@ -211,12 +220,18 @@ fn info(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
         return Err(ClientError::wrong_arity("pkclusterinfo"));
     }
     let which = (args.len() == 4).then(|| args.get(3));
+    if args.is(2, "migration") {
+        return ask(ctx, SlotsAsk::Migration);
+    }
+    if args.is(2, "shard") {
+        return Ok(Reply::bulk(shards_shown(&ctx.node.map)).into());
+    }
+    if ctx.node.assigned.is_none() {
+        return Err(ClientError::fixed(INFO));
+    }
     if args.is(2, "slot") {
         let (of, slots) = which.map_or(Ok((TableId(0), None)), slots_shown)?;
         return ask(ctx, SlotsAsk::Show { table: of, slots });
-    }
-    if args.is(2, "migration") {
-        return ask(ctx, SlotsAsk::Migration);
     }
     if !args.is(2, "table") {
         return Ok(Reply::bulk("").into());
@@ -231,6 +246,22 @@ fn info(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
         Ok(Reply::bulk(tables_shown(assigned, all, which)).into())
     };
     Ok(Answer::AskThen(Ask::TableRates, Box::new(then)))
+}
+
+/// A line for each shard: the core that owns it, and its slots of every table.
+fn shards_shown(map: &SlotMap) -> String {
+    let line = |shard: ShardId| {
+        let slots = set::shown(&map.placement().slots_of(shard));
+        format!("shard{}:core={},slots={slots}\r\n", shard.0, map.owner(shard).0)
+    };
+    map.shards().map(line).collect()
+}
+
+/// `moveslot <slots> <shard>`
+fn moveslot(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Result<Answer, ClientError> {
+    let shard = number::parse_i64(args.get(3)).and_then(|shard| u16::try_from(shard).ok());
+    let shard = ShardId(shard.ok_or(ClientError::NOT_INTEGER)?);
+    ask(ctx, SlotsAsk::Rehome { slots: Bytes::copy_from_slice(args.get(2)), shard })
 }
 
 /// `[dbN:]slots`

@@ -12,6 +12,7 @@ use crate::replica::status::Status;
 use crate::resp::args::{Args, Span};
 use crate::resp::reply::Reply;
 use crate::shard::mesh::{Ask, Tell};
+use crate::slot::placement::Placement;
 use crate::slot::{CLUSTER_SLOTS, CoreId, SlotHash};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl Bench {
             core: CoreId(0),
             cores,
             hash,
-            map: SlotMap::new(hash.slots(), (0..cores).map(CoreId).collect()),
+            map: SlotMap::new(Placement::even(hash.slots(), cores), (0..cores).map(CoreId).collect()),
             assigned: None,
             config_file: None,
             run_id: "abcdef0123".repeat(4),

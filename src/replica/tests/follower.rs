@@ -5,8 +5,9 @@ use crate::replica::follower::{Action, Event, Follower, Settings};
 use crate::replica::status::Link;
 use crate::replica::wire::{Identity, Message, Record};
 use crate::shard::mesh::SlotPosition;
+use crate::slot::placement::Placement;
 use crate::slot::set::TableSlots;
-use crate::slot::{Layout, ShardId, Slot, TableId};
+use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Row;
 use crate::store::effects::{BodyWriter, Origin};
 use crate::store::tx::{Change, Effect};
@@ -24,9 +25,9 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let layout = Layout::new(8, 2);
+        let placement = Placement::even(8, 2);
         let settings = Settings {
-            own: Identity { layout, tables: 2, crc16: false, node: [b'f'; 40] },
+            own: Identity { placement, tables: 2, crc16: false, node: [b'f'; 40] },
             slots: None,
             timeout_ms: 1000,
             seed: 7,

@@ -5,8 +5,9 @@ use crate::replica::greeting::{Copies, Peer};
 use crate::replica::primary::{Action, Event, Held, Indexed, Logged, Primary, Settings, Stage};
 use crate::replica::wire::{Identity, Message, Subscribe};
 use crate::shard::mesh::SlotPosition;
+use crate::slot::placement::Placement;
 use crate::slot::set::{self, TableSlots};
-use crate::slot::{Layout, ShardId, Slot, TableId};
+use crate::slot::{ShardId, Slot, TableId};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use smallvec::smallvec;
@@ -21,9 +22,9 @@ struct Bench {
 }
 
 fn bench_settings() -> Settings {
-    let layout = Layout::new(SLOTS, 1);
+    let placement = Placement::even(SLOTS, 1);
     Settings {
-        own: Identity { layout, tables: 2, crc16: false, node: [b'a'; 40] },
+        own: Identity { placement, tables: 2, crc16: false, node: [b'a'; 40] },
         offers: None,
         peer: Peer::Node { port: 1 },
         window_bytes: 1 << 20,
@@ -37,8 +38,8 @@ impl Bench {
     }
 
     fn of(peer: Peer, shards: u16, window_bytes: u64) -> Bench {
-        let layout = Layout::new(SLOTS, shards);
-        let own = Identity { layout, ..bench_settings().own };
+        let placement = Placement::even(SLOTS, shards);
+        let own = Identity { placement, ..bench_settings().own };
         let settings = Settings { own, peer, window_bytes, ..bench_settings() };
         Bench { primary: Primary::new(settings, 0), actions: Vec::new() }
     }

@@ -15,8 +15,9 @@ use crate::replica::primary::{self, Primary, Stage};
 use crate::replica::status::Link as LinkState;
 use crate::replica::wire::Identity;
 use crate::shard::mesh::{Portion, SlotPosition};
+use crate::slot::placement::Placement;
 use crate::slot::set::{self, TableSlots};
-use crate::slot::{Layout, ShardId, Slot, TableId};
+use crate::slot::{ShardId, Slot, TableId};
 use crate::store::effects::{Operation, SlotRange, SlotWide};
 use crate::store::tx::{Change, Effect};
 use crate::store::{Entry, Row};
@@ -59,7 +60,7 @@ type Written = Vec<(Lsn, Vec<(SlotName, Position)>)>;
 pub struct Node {
     id: [u8; 40],
     wanted: Option<TableSlots>,
-    layout: Layout,
+    placement: Placement,
     pub shards: Vec<Shard>,
     up_at_ms: u64,
     pub up: bool,
@@ -249,13 +250,13 @@ impl World {
 
     fn write(&mut self) {
         self.counter += 1;
-        let layout = self.nodes[self.head].layout;
+        let placement = self.nodes[self.head].placement.clone();
         let value = Bytes::from(self.counter.to_string());
         let mut works: BTreeMap<ShardId, Vec<Operation>> = BTreeMap::new();
         if self.chance(self.weather.wide) {
             let swap = self.chance(500);
-            for shard in layout.shards() {
-                let Some((first, last)) = layout.slots_of(shard) else { continue };
+            for shard in placement.shards() {
+                let (first, last) = run(&placement, shard);
                 let table = TableId(self.rng.random_range(0..TABLES));
                 let wide = if swap {
                     SlotWide::SwapTables { a: TableId(0), b: TableId(1), slots: Vec::new() }
@@ -273,7 +274,7 @@ impl World {
                 let change =
                     if self.chance(150) { Change::Delete } else { Change::Put(Row::string(value.clone())) };
                 let effect = Effect { table, slot, name, change, existed: None };
-                works.entry(layout.shard_of(slot)).or_default().push(Operation::Effect(effect));
+                works.entry(placement.shard_of(slot)).or_default().push(Operation::Effect(effect));
             }
         }
         self.commit(works);
@@ -439,7 +440,7 @@ impl World {
                     continue;
                 }
                 let node = &self.nodes[follower];
-                let has = node.shards[usize::from(node.layout.shard_of(slot.1).0)].get(*slot).position();
+                let has = node.shards[usize::from(node.placement.shard_of(slot.1).0)].get(*slot).position();
                 assert!(
                     has.index >= position.index && has.term >= position.term,
                     "node {follower} has acknowledged {upto:?} of shard {at}, with {slot:?} at {position:?}; it has {has:?}"
@@ -523,16 +524,19 @@ impl World {
     }
 }
 
+/// First and last slot of a shard: the slots are spread evenly.
+fn run(placement: &Placement, shard: ShardId) -> (Slot, Slot) {
+    let slots = placement.slots_of(shard);
+    (*slots.first().unwrap(), *slots.last().unwrap())
+}
+
 impl Node {
     fn new(at: usize, shards: u16, wanted: Option<TableSlots>, rng: &mut StdRng) -> Node {
-        let layout = Layout::new(SLOTS, shards);
-        let shard = |id| {
-            let range = layout.slots_of(id).unwrap();
-            Shard::new(id, range, crate::binlog::next_term(0, rng.random()))
-        };
+        let placement = Placement::even(SLOTS, shards);
+        let shard = |id| Shard::new(id, run(&placement, id), crate::binlog::next_term(0, rng.random()));
         let id = [b'0' + at as u8; 40];
         let settings = follower::Settings {
-            own: Identity { layout, tables: TABLES, crc16: false, node: id },
+            own: Identity { placement: placement.clone(), tables: TABLES, crc16: false, node: id },
             slots: wanted.clone(),
             timeout_ms: TIMEOUT_MS,
             seed: at as u64,
@@ -540,8 +544,8 @@ impl Node {
         Node {
             id,
             wanted,
-            layout,
-            shards: layout.shards().map(shard).collect(),
+            shards: placement.shards().map(shard).collect(),
+            placement,
             up_at_ms: 0,
             up: true,
             follows: None,
@@ -571,7 +575,7 @@ impl Node {
         self.ticket += 1;
         self.link = None;
         let settings = follower::Settings {
-            own: Identity { layout: self.layout, tables: TABLES, crc16: false, node: self.id },
+            own: Identity { placement: self.placement.clone(), tables: TABLES, crc16: false, node: self.id },
             slots: self.wanted.clone(),
             timeout_ms: TIMEOUT_MS,
             seed,

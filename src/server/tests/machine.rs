@@ -22,6 +22,7 @@ use crate::shard::owner::{CorePools, Owner, Setting};
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::shard::work::Done;
+use crate::slot::placement::Placement;
 use crate::slot::{CoreId, ShardId, SlotHash, TableId};
 use crate::store::SharedMemory;
 use rand::Rng;
@@ -98,7 +99,7 @@ impl Plant<'_> {
     pub fn map(&self) -> SlotMap {
         let owner =
             |shard| CoreId((u32::from(shard) * u32::from(self.cores) / u32::from(self.shards)) as u16);
-        SlotMap::new(SLOTS, (0..self.shards).map(owner).collect())
+        SlotMap::new(Placement::even(SLOTS, self.shards), (0..self.shards).map(owner).collect())
     }
 
     /// Starts as the server does: recovery of all shards, then each on its core.
@@ -115,8 +116,7 @@ impl Plant<'_> {
             ledger: &ledger,
             memory: self.memory,
             config: &config,
-            slots: SLOTS,
-            ranges: map.shards().map(|shard| map.slots_of(shard)).collect(),
+            placement: map.placement(),
         };
         let plans = open::recover(&opening, |shard| self.dir.join(format!("shard-{}", shard.0)))?;
         let settlement = Arc::new(Settlement::new(self.shards));
@@ -310,6 +310,7 @@ impl Machine {
             | Message::Replicated { .. }
             | Message::Configured(_)
             | Message::Assign { .. }
+            | Message::Place { .. }
             | Message::Barrier { .. }
             | Message::Assigned { .. }
             | Message::Planned { .. } => {

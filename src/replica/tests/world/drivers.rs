@@ -204,7 +204,7 @@ impl World {
         let settings = primary::Settings {
             peer: Peer::Node { port: 0 },
             own: Identity {
-                layout: self.nodes[primary].layout,
+                placement: self.nodes[primary].placement.clone(),
                 tables: TABLES,
                 crc16: false,
                 node: [b'0' + primary as u8; 40],
@@ -274,11 +274,10 @@ impl World {
             server.wants = wanted.map(|at| (at.table, at.slot)).collect();
         }
         self.tell_primary(id, primary::Event::Received(message));
-        let (layout, head) = (self.nodes[primary].layout, self.head);
+        let (shards, head) = (self.nodes[primary].placement.shards(), self.head);
         let server = self.link(id).and_then(|link| link.server.as_ref()).filter(|_| primary == head);
         let Some(server) = server else { return };
-        let applied: Vec<_> =
-            layout.shards().map(|shard| (shard, server.machine.lag(shard).applied)).collect();
+        let applied: Vec<_> = shards.map(|shard| (shard, server.machine.lag(shard).applied)).collect();
         for (shard, applied) in applied {
             let before = self.acknowledged.entry((follower, shard)).or_default();
             *before = applied.max(*before);
@@ -333,7 +332,7 @@ impl World {
         let server = link.server.as_ref().unwrap();
         let has = server.claims.get(slot);
         let node = &self.nodes[link.primary];
-        let shard = &node.shards[usize::from(node.layout.shard_of(slot.1).0)];
+        let shard = &node.shards[usize::from(node.placement.shard_of(slot.1).0)];
         let copied = |entry: &&Logged| entry.logged.body[1] == Origin::COPY.0;
         let adopted =
             shard.log.iter().filter(copied).any(|entry| entry.after.iter().any(|(of, _)| *of == slot));
