@@ -7,7 +7,7 @@
 use super::garbage::Garbage;
 use super::hot::{Hot, Known, RowName, RowNameRef};
 use super::slots::{NONE, SlotTable};
-use super::unapplied::Unapplied;
+use super::unapplied::{Applied, Apply};
 use super::view::Undurable;
 use super::waiters::Waiters;
 use crate::binlog::Touch;
@@ -21,7 +21,6 @@ use crate::store::{
     Batch, Cached, ElementKey, Entry, Incarnation, Row, SlotEntry, Store, WriteError, Writing,
 };
 use bytes::Bytes;
-use std::sync::Arc;
 
 pub struct Data {
     pub store: Store,
@@ -51,38 +50,10 @@ pub struct Data {
     batch_bytes: usize,
     /// So many rows and elements may be given to RocksDB here, without a thread.
     pub here_max: usize,
+    /// Batches sent away since somebody waits until RocksDB has everything: meanwhile more has been logged.
+    rounds: u32,
     /// When the first of them was logged; milliseconds since the epoch.
     gathered_since_ms: Option<u64>,
-}
-
-/// What turns have logged, to be written by a thread that is no core.
-pub struct Apply {
-    writing: Writing,
-    batch: Batch,
-    /// What the batch is to hold; None if it holds it already.
-    fill: Option<(Arc<Unapplied>, u64)>,
-}
-
-/// A batch that a thread has written, or could not.
-pub struct Applied {
-    batch: Batch,
-    result: Result<(), WriteError>,
-}
-
-impl Apply {
-    pub fn run(mut self) -> Applied {
-        if let Some((unapplied, upto)) = self.fill {
-            fill(&mut self.batch, &unapplied, upto);
-        }
-        let result = self.writing.run(&mut self.batch);
-        Applied { batch: self.batch, result }
-    }
-}
-
-fn fill(batch: &mut Batch, unapplied: &Unapplied, upto: u64) {
-    batch.clear();
-    unapplied.fill(batch);
-    batch.set_persisted(upto);
 }
 
 impl Data {
@@ -104,6 +75,7 @@ impl Data {
             copied_bytes: 0,
             batch_bytes: limits::APPLY_BYTES_MAX,
             here_max: limits::APPLY_HERE_MAX,
+            rounds: 0,
             gathered_since_ms: None,
         }
     }
@@ -251,10 +223,12 @@ impl Data {
         self.batch.is_none()
     }
 
-    /// It is so little that writing it here costs less than sending it away.
+    /// It is so little that writing it here costs less than sending it away. With each batch that somebody has
+    /// waited for in vain twice as much is little: it must not go on for ever.
     pub fn is_little(&self) -> bool {
-        let written = self.hot.written();
-        written.len() <= self.here_max && written.bytes() <= limits::APPLY_HERE_BYTES
+        const ROUNDS_MAX: u32 = 8;
+        let (written, rounds) = (self.hot.written(), self.rounds.min(ROUNDS_MAX));
+        written.len() <= self.here_max << rounds && written.bytes() <= limits::APPLY_HERE_BYTES << rounds
     }
 
     /// Gives RocksDB what the log has and RocksDB has not. Again after a stall: the same batch.
@@ -270,11 +244,13 @@ impl Data {
     }
 
     /// As `apply`, for a thread to do; its answer goes to `applied`. Not while another is under way.
-    pub fn apply_away(&mut self, position: u64) -> Apply {
+    /// `asked`: somebody waits until RocksDB has everything.
+    pub fn apply_away(&mut self, position: u64, asked: bool) -> Apply {
         let upto = self.whole_up_to(position);
         let fill = (!self.stalled).then(|| (self.hot.send(), upto));
         let batch = self.batch.take().expect("one batch is written after the other");
         self.gathered_since_ms = None;
+        self.rounds = if asked { self.rounds + 1 } else { 0 };
         Apply { writing: self.store.writing(), batch, fill }
     }
 
@@ -304,8 +280,8 @@ impl Data {
     fn fill_batch(&mut self, position: u64) {
         let upto = self.whole_up_to(position);
         let unapplied = self.hot.send();
-        fill(self.batch_here(), &unapplied, upto);
-        self.gathered_since_ms = None;
+        unapplied.fill(self.batch_here(), upto);
+        (self.gathered_since_ms, self.rounds) = (None, 0);
     }
 
     fn batch_here(&mut self) -> &mut Batch {

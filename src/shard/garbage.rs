@@ -4,7 +4,8 @@
 //!
 //! Must not know why a collection is gone.
 
-use super::owner::{Needs, Owner};
+use super::jobs::Needs;
+use super::owner::Owner;
 use super::upkeep::Event;
 use super::work::Done;
 use crate::limits::{GARBAGE_NAME_MAX_BYTES, GARBAGE_RANGES_MAX};

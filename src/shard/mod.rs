@@ -3,6 +3,7 @@
 //! Reading order: `mesh` (what travels), `shard` (one turn of one shard), `owner` (commands that wait),
 //! `steps` (commands on several shards), `upkeep` (what time brings). Knows no socket and no session.
 
+mod applying;
 mod assigned;
 mod data;
 mod figures;
@@ -10,6 +11,7 @@ mod follow;
 pub mod garbage;
 pub mod hot;
 pub mod hot_elements;
+pub mod jobs;
 pub mod keyset;
 pub mod large;
 pub mod latch;

@@ -4,7 +4,7 @@
 //! disk, meet a latch or a closed gate, or are too long for a turn; hands finished replies back.
 //! Knows no socket: a connection is a `LineId` here.
 
-use super::data::Applied;
+use super::jobs::{CorePools, Needs};
 use super::large::{Client, Large, Larges};
 use super::latch::{Names, Request};
 use super::line::Lines;
@@ -19,7 +19,6 @@ use crate::limits;
 use crate::metrics::latency::{Event, Events};
 use crate::metrics::{CoreStats, CoreTimes};
 use crate::resp::reply::Reply;
-use crate::runtime::pool::PoolHandle;
 use crate::slot::assignment::Assignment;
 use crate::slot::set::SlotSet;
 use crate::slot::{CoreId, ShardId, SlotHash, TableId};
@@ -69,15 +68,6 @@ pub(super) struct Task {
     missed_at: Option<Instant>,
 }
 
-/// What must be in RocksDB before a job may look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needs {
-    Nothing,
-    /// All that this local shard has written.
-    Shard(usize),
-    All,
-}
-
 /// How an attempt to run a command ended.
 enum Attempt {
     Done(Reply, u64),
@@ -86,16 +76,6 @@ enum Attempt {
     Latch,
     Cold(Wanted),
     Away,
-}
-
-/// A core's ways to threads that may wait.
-pub struct CorePools {
-    /// Reads, and commands that run away from the core.
-    pub pool: PoolHandle<Done>,
-    /// Syncs and memtable switches.
-    pub flusher: PoolHandle<Done>,
-    /// Batches for RocksDB.
-    pub applier: PoolHandle<Done>,
 }
 
 pub struct Owner {
@@ -116,10 +96,7 @@ pub struct Owner {
     pub(super) jobs: VecDeque<(Needs, Job)>,
     /// Syncs and memtable switches: a pool of their own, so that nothing stands before them.
     pub(super) flush_jobs: VecDeque<Job>,
-    pub(super) pool: PoolHandle<Done>,
-    pub(super) flusher: PoolHandle<Done>,
-    /// Writes to RocksDB what turns have logged.
-    applier: PoolHandle<Done>,
+    pub(super) pools: CorePools,
     /// Replies for this core's own connections.
     pub finished: Vec<Finished>,
     /// For other cores, sent when the turn is committed.
@@ -197,9 +174,7 @@ impl Owner {
             assigned: None,
             held_slots: None,
             log_grown: false,
-            pool: pools.pool,
-            flusher: pools.flusher,
-            applier: pools.applier,
+            pools,
             finished: Vec::new(),
             outgoing: Vec::new(),
             held: shards.iter().map(|_| VecDeque::new()).collect(),
@@ -374,11 +349,6 @@ impl Owner {
         }
     }
 
-    /// Runs a job on the pool, at the end of the turn.
-    pub fn on_pool(&mut self, job: Job) {
-        self.jobs.push_back((Needs::Nothing, job));
-    }
-
     fn latch(&mut self, id: usize) {
         let task = &self.tasks[id];
         let call = task.call.call();
@@ -472,22 +442,6 @@ impl Owner {
         }
     }
 
-    /// Something of the pool's has come back and was not looked at.
-    pub fn has_results(&self) -> bool {
-        self.pool.waiting() || self.flusher.waiting() || self.applier.waiting()
-    }
-
-    /// Takes what the pools have finished; true if there was something.
-    pub fn take_results(&mut self) -> Result<bool, Fault> {
-        let mut done = Vec::new();
-        self.pool.completed(|result| done.push(result));
-        self.flusher.completed(|result| done.push(result));
-        self.applier.completed(|result| done.push(result));
-        let any = !done.is_empty();
-        done.into_iter().try_for_each(|result| self.completed(result))?;
-        Ok(any)
-    }
-
     /// A waiting command is to be woken when these keys are written.
     pub fn wait_for(&mut self, line: LineId, shard: ShardId, keys: Vec<(TableId, Bytes)>) {
         let at = self.at(shard);
@@ -506,7 +460,7 @@ impl Owner {
     }
 
     /// Something the pool did is finished.
-    fn completed(&mut self, done: Done) -> Result<(), Fault> {
+    pub(super) fn completed(&mut self, done: Done) -> Result<(), Fault> {
         match done {
             Done::Warmed { task, result } => match result {
                 Ok(()) => {
@@ -626,67 +580,6 @@ impl Owner {
         self.end_sweeps(now_ms);
         self.submit_jobs();
         Ok(())
-    }
-
-    /// Gives a shard's RocksDB what turns have logged, if it is time.
-    fn apply(&mut self, at: usize) -> Result<(), Fault> {
-        let asked = self.wants_applied(at);
-        let (ticked, now_ms) = (self.ticked, self.clock.now_ms());
-        let shard = &mut self.shards[at];
-        if shard.data.is_applying() || !self.applier.has_room() {
-            return Ok(());
-        }
-        // RocksDB has refused the batch: it is asked again at each tick.
-        let wanted = if shard.data.is_stalled() { ticked } else { asked || shard.data.wants_apply(now_ms) };
-        if !wanted || shard.data.hot.is_clean() {
-            return Ok(());
-        }
-        if shard.data.is_little() && !shard.data.is_stalled() {
-            return shard.apply();
-        }
-        let apply = shard.apply_away();
-        let run = move || Done::Applied { shard: at, applied: apply.run() };
-        self.applier.submit(run).expect("it has said that it has room");
-        Ok(())
-    }
-
-    /// Somebody waits to see in RocksDB what the shard has logged.
-    fn wants_applied(&self, at: usize) -> bool {
-        let needed = |needs: Needs| needs == Needs::All || needs == Needs::Shard(at);
-        self.jobs.iter().any(|(needs, _)| needed(*needs))
-            || self.upkeep[at].wants_applied()
-            || self.follow[at].wants_applied()
-    }
-
-    /// A batch that a thread was given is in RocksDB, or was refused.
-    fn applied(&mut self, at: usize, applied: Applied) -> Result<(), Fault> {
-        let was_open = self.shards[at].accepts_writes();
-        self.shards[at].data.applied(applied)?;
-        if !was_open && self.shards[at].accepts_writes() && self.writers_waiting(at) {
-            self.gate_opened(at);
-        }
-        Ok(())
-    }
-
-    fn submit_jobs(&mut self) {
-        for _ in 0..self.jobs.len() {
-            let (needs, job) = self.jobs.pop_front().expect("counted above");
-            let applied = match needs {
-                Needs::Nothing => true,
-                Needs::Shard(at) => self.shards[at].data.hot.is_clean(),
-                Needs::All => self.shards.iter().all(|shard| shard.data.hot.is_clean()),
-            };
-            if !applied || !self.pool.has_room() {
-                self.jobs.push_back((needs, job));
-                continue;
-            }
-            self.pool.submit(job).expect("the pool has said that it has room");
-        }
-        while self.flusher.has_room()
-            && let Some(job) = self.flush_jobs.pop_front()
-        {
-            self.flusher.submit(job).expect("the flusher has said that it has room");
-        }
     }
 
     /// Nothing in any log can be taken back any more.

@@ -1,7 +1,8 @@
 //! Questions about many keys: answered on the pool, over snapshots, never on the core.
 
+use super::jobs::Needs;
 use super::mesh::{Ask, Message, ScanAsk, TableKeys, Tell};
-use super::owner::{Needs, Owner};
+use super::owner::Owner;
 use super::work::Done;
 use crate::limits;
 use crate::resp::glob;

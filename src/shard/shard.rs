@@ -3,10 +3,11 @@
 //! The order of a turn is kept here: handlers gather effects (`run`), the log is written (`commit`), and some time
 //! later RocksDB (`apply`); whether an answer may leave is asked of `released`. Knows no socket and no other shard.
 
-use super::data::{Apply, Data};
+use super::data::Data;
 use super::latch::Latches;
 use super::mesh::{Call, GatherId, ShardWork};
 use super::settled::Settled;
+use super::unapplied::Apply;
 use super::view::View;
 use crate::binlog::{FrameMeta, Touch, Txn, Writer};
 use crate::config::Fsync;
@@ -234,8 +235,8 @@ impl Shard {
     }
 
     /// As `apply`, for a thread to do.
-    pub fn apply_away(&mut self) -> Apply {
-        self.data.apply_away(self.log.written().0)
+    pub fn apply_away(&mut self, asked: bool) -> Apply {
+        self.data.apply_away(self.log.written().0, asked)
     }
 
     /// The position up to which answers may leave under the policy in force.

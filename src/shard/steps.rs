@@ -4,10 +4,11 @@
 //! writing shard, the whole; only when it is there do the others get their parts, from that shard's
 //! core, over one lane, so that parts of one home arrive in the order of its log.
 
+use super::jobs::Needs;
 use super::large::{Client, Encoded, Large};
 use super::latch::{Names, Request};
 use super::mesh::{Fetch, Fetched, GatherId, Message, ShardWork, Share, Step, StepDone};
-use super::owner::{Needs, Owner};
+use super::owner::Owner;
 use super::shard::Holder;
 use super::work::{Done, Lent, Places, Reading};
 use crate::binlog::{Lsn, Participant, Txn};

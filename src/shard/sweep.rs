@@ -2,8 +2,9 @@
 //! names, then each is deleted by a command of nobody's connection, which waits as any other does; so on to
 //! the end. Nothing is held between two deletions.
 
+use super::jobs::Needs;
 use super::mesh::{Call, LineId, SweepAsk, Tell};
-use super::owner::{Needs, Owner};
+use super::owner::Owner;
 use super::scan::Ground;
 use super::work::Done;
 use crate::command::pika::DELETE_OF_KIND;

@@ -7,11 +7,12 @@ use super::hot::{RowName, RowNameRef};
 use crate::error::Stop;
 use crate::store::row::Row;
 use crate::store::tx::{Visit, overlaid};
-use crate::store::{Batch, ElementKey, ElementRange, Incarnation};
+use crate::store::{Batch, ElementKey, ElementRange, Incarnation, WriteError, Writing};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What an entry costs here beside its name and its value, about.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
@@ -105,8 +106,9 @@ impl Unapplied {
         }
     }
 
-    /// Puts all of it into a batch.
-    pub fn fill(&self, batch: &mut Batch) {
+    /// Makes a batch of all of it. `upto`: the last record that it has whole.
+    pub fn fill(&self, batch: &mut Batch, upto: u64) {
+        batch.clear();
         let mut rows: Vec<_> = self.rows.iter().collect();
         rows.sort_unstable_by(|a, b| (a.0.incarnation, &a.0.name).cmp(&(b.0.incarnation, &b.0.name)));
         for (name, row) in rows {
@@ -124,5 +126,30 @@ impl Unapplied {
         for (expire_ms, incarnation, name) in &self.due_done {
             batch.delete_time(*expire_ms, *incarnation, name);
         }
+        batch.set_persisted(upto);
+    }
+}
+
+/// What turns have logged, to be written by a thread that is no core.
+pub struct Apply {
+    pub writing: Writing,
+    pub batch: Batch,
+    /// What the batch is to hold; None if it holds it already.
+    pub fill: Option<(Arc<Unapplied>, u64)>,
+}
+
+/// A batch that a thread has written, or could not.
+pub struct Applied {
+    pub batch: Batch,
+    pub result: Result<(), WriteError>,
+}
+
+impl Apply {
+    pub fn run(mut self) -> Applied {
+        if let Some((unapplied, upto)) = self.fill {
+            unapplied.fill(&mut self.batch, upto);
+        }
+        let result = self.writing.run(&mut self.batch);
+        Applied { batch: self.batch, result }
     }
 }

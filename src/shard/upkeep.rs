@@ -1,8 +1,9 @@
 //! What a shard needs beside commands: syncs of its log, sealed memtables, prepared and retired
 //! segments, pacing, expired keys, erased incarnations. Small steps on the core; waiting on the pool.
 
+use super::jobs::Needs;
 use super::mesh::{Call, LineId, Message, Step};
-use super::owner::{Needs, Owner};
+use super::owner::Owner;
 use super::pace::Pace;
 use super::wholes::Wholes;
 use super::work::Done;

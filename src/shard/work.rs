@@ -39,7 +39,7 @@ pub enum Done {
     },
     Applied {
         shard: usize,
-        applied: super::data::Applied,
+        applied: super::unapplied::Applied,
     },
     Scanned(super::scan::Scanned),
     Swept(super::sweep::Swept),

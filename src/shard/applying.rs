@@ -1,0 +1,51 @@
+//! When RocksDB is given what turns have logged, and by whom: a thread of its own, or the core where it is little.
+//!
+//! What is in a batch is `data.rs`'s and `unapplied.rs`'s concern.
+
+use super::jobs::Needs;
+use super::owner::Owner;
+use super::unapplied::Applied;
+use super::work::Done;
+use crate::error::Fault;
+
+impl Owner {
+    /// Gives a shard's RocksDB what turns have logged, if it is time.
+    pub(super) fn apply(&mut self, at: usize) -> Result<(), Fault> {
+        let asked = self.wants_applied(at);
+        let (ticked, now_ms) = (self.ticked, self.clock.now_ms());
+        let shard = &mut self.shards[at];
+        if shard.data.is_applying() || !self.pools.applier.has_room() {
+            return Ok(());
+        }
+        // RocksDB has refused the batch: it is asked again at each tick.
+        let wanted = if shard.data.is_stalled() { ticked } else { asked || shard.data.wants_apply(now_ms) };
+        if !wanted || shard.data.hot.is_clean() {
+            return Ok(());
+        }
+        if shard.data.is_little() && !shard.data.is_stalled() {
+            return shard.apply();
+        }
+        let apply = shard.apply_away(asked);
+        let run = move || Done::Applied { shard: at, applied: apply.run() };
+        self.pools.applier.submit(run).expect("it has said that it has room");
+        Ok(())
+    }
+
+    /// Somebody waits to see in RocksDB what the shard has logged.
+    fn wants_applied(&self, at: usize) -> bool {
+        let needed = |needs: Needs| needs == Needs::All || needs == Needs::Shard(at);
+        self.jobs.iter().any(|(needs, _)| needed(*needs))
+            || self.upkeep[at].wants_applied()
+            || self.follow[at].wants_applied()
+    }
+
+    /// A batch that a thread was given is in RocksDB, or was refused.
+    pub(super) fn applied(&mut self, at: usize, applied: Applied) -> Result<(), Fault> {
+        let was_open = self.shards[at].accepts_writes();
+        self.shards[at].data.applied(applied)?;
+        if !was_open && self.shards[at].accepts_writes() && self.writers_waiting(at) {
+            self.gate_opened(at);
+        }
+        Ok(())
+    }
+}
