@@ -116,6 +116,10 @@ pub const REPLICA_READ_BYTES: usize = 1 << 20;
 pub const REPLICA_COPY_AHEAD: u64 = 16;
 /// Bytes copied in after which a follower makes visible what is complete: that costs it a seal.
 pub const REPLICA_ADOPT_BYTES: u64 = 64 << 20;
+/// Directories of dropped records that are kept, and what they may take, bytes; beyond either the oldest go. The
+/// newest stays: it takes no more than the logs did.
+pub const DROPPED_KEPT_MAX: usize = 16;
+pub const DROPPED_KEPT_MAX_BYTES: u64 = 1 << 30;
 /// How often two nodes say that they are there, milliseconds.
 pub const REPLICA_BEAT_MS: u64 = 1_000;
 /// Pauses before a link is tried again: the first, and the longest, milliseconds.

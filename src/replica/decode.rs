@@ -4,7 +4,8 @@
 //! know who says what.
 
 use super::encode::{FRAME_HEAD_BYTES, MORE, checksum, kind};
-use super::position::SlotName;
+use super::history::History;
+use super::position::{Position, SlotName};
 use super::wire::{Message, NodeId, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_CHUNK_MAX_BYTES, REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
@@ -40,6 +41,11 @@ impl Decoder {
     /// Takes what has come. To be followed by `next_message` until that has nothing more.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Everything that has come has become messages.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.begun.is_empty()
     }
 
     /// The next whole message. After an error the bytes mean nothing any more.
@@ -114,7 +120,9 @@ fn message(payload: Bytes) -> Result<Message, WireError> {
         kind::STREAM_FROM => Message::StreamFrom { stream: fields.stream()?, next: fields.lsn()? },
         kind::RECORD => Message::Record(fields.record()?),
         kind::UPTO => Message::Upto { stream: fields.stream()?, lsn: fields.lsn()? },
-        kind::FORGET => Message::Forget { slots: fields.list(Fields::slot)? },
+        kind::FORGET => {
+            Message::Forget { slots: fields.list(|fields| Ok((fields.slot()?, fields.history()?)))? }
+        }
         kind::BEAT => {
             let time_ms = fields.number()?;
             Message::Beat { time_ms, published: fields.list(Fields::lsn)? }
@@ -179,6 +187,12 @@ impl Fields {
             let ((table, slot), index, term) = (fields.slot()?, fields.number()?, fields.number()?);
             Ok(SlotPosition { table, slot, index, term })
         })
+    }
+
+    fn history(&mut self) -> Result<History, WireError> {
+        let whole = self.flag()?;
+        let end = |fields: &mut Self| Ok(Position { index: fields.number()?, term: fields.number()? });
+        Ok(History { whole, ends: self.list(end)? })
     }
 
     fn entry(&mut self) -> Result<Entry, WireError> {
@@ -300,7 +314,10 @@ mod tests {
     }
 
     fn small() -> impl Strategy<Value = Message> {
-        (0..10u8, any::<u16>(), any::<u64>(), any::<u64>(), any::<u32>(), vec(slot(), 0..9)).prop_map(
+        let end = (any::<u64>(), any::<u64>()).prop_map(|(index, term)| Position { index, term });
+        let history = (any::<bool>(), vec(end, 0..4)).prop_map(|(whole, ends)| History { whole, ends });
+        let slots = vec((slot(), history), 0..9);
+        (0..10u8, any::<u16>(), any::<u64>(), any::<u64>(), any::<u32>(), slots).prop_map(
             |(kind, stream, a, b, upto, slots)| {
                 let stream = ShardId(stream);
                 match kind {

@@ -4,6 +4,7 @@
 //! of the length and the payload. A message: kind u8, then its fields; numbers as LEB128, bytes behind their
 //! length, unless they end the message. Must not know who says what.
 
+use super::history::History;
 use super::wire::{Message, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
@@ -162,9 +163,9 @@ impl Fields<'_> {
             }
             Message::Forget { slots } => {
                 self.kind(kind::FORGET).number(slots.len() as u64);
-                slots.iter().for_each(|(table, slot)| {
-                    self.slot(*table, *slot);
-                });
+                for ((table, slot), history) in slots {
+                    self.slot(*table, *slot).history(history);
+                }
             }
             Message::Beat { published, time_ms } => {
                 self.kind(kind::BEAT).number(*time_ms).number(published.len() as u64);
@@ -227,6 +228,14 @@ impl Fields<'_> {
         self.number(positions.len() as u64);
         for SlotPosition { table, slot, index, term } in positions {
             self.slot(*table, *slot).number(*index).number(*term);
+        }
+    }
+
+    fn history(&mut self, history: &History) {
+        self.0.push(u8::from(history.whole));
+        self.number(history.ends.len() as u64);
+        for end in &history.ends {
+            self.number(end.index).number(end.term);
         }
     }
 

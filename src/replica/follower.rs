@@ -2,6 +2,7 @@
 //!
 //! Events in, actions out. It is the only writer of its node's slots. Must not know sockets, files or clocks.
 
+use super::history::{Diverged, History};
 use super::inflow::{Durability, StreamIn};
 use super::portion::{self, Unfit};
 use super::position::{Position, Positions, SlotName, slot_position};
@@ -38,6 +39,10 @@ pub enum Event {
     /// The answer to `AskPositions`: every slot of the node that has a record, and where each local shard's log
     /// stood then.
     Positions { positions: Vec<SlotPosition>, ends: Vec<(ShardId, Lsn)> },
+    /// The answer to `KeepDropped`: they are on disk.
+    Kept,
+    /// Another answer to it: they are not, and nothing may be forgotten.
+    NotKept { why: String },
     /// The answer to `Connect`: the handshake is done.
     Connected,
     /// The connection has ended, or could not be made. Not after `Disconnect`.
@@ -70,6 +75,12 @@ pub enum Action {
     /// was asked of it before. Answered by one `Positions`. Answers to whatever was asked before must not be told
     /// any more.
     AskPositions,
+    /// Keep the records of these slots, up to these ends of the local shards' logs, that are not in the primary's
+    /// history: what is here of them is to go. Answered by `Kept` or `NotKept`.
+    KeepDropped {
+        slots: Vec<Diverged>,
+        ends: Vec<(ShardId, Lsn)>,
+    },
     /// Connect to the primary. Answered by `Connected` or `Lost`.
     Connect,
     Send(Message),
@@ -101,6 +112,8 @@ enum Phase {
     Stopped,
     /// The local shards have been asked for their positions.
     Asking,
+    /// What is to be dropped is being kept.
+    Keeping,
     Connecting,
     /// Subscribed, and not answered.
     Handshake,
@@ -118,6 +131,8 @@ pub struct Follower {
     positions: Positions,
     /// Slots that must be copied, whatever is here of them.
     lost: FxHashSet<SlotName>,
+    /// Of those, the slots whose records behind the fork are to be kept first, with the primary's history.
+    to_keep: BTreeMap<SlotName, History>,
     streams: Vec<StreamIn>,
     /// By local shard, the streams whose chunks and adoptions have not been answered.
     copying: Vec<VecDeque<ShardId>>,
@@ -142,6 +157,7 @@ impl Follower {
             phase: Phase::Stopped,
             positions: Positions::default(),
             lost: FxHashSet::default(),
+            to_keep: BTreeMap::new(),
             streams: Vec::new(),
             copying: vec![VecDeque::new(); shards],
             adopting: vec![VecDeque::new(); shards],
@@ -171,8 +187,14 @@ impl Follower {
                 };
                 self.positions = positions.into_iter().filter(followed).collect();
                 self.durability = Durability::new(&self.settings.own.layout, &ends);
-                (self.phase, self.heard_ms) = (Phase::Connecting, self.now_ms);
-                actions.push(Action::Connect);
+                self.keep_or_connect(ends, actions);
+            }
+            (Event::Kept, Phase::Keeping) => {
+                self.to_keep.clear();
+                self.connect(actions);
+            }
+            (Event::NotKept { why }, Phase::Keeping) => {
+                self.pause(format!("what is to be dropped cannot be kept: {why}"));
             }
             (Event::Connected, Phase::Connecting) => self.connected(actions),
             (Event::Lost { why }, Phase::Connecting | Phase::Handshake | Phase::Running) => self.pause(why),
@@ -218,7 +240,7 @@ impl Follower {
     /// How far the link is.
     pub fn link(&self) -> Link {
         match self.phase {
-            Phase::Stopped | Phase::Asking | Phase::Pausing { .. } => Link::Connect,
+            Phase::Stopped | Phase::Asking | Phase::Keeping | Phase::Pausing { .. } => Link::Connect,
             Phase::Connecting => Link::Connecting,
             Phase::Handshake => Link::Handshake,
             Phase::Running if self.streams.iter().all(|stream| stream.next.is_some()) => Link::Connected,
@@ -267,6 +289,24 @@ impl Follower {
         (sum(|stream| stream.slots_adopted), sum(|stream| stream.slots_begun))
     }
 
+    fn keep_or_connect(&mut self, ends: Vec<(ShardId, Lsn)>, actions: &mut Vec<Action>) {
+        if self.to_keep.is_empty() {
+            return self.connect(actions);
+        }
+        self.phase = Phase::Keeping;
+        let diverged = |(slot, primarys): (&SlotName, &History)| {
+            let (slot, has, primarys) = (*slot, self.positions.get(*slot), primarys.clone());
+            Diverged { slot, has, primarys }
+        };
+        let slots = self.to_keep.iter().map(diverged).collect();
+        actions.push(Action::KeepDropped { slots, ends });
+    }
+
+    fn connect(&mut self, actions: &mut Vec<Action>) {
+        (self.phase, self.heard_ms) = (Phase::Connecting, self.now_ms);
+        actions.push(Action::Connect);
+    }
+
     fn ask(&mut self, actions: &mut Vec<Action>) {
         self.phase = Phase::Asking;
         self.streams.clear();
@@ -281,6 +321,7 @@ impl Follower {
         self.phase = Phase::Stopped;
         self.streams.clear();
         self.lost.clear();
+        self.to_keep.clear();
         self.last_error = None;
         self.pause_ms = REPLICA_PAUSE_MIN_MS;
     }
@@ -344,7 +385,13 @@ impl Follower {
                 return Err(format!("the primary refuses: {why}"));
             }
             Message::Forget { slots } => {
-                self.lost.extend(slots);
+                for (slot, history) in slots {
+                    if self.lost.insert(slot) {
+                        self.to_keep.insert(slot, history);
+                        // The next attempt gets further.
+                        self.pause_ms = REPLICA_PAUSE_MIN_MS;
+                    }
+                }
                 return Err("the primary's history is another".into());
             }
             Message::Record(record) => return self.record(record, actions),

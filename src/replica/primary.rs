@@ -3,6 +3,8 @@
 //! Events in, actions out. Must not know other followers, sockets, files or clocks.
 
 use super::greeting::{Copies, Peer};
+use super::history::History;
+use super::parting::Parting;
 use super::plan::{self, CatchUp, Way};
 use super::position::{Position, Positions, SlotName, slot_position};
 use super::stream::{CopyOut, Next, Phase, Stream};
@@ -43,6 +45,8 @@ pub enum Event {
     State { shard: ShardId, positions: Vec<SlotPosition>, upto: Lsn },
     /// The answer to `Locate`: the segments of the log, oldest first, as far as records up to `upto` go.
     Located { shard: ShardId, segments: Vec<Indexed>, upto: Lsn },
+    /// The answer to `Trace`: what the log holds of these slots' histories. Of slots that are not named, nothing.
+    Traced { shard: ShardId, histories: FxHashMap<SlotName, History> },
     /// The answer to `Copy`: the snapshot holds exactly what the log holds up to `upto`. The slots asked for, in
     /// the order in which they come, with their positions; index 0: it has never been written.
     CopyBegun { shard: ShardId, slots: Vec<SlotPosition>, upto: Lsn },
@@ -75,6 +79,11 @@ pub enum Action {
     /// Look which segment of a shard's log holds which slots. Answered by `Located`.
     Locate {
         shard: ShardId,
+    },
+    /// Look through a shard's log for the histories of slots. Answered by `Traced`.
+    Trace {
+        shard: ShardId,
+        slots: Vec<SlotName>,
     },
     /// Take a snapshot of a shard, for these slots of it. Answered by `CopyBegun`.
     Copy {
@@ -170,6 +179,7 @@ pub struct Primary {
     /// The slots that it is sent; None: all.
     slots: Option<Arc<TableSlots>>,
     node: Option<NodeId>,
+    parting: Parting,
     closed: bool,
     now_ms: u64,
     /// Something has come since the last tick.
@@ -189,6 +199,7 @@ impl Primary {
             subscribed: false,
             slots: None,
             node: None,
+            parting: Parting::default(),
             settings,
             closed: false,
             now_ms,
@@ -232,6 +243,10 @@ impl Primary {
                 self.locate(shard, actions);
             }
             Event::Located { shard, segments, upto } => self.located(shard, &segments, upto, actions),
+            Event::Traced { shard, histories } => {
+                self.parting.traced(shard, histories);
+                self.part(actions);
+            }
             Event::CopyBegun { shard, slots, upto } => self.copy_begun(shard, slots, upto, actions),
             Event::CopyRows { shard, table, slot, entries } => {
                 if let Phase::Copying(copy) = &mut self.stream(shard).phase {
@@ -406,6 +421,7 @@ impl Primary {
         slots.dedup();
         let mut catch_up = CatchUp::new(state_upto);
         let (mut from, mut copies, mut continued) = (state_upto.next(), Vec::new(), 0);
+        let (mut parted, keeps_data) = (Vec::new(), matches!(self.settings.peer, Peer::Node { .. }));
         let begins_now = self.settings.peer == Peer::Capture(Copies::PositionsOfAll);
         let unnamed = (!begins_now).then(Position::default);
         for slot in slots {
@@ -418,8 +434,16 @@ impl Primary {
                     from = from.min(lsn);
                     continued += 1;
                 }
+                // What it has may be nobody else's: it must know before that goes.
+                Way::Copy if keeps_data && has.is_some_and(|has| has.index > 0) => {
+                    parted.push((slot, Some(own.get(slot))))
+                }
                 Way::Copy => copies.push(slot),
             }
+        }
+        if !parted.is_empty() {
+            self.parting.found(shard, parted);
+            return self.part(actions);
         }
         self.slots_continued += continued;
         self.slots_copied += copies.len() as u64;
@@ -435,8 +459,12 @@ impl Primary {
             self.flow(shard, from, actions);
         } else {
             stream.phase = Phase::Copying(CopyOut::new(copies.clone()));
-            actions.push(Action::Copy { shard, slots: copies });
+            // It would not come to its end.
+            if !self.parting.is_under_way() {
+                actions.push(Action::Copy { shard, slots: copies });
+            }
         }
+        self.part(actions);
     }
 
     fn copy_begun(&mut self, shard: ShardId, slots: Vec<SlotPosition>, upto: Lsn, actions: &mut Vec<Action>) {
@@ -484,13 +512,22 @@ impl Primary {
                 self.pump_one(self.streams[at].shard, actions);
             }
         }
+        self.part(actions);
+    }
+
+    /// A stream's next record is a part whose whole has not been sent.
+    fn waits(&self, stream: &Stream) -> bool {
+        let waits_for = stream.next_waits_for();
+        let home = waits_for.and_then(|(home, lsn)| Some((self.streams.get(usize::from(home.0))?, lsn)));
+        home.is_some_and(|(home, lsn)| !home.is_past(lsn))
     }
 
     fn pump_one(&mut self, shard: ShardId, actions: &mut Vec<Action>) {
+        if self.parting.has(shard) {
+            return;
+        }
         loop {
-            let waits_for = self.stream(shard).next_waits_for();
-            let home = waits_for.and_then(|(home, lsn)| Some((self.streams.get(usize::from(home.0))?, lsn)));
-            if home.is_some_and(|(home, lsn)| !home.is_past(lsn)) {
+            if self.waits(&self.streams[usize::from(shard.0)]) {
                 return;
             }
             let window_bytes = self.settings.window_bytes;
@@ -499,24 +536,46 @@ impl Primary {
                 Ok(Next::Passed) => {}
                 Ok(Next::Held) => return,
                 Ok(Next::Nothing) => break,
-                Err(slots) => return self.diverged(slots, actions),
+                Err(slots) => return self.diverged(shard, slots),
             }
         }
         match self.stream(shard).end_read() {
             Ok(Some(lsn)) => actions.push(Action::Send(Message::Upto { stream: shard, lsn })),
             Ok(None) => {}
-            Err(slots) => return self.diverged(slots, actions),
+            Err(slots) => return self.diverged(shard, slots),
         }
         self.read(shard, actions);
     }
 
-    fn diverged(&mut self, slots: Vec<SlotName>, actions: &mut Vec<Action>) {
-        actions.push(Action::Send(Message::Forget { slots }));
-        self.close("it has records that are not in this history".into(), actions);
+    fn diverged(&mut self, shard: ShardId, slots: Vec<SlotName>) {
+        self.parting.found(shard, slots.into_iter().map(|slot| (slot, None)).collect());
+    }
+
+    /// Takes leave of a follower whose slots have parted, when every shard has found out which: each time it
+    /// comes back costs it a pause.
+    fn part(&mut self, actions: &mut Vec<Action>) {
+        let finds_out = |stream: &Stream| match stream.phase {
+            _ if self.parting.has(stream.shard) => false,
+            Phase::Asked | Phase::Locating { .. } => true,
+            // What it waits for may have parted.
+            Phase::Flowing => stream.catch_up.is_some() && !self.waits(stream),
+            Phase::Copying(_) => false,
+        };
+        if !self.parting.is_under_way() || self.streams.iter().any(finds_out) {
+            return;
+        }
+        actions.extend(self.parting.ask().map(|(shard, slots)| Action::Trace { shard, slots }));
+        if let Some(slots) = self.parting.told() {
+            actions.push(Action::Send(Message::Forget { slots }));
+            self.close("it has records that are not in this history".into(), actions);
+        }
     }
 
     fn read(&mut self, shard: ShardId, actions: &mut Vec<Action>) {
         let window_bytes = self.settings.window_bytes;
+        if self.parting.has(shard) {
+            return;
+        }
         if let Some(from) = self.stream(shard).ask_read(window_bytes) {
             actions.push(Action::Read { shard, from, bytes: REPLICA_READ_BYTES });
         }

@@ -149,5 +149,8 @@ pub struct Status {
     pub offset: u64,
     /// How often slots of a shard were copied to a follower of this node, since the start.
     pub copies_begun: u64,
+    /// How often records were kept that the new primary did not have, since the start, and how many.
+    pub dropped_tails: u64,
+    pub dropped_records: u64,
     pub failover: Failover,
 }

@@ -2,6 +2,7 @@
 //!
 //! Must not know who says it, and when.
 
+use super::history::History;
 use super::position::SlotName;
 use crate::binlog::{Lsn, Touch};
 use crate::shard::mesh::SlotPosition;
@@ -88,9 +89,10 @@ pub enum Message {
         stream: ShardId,
         lsn: Lsn,
     },
-    /// The primary's last word: these slots' positions are not in its history. They must be copied.
+    /// The primary's last word: these slots' positions are not in its history, which is this, as far as its log
+    /// tells. They must be copied.
     Forget {
-        slots: Vec<SlotName>,
+        slots: Vec<(SlotName, History)>,
     },
     /// From the primary: it is there. By stream, how far its log has come.
     Beat {

@@ -2,6 +2,7 @@
 //!
 //! Must not know this node's own followers.
 
+use super::dropped::{Kept, Log};
 use super::hub::{Answer, Hub, now_ms};
 use super::peer::{CONNECT_WAIT, PeerNode};
 use super::redis;
@@ -11,11 +12,13 @@ use crate::limits;
 use crate::replica::PROTOCOL;
 use crate::replica::follower::{Action, Event, Follower, Settings};
 use crate::replica::greeting::Peer;
+use crate::replica::history::Diverged;
 use crate::replica::status::{self, Following};
 use crate::shard::mesh::{Portion, Replicate, Replicated, SlotPosition};
 use crate::slot::set::{self, TableSlots};
 use crate::slot::{ShardId, TableId};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -164,6 +167,8 @@ struct PrimaryLink {
     attempted: UnboundedReceiver<Attempt>,
     /// The attempt under way; another one's outcome is of no use any more.
     connecting: Option<JoinHandle<()>>,
+    keeps: UnboundedSender<Result<(), String>>,
+    kept: UnboundedReceiver<Result<(), String>>,
     /// Positions by shard, until all have answered.
     positions: Option<Vec<Option<ShardState>>>,
     /// Portions of this batch of events, by shard.
@@ -187,6 +192,7 @@ impl PrimaryLink {
         let shards = place.logs.len();
         let (ticket, answers) = hub.route();
         let (attempts, attempted) = unbounded_channel();
+        let (keeps, kept) = unbounded_channel();
         PrimaryLink {
             machine: Follower::new(settings),
             facts,
@@ -196,6 +202,8 @@ impl PrimaryLink {
             attempts,
             attempted,
             connecting: None,
+            keeps,
+            kept,
             positions: None,
             portions: (0..shards).map(|_| Vec::new()).collect(),
             durable: vec![0; shards],
@@ -229,6 +237,10 @@ impl PrimaryLink {
                     }
                 }
                 attempt = self.attempted.recv() => self.connected(attempt.expect("the link holds a sender")),
+                kept = self.kept.recv() => self.handle(match kept.expect("the link holds a sender") {
+                    Ok(()) => Event::Kept,
+                    Err(why) => Event::NotKept { why },
+                }),
                 _ = tick.tick() => {
                     self.look_at_disk();
                     self.handle(Event::Tick { now_ms: now_ms() });
@@ -325,6 +337,7 @@ impl PrimaryLink {
     fn perform(&mut self, action: Action) {
         match action {
             Action::AskPositions => self.ask_positions(),
+            Action::KeepDropped { slots, ends } => self.keep_dropped(slots, ends),
             Action::Connect => self.connect(),
             Action::Send(message) => {
                 if let Some(wire) = &mut self.wire {
@@ -384,6 +397,28 @@ impl PrimaryLink {
             Replicated::Refused(why) => self.handle(Event::Refused { shard, why }),
             Replicated::Lent(_) | Replicated::TermBegun => unreachable!("this link asks for no such thing"),
         }
+    }
+
+    fn keep_dropped(&mut self, slots: Vec<Diverged>, ends: Vec<(ShardId, Lsn)>) {
+        let (dropped, place) = (self.hub.dropped.clone(), &self.hub.place);
+        let diverged: BTreeSet<ShardId> =
+            slots.iter().map(|diverged| place.map.shard_of(diverged.slot.1)).collect();
+        let log = |(shard, end): (ShardId, Lsn)| {
+            let dir = place.logs[usize::from(shard.0)].clone();
+            diverged.contains(&shard).then_some(Log { shard, dir, end })
+        };
+        let logs: Vec<Log> = ends.into_iter().filter_map(log).collect();
+        let primary = {
+            let facts = self.facts.borrow();
+            format!("{}:{}", facts.host, facts.port)
+        };
+        let keeps = self.keeps.clone();
+        tokio::task::spawn_local(async move {
+            let keep = move || dropped.keep(&primary, slots, &logs, now_ms()).inspect(tell_kept).map(drop);
+            let kept = tokio::task::spawn_blocking(keep).await;
+            // The link may have ended meanwhile.
+            let _ = keeps.send(kept.map_err(|error| error.to_string()).flatten());
+        });
     }
 
     fn look_at_disk(&mut self) {
@@ -478,6 +513,32 @@ impl PrimaryLink {
         facts.offset = offset;
         facts.behind = published.saturating_sub(offset);
         (facts.slots_copied, facts.slots_to_copy) = self.machine.slots_copied();
+    }
+}
+
+fn tell_kept(kept: &Kept) {
+    let (records, slots) = (kept.records, kept.tails.len());
+    let incomplete = kept.tails.iter().filter(|tail| tail.incomplete).count();
+    match &kept.path {
+        Some(path) if kept.again => {
+            tracing::info!(path = %path.display(), records, "dropped again what is kept already");
+        }
+        Some(path) => tracing::warn!(
+            path = %path.display(),
+            records,
+            slots,
+            "this node had records that are not in its primary's history: they are dropped, and kept here"
+        ),
+        None => {}
+    }
+    if incomplete > 0 {
+        tracing::warn!(
+            slots = incomplete,
+            "of some slots that are copied anew, the logs do not tell whether more than what is kept is dropped"
+        );
+    }
+    for path in &kept.removed {
+        tracing::warn!(path = %path.display(), "removed older dropped records, to make room");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Only this file sends and receives messages. Must not know what is said on a link.
 
 use super::digest::Digests;
+use super::dropped::Dropped;
 use super::follower::{Forget, Link};
 use super::migrate::Migrations;
 use super::slots::Slots;
@@ -61,6 +62,7 @@ pub struct Hub {
     pub failover: RefCell<Option<failover::UnderWay>>,
     status: Arc<SharedStatus>,
     copies_begun: Cell<u64>,
+    pub dropped: Arc<Dropped>,
     /// By shard: from where its log is kept for followers.
     held: RefCell<Vec<Option<u64>>>,
     /// In sharding mode.
@@ -105,6 +107,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         slots,
         digests: Digests::default(),
         migrations: Migrations::default(),
+        dropped: Arc::new(Dropped::new(&place.data_dir)),
         place,
         published,
         settlement,
@@ -438,7 +441,10 @@ impl Hub {
         let following: Option<Following> = self.link.borrow().as_ref().map(Link::facts);
         let (followers, captures) = (self.facts_of(|of| !of.is_capture), self.facts_of(|of| of.is_capture));
         let failover = self.failover.borrow().as_ref().map(failover::UnderWay::stage);
+        let (dropped_tails, dropped_records) = self.dropped.counts();
         self.status.set(Status {
+            dropped_tails,
+            dropped_records,
             following,
             followers,
             captures,

@@ -8,6 +8,7 @@
 mod commands;
 mod copy;
 mod digest;
+pub mod dropped;
 mod failover;
 mod follower;
 mod hub;

@@ -11,6 +11,7 @@ use crate::binlog::Lsn;
 use crate::conn::moving::Moving;
 use crate::limits;
 use crate::replica::greeting::Peer;
+use crate::replica::history::History;
 use crate::replica::position::SlotName;
 use crate::replica::primary::{Action, Event, Primary, Settings, Stage};
 use crate::replica::status::Follower;
@@ -65,6 +66,7 @@ pub fn attach(hub: &Rc<Hub>, moving: Moving) {
 /// What work beside the link has brought.
 enum Inner {
     Located(ShardId, Result<(Vec<crate::replica::primary::Indexed>, Lsn), String>),
+    Traced(ShardId, FxHashMap<SlotName, History>),
     Chunk(ShardId, Receiver<Chunk>, Option<Chunk>),
 }
 
@@ -229,6 +231,7 @@ impl FollowerLink {
             Action::Send(message) => self.wire.queue(&message),
             Action::AskState { shard } => self.hub.ask(self.ticket, shard, Replicate::State),
             Action::Locate { shard } => self.locate(shard),
+            Action::Trace { shard, slots } => self.trace(shard, slots),
             Action::Copy { shard, slots } => {
                 self.wanted.insert(shard, slots);
                 self.hub.note_copy_begun();
@@ -251,6 +254,22 @@ impl FollowerLink {
             let found = found.and_then(|found| found.map_err(|error| error.to_string()));
             // The link may have ended meanwhile.
             let _ = inner.send(Inner::Located(shard, found.map(|segments| (segments, upto))));
+        });
+    }
+
+    fn trace(&mut self, shard: ShardId, slots: Vec<SlotName>) {
+        let dir = self.hub.place.logs[usize::from(shard.0)].clone();
+        let upto = Lsn(self.hub.published.upto(shard));
+        let inner = self.inner.clone();
+        tokio::task::spawn_local(async move {
+            let traced = tokio::task::spawn_blocking(move || source::trace(&dir, upto, &slots)).await;
+            let traced = traced.map_err(|error| error.to_string()).flatten().unwrap_or_else(|why| {
+                tracing::error!(shard = shard.0, why, "looking through the log for a follower failed");
+                // It is told then that nothing is known.
+                FxHashMap::default()
+            });
+            // The link may have ended meanwhile.
+            let _ = inner.send(Inner::Traced(shard, traced));
         });
     }
 
@@ -290,6 +309,7 @@ impl FollowerLink {
                 tracing::error!(shard = shard.0, why, "looking through the log for a follower failed");
                 self.closed = Some(format!("looking through the log failed: {why}"));
             }
+            Inner::Traced(shard, histories) => self.handle(Event::Traced { shard, histories }),
             Inner::Chunk(shard, chunks, chunk) => self.copied(shard, chunks, chunk),
         }
     }

@@ -2,6 +2,8 @@
 
 use crate::binlog::{Lsn, Touch};
 use crate::replica::follower::{Action, Event, Follower, Settings};
+use crate::replica::history::{Diverged, History};
+use crate::replica::position::Position;
 use crate::replica::status::Link;
 use crate::replica::wire::{Identity, Message, Record};
 use crate::shard::mesh::SlotPosition;
@@ -143,6 +145,34 @@ fn a_gap_is_not_applied_and_its_slot_is_asked_for_whole() {
     assert!(bench.follower.last_error().is_some_and(|why| why.contains("slot 1 of table 0")));
     bench.pause_ms();
     assert_eq!(bench.connect(), [at(1, 0)], "at 0: it must be copied");
+}
+
+#[test]
+fn what_the_primary_has_not_is_kept_before_it_is_asked_for_whole() {
+    let mut bench = Bench::flowing();
+    let slot = (TABLE, Slot(1));
+    let primarys = History { whole: true, ends: Vec::new() };
+    let forget = Message::Forget { slots: vec![(slot, primarys.clone())] };
+    assert_eq!(bench.hear(forget), [Action::Disconnect]);
+    bench.pause_ms();
+    let asked = || {
+        let ends = vec![(ShardId(0), Lsn(3)), (ShardId(1), Lsn(0))];
+        Event::Positions { positions: vec![at(1, 1)], ends }
+    };
+    let diverged = Diverged { slot, has: Position { index: 1, term: TERM }, primarys };
+    let keep = |actions: &[Action]| matches!(actions, [Action::KeepDropped { slots, .. }] if *slots == [diverged.clone()]);
+    assert!(keep(&bench.tell(asked())));
+    assert_eq!(bench.tell(Event::NotKept { why: "no room".into() }), []);
+    assert!(bench.follower.last_error().is_some_and(|why| why.contains("no room")));
+    bench.pause_ms();
+    assert!(keep(&bench.tell(asked())), "it is tried again, and nothing is forgotten");
+    assert_eq!(bench.tell(Event::Kept), [Action::Connect]);
+    let said = bench.tell(Event::Connected);
+    let [Action::Send(Message::Subscribe(subscribe))] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(subscribe.positions, [at(1, 0)], "at 0: it must be copied");
+    bench.tell(Event::Lost { why: "cut".into() });
+    bench.pause_ms();
+    assert_eq!(bench.tell(asked()), [Action::Connect], "once is enough");
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! A node's shards without disk or threads: logs as lists, data as maps, and what a power cut leaves of both.
 
 use crate::binlog::{Lsn, Touch, Txn, next_term};
+use crate::replica::history::History;
 use crate::replica::position::{Position, SlotName};
 use crate::replica::primary::{Held, Indexed, Logged};
 use crate::shard::mesh::{Portion, SlotPosition};
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Incarnation;
-use crate::store::effects::{Adopted, BodyReader, BodyWriter, Operation, Origin, SlotRange, SlotWide};
+use crate::store::effects::{
+    Adopted, BodyReader, BodyWriter, Operation, Origin, SlotRange, SlotWide, origin,
+};
 use crate::store::row::Body;
 use crate::store::tx::Change;
 use bytes::Bytes;
@@ -48,6 +51,14 @@ pub struct Entry {
     pub after: Vec<(SlotName, Position)>,
     /// What an adoption made visible: files have it.
     adopted: Content,
+    /// The shard's term then.
+    pub term: u64,
+}
+
+impl Entry {
+    pub fn is_copy(&self) -> bool {
+        origin(&self.logged.body) == Some(Origin::COPY)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -158,7 +169,7 @@ impl Shard {
     }
 
     fn append(&mut self, logged: Logged, operations: Vec<Operation>, adopted: Content) {
-        let mut entry = Entry { logged, after: Vec::new(), adopted };
+        let mut entry = Entry { logged, after: Vec::new(), adopted, term: self.term };
         show(&mut self.state, &entry, &operations);
         let names = entry.logged.touches.iter().map(|touch| (touch.table, touch.slot));
         entry.after = names.map(|slot| (slot, self.state[&slot].position())).collect();
@@ -248,6 +259,18 @@ impl Shard {
             }
         }
         indexed
+    }
+
+    /// What the log holds of these slots' histories.
+    pub fn trace(&self, published: Lsn, slots: &[SlotName]) -> FxHashMap<SlotName, History> {
+        let mut histories: FxHashMap<SlotName, History> = FxHashMap::default();
+        for entry in self.log.iter().filter(|entry| entry.logged.lsn <= published) {
+            let touches = entry.logged.touches.iter();
+            for touch in touches.filter(|touch| slots.contains(&(touch.table, touch.slot))) {
+                histories.entry((touch.table, touch.slot)).or_default().note(touch, entry.is_copy());
+            }
+        }
+        histories
     }
 
     /// The log begins here; what is older is gone.

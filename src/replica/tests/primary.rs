@@ -2,6 +2,8 @@
 
 use crate::binlog::{Lsn, Participant, TERM_CHANCE_BITS, Touch, Txn};
 use crate::replica::greeting::{Copies, Peer};
+use crate::replica::history::History;
+use crate::replica::position::Position;
 use crate::replica::primary::{Action, Event, Held, Indexed, Logged, Primary, Settings, Stage};
 use crate::replica::wire::{Identity, Message, Subscribe};
 use crate::shard::mesh::SlotPosition;
@@ -204,6 +206,7 @@ fn way(has: SlotPosition, own: SlotPosition, held: &[Option<(u64, u64, u64)>]) -
     for action in bench.tell(Event::Located { shard, segments, upto }) {
         match action {
             Action::Copy { .. } => return Err("copy"),
+            Action::Trace { .. } => return Err("parted"),
             Action::Send(Message::StreamFrom { next, .. }) => return Ok(next.0),
             _ => {}
         }
@@ -227,20 +230,20 @@ fn a_slot_goes_on_from_where_the_log_can_tell_what_it_has() {
         Ok(11),
         "the sixth of the term follows its fifth"
     );
-    assert_eq!(way(has, own, &[Some((6, 20, TERM + 1))]), Err("copy"), "nothing tells what stood before");
-    assert_eq!(way(has, own, &[Some((7, 20, TERM))]), Err("copy"), "the sixth is missing");
+    assert_eq!(way(has, own, &[Some((6, 20, TERM + 1))]), Err("parted"), "nothing tells what stood before");
+    assert_eq!(way(has, own, &[Some((7, 20, TERM))]), Err("parted"), "the sixth is missing");
     assert_eq!(
         way(has, own, &[Some((1, 5, TERM + 1)), Some((6, 20, TERM + 1))]),
-        Err("copy"),
+        Err("parted"),
         "another's fifth"
     );
-    assert_eq!(way(at(1, 20, TERM + 1), own, &[Some((1, 20, TERM))]), Err("copy"), "another's last");
-    assert_eq!(way(at(1, 21, TERM), own, &[Some((1, 20, TERM))]), Err("copy"), "a tail that was lost here");
+    assert_eq!(way(at(1, 20, TERM + 1), own, &[Some((1, 20, TERM))]), Err("parted"), "another's last");
+    assert_eq!(way(at(1, 21, TERM), own, &[Some((1, 20, TERM))]), Err("parted"), "a tail that was lost here");
     assert_eq!(way(at(1, 0, 0), own, &[Some((1, 20, TERM))]), Err("copy"), "it wants one");
-    assert_eq!(way(at(2, 3, TERM), own, &[Some((1, 20, TERM))]), Err("copy"), "a slot that is not here");
+    assert_eq!(way(at(2, 3, TERM), own, &[Some((1, 20, TERM))]), Err("parted"), "a slot that is not here");
     assert_eq!(
         way(at(1, 5, 3), at(1, 5, 3), &[Some((1, 5, 3))]),
-        Err("copy"),
+        Err("parted"),
         "a term of before replication"
     );
 }
@@ -258,8 +261,43 @@ fn caught_up(has: SlotPosition, records: Vec<Logged>) -> (Vec<u64>, bool) {
     bench.tell(Event::Located { shard, segments, upto });
     let actions: Vec<Action> =
         records.into_iter().flat_map(|record| bench.tell(Event::Read { shard, record })).collect();
-    let forgets = |action: &Action| matches!(action, Action::Send(Message::Forget { slots }) if *slots == [(TABLE, Slot(1))]);
+    let forgets =
+        |action: &Action| matches!(action, Action::Trace { slots, .. } if *slots == [(TABLE, Slot(1))]);
     (sent(&actions), actions.iter().any(forgets))
+}
+
+#[test]
+fn a_follower_whose_slots_have_parted_is_told_of_all_of_them_at_once_with_their_histories() {
+    let mut bench = Bench::new(2, 1 << 20);
+    // Of slot 1 the log holds something, slot 5 is of the other shard, and slot 6 has never been written here.
+    bench.subscribe(vec![at(1, 9, TERM), at(5, 9, TERM), at(6, 2, TERM)]);
+    let upto = Lsn(4);
+    let located = |bench: &mut Bench, shard: u16, positions| {
+        let shard = ShardId(shard);
+        bench.tell(Event::Published { shard, lsn: upto });
+        bench.tell(Event::State { shard, positions, upto });
+        bench.tell(Event::Located { shard, segments: Vec::new(), upto })
+    };
+    let actions = located(&mut bench, 0, vec![at(1, 7, TERM)]);
+    assert!(actions.is_empty(), "it is not known yet how the other shard's slots are: {actions:?}");
+    let actions = located(&mut bench, 1, vec![at(5, 8, TERM)]);
+    let slots = [vec![(TABLE, Slot(1))], vec![(TABLE, Slot(5)), (TABLE, Slot(6))]];
+    let traces = [0, 1].map(|at| Action::Trace { shard: ShardId(at as u16), slots: slots[at].clone() });
+    assert_eq!(actions, traces);
+    let end = |index| Position { index, term: TERM };
+    let history = History { whole: true, ends: vec![end(7)] };
+    let known = [((TABLE, Slot(1)), history.clone())].into_iter().collect();
+    assert!(bench.tell(Event::Traced { shard: ShardId(0), histories: known }).is_empty());
+    let actions = bench.tell(Event::Traced { shard: ShardId(1), histories: FxHashMap::default() });
+    let told = vec![
+        ((TABLE, Slot(1)), history),
+        ((TABLE, Slot(5)), History { whole: false, ends: vec![end(8)] }),
+        ((TABLE, Slot(6)), History { whole: true, ends: Vec::new() }),
+    ];
+    assert!(
+        matches!(&actions[..], [Action::Send(Message::Forget { slots }), Action::Close { .. }] if *slots == told),
+        "{actions:?}"
+    );
 }
 
 fn copied(lsn: u64, index: u64, term: u64) -> Logged {

@@ -41,6 +41,9 @@ impl World {
                 let ticket = node.ticket;
                 node.tasks.iter_mut().for_each(|tasks| tasks.push_back(Task::State(ticket)));
             }
+            Action::KeepDropped { slots, ends } => {
+                self.nodes[at].tasks[0].push_back(Task::KeepDropped(slots, ends));
+            }
             Action::Connect => {
                 let id = self.next_link;
                 self.next_link += 1;
@@ -114,6 +117,10 @@ impl World {
                     self.tell(at, follower::Event::Positions { positions, ends });
                 }
                 return;
+            }
+            Task::KeepDropped(slots, ends) => {
+                let event = self.keep_dropped(at, slots, &ends);
+                return self.tell(at, event);
             }
             Task::Apply(portion) => {
                 let (stream, lsn) = (portion.stream, Lsn(portion.lsn));
@@ -300,7 +307,7 @@ impl World {
         match &action {
             Action::Send(Message::Forget { slots }) => {
                 self.forgotten += slots.len() as u64;
-                for slot in slots.clone() {
+                for (slot, _) in slots.clone() {
                     self.check_needless(id, slot, "forgotten");
                 }
             }
@@ -383,6 +390,11 @@ impl World {
                 let of = self.shard(primary, shard);
                 let upto = published(of);
                 vec![Event::Located { shard, segments: of.index(upto), upto }]
+            }
+            Action::Trace { shard, slots } => {
+                let of = self.shard(primary, shard);
+                let upto = published(of);
+                vec![Event::Traced { shard, histories: of.trace(upto, &slots) }]
             }
             Action::Copy { shard, slots } => {
                 let of = &self.nodes[primary].shards[usize::from(shard.0)];
