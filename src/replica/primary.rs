@@ -265,7 +265,8 @@ impl Primary {
     }
 
     pub fn stage(&self) -> Stage {
-        let asking = |stream: &Stream| matches!(stream.phase, Phase::Asked | Phase::Locating { .. });
+        let asking =
+            |stream: &Stream| stream.silent || matches!(stream.phase, Phase::Asked | Phase::Locating { .. });
         if self.closed {
             Stage::Closed
         } else if self.streams.iter().any(asking) {
@@ -421,7 +422,7 @@ impl Primary {
         slots.dedup();
         let mut catch_up = CatchUp::new(state_upto);
         let (mut from, mut copies, mut continued) = (state_upto.next(), Vec::new(), 0);
-        let (mut parted, keeps_data) = (Vec::new(), matches!(self.settings.peer, Peer::Node { .. }));
+        let (mut silent, keeps_data) = (false, matches!(self.settings.peer, Peer::Node { .. }));
         let begins_now = self.settings.peer == Peer::Capture(Copies::PositionsOfAll);
         let unnamed = (!begins_now).then(Position::default);
         for slot in slots {
@@ -436,14 +437,11 @@ impl Primary {
                 }
                 // What it has may be nobody else's: it must know before that goes.
                 Way::Copy if keeps_data && has.is_some_and(|has| has.index > 0) => {
-                    parted.push((slot, Some(own.get(slot))))
+                    catch_up.parted(slot, own.get(slot));
+                    silent = true;
                 }
                 Way::Copy => copies.push(slot),
             }
-        }
-        if !parted.is_empty() {
-            self.parting.found(shard, parted);
-            return self.part(actions);
         }
         self.slots_continued += continued;
         self.slots_copied += copies.len() as u64;
@@ -455,7 +453,11 @@ impl Primary {
         (stream.next, stream.keep_from, stream.kept_from) = (from, from, from);
         stream.catch_up = Some(Box::new(catch_up));
         actions.push(Action::KeepLog { shard, from });
-        if copies.is_empty() {
+        stream.silent = silent;
+        if silent {
+            self.flow_from(shard, from);
+            self.pump(shard, actions);
+        } else if copies.is_empty() {
             self.flow(shard, from, actions);
         } else {
             stream.phase = Phase::Copying(CopyOut::new(copies.clone()));
@@ -495,8 +497,17 @@ impl Primary {
         self.flow(shard, from, actions);
     }
 
+    fn flow_from(&mut self, shard: ShardId, from: Lsn) {
+        // Of slots that are only not borne out yet, the next record tells.
+        if let Err(slots) = self.stream(shard).flow_from(from)
+            && self.stream(shard).silent
+        {
+            self.parting.found(shard, slots);
+        }
+    }
+
     fn flow(&mut self, shard: ShardId, from: Lsn, actions: &mut Vec<Action>) {
-        self.stream(shard).flow_from(from);
+        self.flow_from(shard, from);
         actions.push(Action::Send(Message::StreamFrom { stream: shard, next: from }));
         self.pump(shard, actions);
         if self.streams.iter().all(Stream::is_flowing) {
@@ -536,19 +547,15 @@ impl Primary {
                 Ok(Next::Passed) => {}
                 Ok(Next::Held) => return,
                 Ok(Next::Nothing) => break,
-                Err(slots) => return self.diverged(shard, slots),
+                Err(slots) => return self.parting.found(shard, slots),
             }
         }
         match self.stream(shard).end_read() {
             Ok(Some(lsn)) => actions.push(Action::Send(Message::Upto { stream: shard, lsn })),
             Ok(None) => {}
-            Err(slots) => return self.diverged(shard, slots),
+            Err(slots) => return self.parting.found(shard, slots),
         }
         self.read(shard, actions);
-    }
-
-    fn diverged(&mut self, shard: ShardId, slots: Vec<SlotName>) {
-        self.parting.found(shard, slots.into_iter().map(|slot| (slot, None)).collect());
     }
 
     /// Takes leave of a follower whose slots have parted, when every shard has found out which: each time it

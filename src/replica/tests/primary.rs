@@ -206,7 +206,8 @@ fn way(has: SlotPosition, own: SlotPosition, held: &[Option<(u64, u64, u64)>]) -
     for action in bench.tell(Event::Located { shard, segments, upto }) {
         match action {
             Action::Copy { .. } => return Err("copy"),
-            Action::Trace { .. } => return Err("parted"),
+            // Of other slots it is read first whether they have parted too.
+            Action::Trace { .. } | Action::Read { .. } => return Err("parted"),
             Action::Send(Message::StreamFrom { next, .. }) => return Ok(next.0),
             _ => {}
         }
@@ -276,7 +277,9 @@ fn a_follower_whose_slots_have_parted_is_told_of_all_of_them_at_once_with_their_
         let shard = ShardId(shard);
         bench.tell(Event::Published { shard, lsn: upto });
         bench.tell(Event::State { shard, positions, upto });
-        bench.tell(Event::Located { shard, segments: Vec::new(), upto })
+        let mut actions = bench.tell(Event::Located { shard, segments: Vec::new(), upto });
+        actions.retain(|action| !matches!(action, Action::KeepLog { .. }));
+        actions
     };
     let actions = located(&mut bench, 0, vec![at(1, 7, TERM)]);
     assert!(actions.is_empty(), "it is not known yet how the other shard's slots are: {actions:?}");
@@ -298,6 +301,30 @@ fn a_follower_whose_slots_have_parted_is_told_of_all_of_them_at_once_with_their_
         matches!(&actions[..], [Action::Send(Message::Forget { slots }), Action::Close { .. }] if *slots == told),
         "{actions:?}"
     );
+}
+
+#[test]
+fn slots_that_the_log_bears_out_no_more_are_found_before_a_follower_is_told_of_those_that_have_parted() {
+    let mut bench = Bench::new(1, 1 << 20);
+    let (shard, upto) = (ShardId(0), Lsn(4));
+    bench.subscribe(vec![at(1, 9, TERM), at(2, 1, TERM), at(3, 1, TERM + 1)]);
+    bench.tell(Event::Published { shard, lsn: upto });
+    let positions = vec![at(1, 7, TERM), at(2, 2, TERM), at(3, 2, TERM)];
+    bench.tell(Event::State { shard, positions, upto });
+    let held = Held { first_index: 1, last_index: 2, last_term: TERM };
+    let slots = [2, 3].map(|slot| ((TABLE, Slot(slot)), held));
+    let segments = vec![Indexed { first: Lsn(1), slots: slots.into_iter().collect() }];
+    let actions = bench.tell(Event::Located { shard, segments, upto });
+    assert!(
+        matches!(actions[..], [Action::KeepLog { .. }, Action::Read { from: Lsn(1), .. }]),
+        "{actions:?}"
+    );
+    assert_eq!(bench.primary.stage(), Stage::Handshake);
+    for (lsn, slot, index) in [(1, 2, 1), (2, 2, 2), (3, 3, 1), (4, 3, 2)] {
+        let actions = bench.tell(Event::Read { shard, record: logged(lsn, slot, index, TERM, 9) });
+        let last = [Action::Trace { shard, slots: vec![(TABLE, Slot(1)), (TABLE, Slot(3))] }];
+        assert_eq!(actions, if lsn < 4 { vec![] } else { last.into() }, "nothing is sent meanwhile");
+    }
 }
 
 fn copied(lsn: u64, index: u64, term: u64) -> Logged {
