@@ -206,6 +206,108 @@ fn what_a_former_primary_had_alone_is_kept_before_it_is_dropped() {
     }
 }
 
+/// Changes keys of every type, in every way that leaves traces of its own in the store.
+fn change(client: &mut Client, who: &str, odd: usize) {
+    for n in 0..40 {
+        client.must(&args!["SET", format!("new{}", 2 * n + odd), who]);
+        client.must(&args!["SET", format!("both{n}"), who]);
+        client.must(&args!["SET", format!("s0-{}", n + 10), who]);
+    }
+    client.ask(&format!("HSET H0 field{} {who} only-{who} 1", 5 + odd));
+    client.ask(&format!("HDEL H0 field{}", 20 + odd));
+    client.ask(&format!("RPUSH L0 {who}"));
+    client.ask("LPOP L0 50");
+    client.ask(&format!("ZADD Z0 {odd} {who} 7 member{}", 30 + odd));
+    client.ask(&format!("ZREM Z0 member{}", 40 + odd));
+    client.ask(&format!("SETRANGE long0 {} {who}", 100_000 + odd));
+    client.ask(&format!("XADD x0 * {who} v"));
+    client.ask(&format!("SADD i0 {who}"));
+    client.ask(&format!("PEXPIRE s0-60 {}", 500_000 + odd));
+    // Both begin it anew, with the same number of records behind them.
+    client.ask("DEL l0 later0");
+    for n in 0..200 {
+        client.ask(&format!("HSET large{n} f v"));
+        client.ask(&format!("HSET grown {who}{n} {who}"));
+    }
+    client.must(&args!["SET", "heavy", who.repeat(50_000)]);
+}
+
+#[test]
+fn a_former_primary_fetches_the_keys_that_differ_and_nothing_is_copied() {
+    let mut first = Server::start(Options::shards(2));
+    let mut second = Server::start(Options::shards(3));
+    let mut client = first.client();
+    fill(&mut client, 0);
+    follow(&second, &first);
+    eventually("it follows", || caught_up(&second, &first));
+    second.kill9();
+    change(&mut client, "first", 0);
+    client.ask("MSET a0 first b0 first c0 first d0 first");
+    client.ask("DEL z0");
+    first.kill9();
+    second.restart();
+    let mut client = second.client();
+    change(&mut client, "second", 1);
+    client.ask("DEL p0");
+    client.ask("MSET a0 second new-too second");
+    first.restart();
+    follow(&first, &second);
+    assert_same(&first, &second);
+    assert_eq!(info(&second, "copies_begun"), "0");
+    let rewound = |server: &Server| info(server, "rewound_keys").parse::<u64>().expect("a number");
+    let keys = rewound(&first);
+    assert!((100..2_000).contains(&keys), "{keys} keys");
+    assert!(metrics(&first).contains(&format!("haypile_rewound_keys_total {keys}\n")));
+    assert_eq!(dropped(&first).len(), 1);
+    // What came key by key goes on as it would anywhere: what one of the two had is nowhere under it.
+    change(&mut client, "afterwards", 0);
+    client.ask("DEL H0");
+    for n in 0..300 {
+        client.ask(&format!("HSET H0 field{n} again"));
+    }
+    assert_same(&first, &second);
+    first.kill9();
+    client.ask("HSET grown more v");
+    first.restart();
+    follow(&first, &second);
+    assert_same(&first, &second);
+    assert_eq!((info(&second, "copies_begun").as_str(), rewound(&first)), ("0", 0), "its log goes on");
+    // And back again.
+    second.kill9();
+    assert_eq!(first.client().ask("REPLICAOF NO ONE"), Value::ok());
+    let mut client = first.client();
+    change(&mut client, "at last", 0);
+    second.restart();
+    follow(&second, &first);
+    assert_same(&second, &first);
+}
+
+#[test]
+fn a_tail_that_falls_on_whole_slots_or_on_too_much_has_its_slots_copied() {
+    for much in [false, true] {
+        let mut first = Server::start(Options::shards(2));
+        let mut second = Server::start(Options::shards(1));
+        let mut client = first.client();
+        fill(&mut client, 0);
+        follow(&second, &first);
+        eventually("it follows", || caught_up(&second, &first));
+        second.kill9();
+        if much {
+            client.must(&args!["SET", "long0", vec![7; 6_000_000]]);
+        } else {
+            client.ask("FLUSHDB");
+        }
+        first.kill9();
+        second.restart();
+        second.client().must(&args!["SET", "long0", vec![8; 6_000_000]]);
+        first.restart();
+        follow(&first, &second);
+        assert_same(&first, &second);
+        assert_ne!(info(&second, "copies_begun"), "0");
+        assert_eq!(dropped(&first).len(), 1);
+    }
+}
+
 #[test]
 fn a_follower_that_was_away_for_longer_than_the_log_has_dropped_nothing() {
     let small = ["--binlog-segment-bytes", "1MiB", "--binlog-retention-bytes", "1MiB"];

@@ -240,7 +240,7 @@ impl<'o> Capture<'o> {
                 events.push_back(Event::Positions { positions, ends: vec![(OWN_SHARD, self.printed)] });
             }
             // It has printed it: whoever has read the lines has what is dropped.
-            Action::KeepDropped { .. } => events.push_back(Event::Kept),
+            Action::KeepDropped { .. } => events.push_back(Event::Kept { rewinds: Vec::new() }),
             Action::Connect => events.push_back(self.connect()?),
             Action::Send(message) => {
                 if let Some(link) = &mut self.link {
@@ -256,6 +256,7 @@ impl<'o> Capture<'o> {
                 self.print_adopted(&slots)?;
                 events.push_back(Event::Adopted { shard, own: self.printed });
             }
+            Action::Rewind { .. } => unreachable!("it has asked for no keys"),
             Action::Disconnect => self.link = None,
         }
         Ok(())

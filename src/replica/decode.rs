@@ -5,6 +5,7 @@
 
 use super::encode::{FRAME_HEAD_BYTES, MORE, checksum, kind};
 use super::history::History;
+use super::keys::Rewind;
 use super::position::{Position, SlotName};
 use super::wire::{Message, NodeId, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
@@ -107,6 +108,10 @@ fn message(payload: Bytes) -> Result<Message, WireError> {
             Message::Refused { why }
         }
         kind::COPY_BEGIN => Message::CopyBegin { stream: fields.stream()?, slots: fields.positions()? },
+        kind::COPY_KEYS => {
+            let (stream, (table, slot)) = (fields.stream()?, fields.slot()?);
+            Message::CopyKeys { stream, table, slot, keys: fields.list(Fields::bytes)? }
+        }
         kind::COPY_ROWS => {
             let (stream, (table, slot)) = (fields.stream()?, fields.slot()?);
             Message::CopyRows { stream, table, slot, entries: fields.packed()?.list(Fields::entry)? }
@@ -143,6 +148,11 @@ impl Fields {
             node: self.node()?,
             slots: if self.flag()? { Some(self.slots()?) } else { None },
             positions: self.positions()?,
+            rewinds: self.list(|fields| {
+                let slot = fields.slot()?;
+                let fork = Position { index: fields.number()?, term: fields.number()? };
+                Ok(Rewind { slot, fork, keys: fields.list(Fields::bytes)? })
+            })?,
         })
     }
 
@@ -347,14 +357,32 @@ mod tests {
                 Message::Welcome { streams, node, time_ms, missing }
             });
         let wanted = proptest::option::of(slots());
-        let subscribe = (any::<u32>(), any::<u16>(), any::<bool>(), node(), wanted, positions()).prop_map(
-            |(tables, slots_per_table, crc16, node, slots, positions)| {
-                Message::Subscribe(Subscribe { tables, slots_per_table, crc16, node, slots, positions })
+        let rewind = (slot(), any::<u64>(), any::<u64>(), vec(bytes(20), 0..4));
+        let rewind = rewind.prop_map(|(slot, index, term, keys)| Rewind {
+            slot,
+            fork: Position { index, term },
+            keys,
+        });
+        let has = (positions(), vec(rewind, 0..4));
+        let subscribe = (any::<u32>(), any::<u16>(), any::<bool>(), node(), wanted, has).prop_map(
+            |(tables, slots_per_table, crc16, node, slots, (positions, rewinds))| {
+                Message::Subscribe(Subscribe {
+                    tables,
+                    slots_per_table,
+                    crc16,
+                    node,
+                    slots,
+                    positions,
+                    rewinds,
+                })
             },
         );
+        let keys = (any::<u16>(), slot(), vec(bytes(20), 0..5)).prop_map(|(stream, (table, slot), keys)| {
+            Message::CopyKeys { stream: ShardId(stream), table, slot, keys }
+        });
         let begin = (any::<u16>(), positions())
             .prop_map(|(stream, slots)| Message::CopyBegin { stream: ShardId(stream), slots });
-        prop_oneof![4 => small(), 1 => welcome, 1 => subscribe, 1 => begin, 2 => rows(), 2 => record()]
+        prop_oneof![4 => small(), 1 => welcome, 1 => subscribe, 1 => begin, 1 => keys, 2 => rows(), 2 => record()]
     }
 
     fn encoded(messages: &[Message]) -> Vec<u8> {
@@ -407,7 +435,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_end_in_messages_or_an_error(bytes in vec(any::<u8>(), 0..300), kind in 0..17u8) {
+        fn any_bytes_end_in_messages_or_an_error(bytes in vec(any::<u8>(), 0..300), kind in 0..18u8) {
             decoded(&bytes, 7);
             // Text that is none is replaced, which may be longer.
             prop_assume!(kind != kind::REFUSED);

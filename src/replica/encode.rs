@@ -5,6 +5,7 @@
 //! length, unless they end the message. Must not know who says what.
 
 use super::history::History;
+use super::keys::Rewind;
 use super::wire::{Message, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
@@ -35,6 +36,7 @@ pub(super) mod kind {
     pub const UPTO: u8 = 13;
     pub const FORGET: u8 = 14;
     pub const BEAT: u8 = 15;
+    pub const COPY_KEYS: u8 = 16;
 }
 
 /// Gathers messages until they can be sent.
@@ -143,6 +145,9 @@ impl Fields<'_> {
             Message::CopyBegin { stream, slots } => {
                 self.kind(kind::COPY_BEGIN).stream(*stream).positions(slots);
             }
+            Message::CopyKeys { stream, table, slot, keys } => {
+                self.kind(kind::COPY_KEYS).stream(*stream).slot(*table, *slot).names(keys);
+            }
             Message::CopyRows { stream, table, slot, entries } => {
                 let mut plain = Vec::new();
                 Fields(&mut plain).entries(entries);
@@ -186,6 +191,17 @@ impl Fields<'_> {
             self.slots(slots);
         }
         self.positions(&subscribe.positions);
+        self.number(subscribe.rewinds.len() as u64);
+        for Rewind { slot: (table, slot), fork, keys } in &subscribe.rewinds {
+            self.slot(*table, *slot).number(fork.index).number(fork.term).names(keys);
+        }
+    }
+
+    fn names(&mut self, names: &[Bytes]) {
+        self.number(names.len() as u64);
+        names.iter().for_each(|name| {
+            self.bytes(name);
+        });
     }
 
     fn entries(&mut self, entries: &[Entry]) {

@@ -3,7 +3,8 @@
 //! Events in, actions out. It is the only writer of its node's slots. Must not know sockets, files or clocks.
 
 use super::history::{Diverged, History};
-use super::inflow::{Durability, StreamIn};
+use super::inflow::{Durability, Ready, Rewound, StreamIn};
+use super::keys::Rewind;
 use super::portion::{self, Unfit};
 use super::position::{Position, Positions, SlotName, slot_position};
 use super::status::Link;
@@ -39,8 +40,8 @@ pub enum Event {
     /// The answer to `AskPositions`: every slot of the node that has a record, and where each local shard's log
     /// stood then.
     Positions { positions: Vec<SlotPosition>, ends: Vec<(ShardId, Lsn)> },
-    /// The answer to `KeepDropped`: they are on disk.
-    Kept,
+    /// The answer to `KeepDropped`: they are on disk. Of some slots all keys are known that they have changed.
+    Kept { rewinds: Vec<Rewind> },
     /// Another answer to it: they are not, and nothing may be forgotten.
     NotKept { why: String },
     /// The answer to `Connect`: the handshake is done.
@@ -60,6 +61,10 @@ pub enum Event {
     Copied { shard: ShardId },
     /// The answer to `Adopt`, whose records end at `own`. Per shard in order.
     Adopted { shard: ShardId, own: Lsn },
+    /// The answer to `Rewind`, whose records end at `own`. Per shard in order.
+    Rewound { shard: ShardId, own: Lsn },
+    /// Another answer to it: nothing of it has been done, and one of the slots must be copied whole.
+    NotRewound { slot: SlotName, why: String },
     /// A shard could not do what was asked: what it has does not fit.
     Refused { shard: ShardId, why: String },
     /// All that was there has been told: acknowledgements leave now. After every batch of events.
@@ -102,6 +107,12 @@ pub enum Action {
         shard: ShardId,
         slots: Vec<SlotPosition>,
     },
+    /// These slots of this shard become what they are in these positions by some of their keys, each by one record.
+    /// Answered by `Rewound` or `NotRewound`.
+    Rewind {
+        shard: ShardId,
+        slots: Vec<Rewound>,
+    },
     /// End the connection, or the attempt to make one.
     Disconnect,
 }
@@ -133,10 +144,13 @@ pub struct Follower {
     lost: FxHashSet<SlotName>,
     /// Of those, the slots whose records behind the fork are to be kept first, with the primary's history.
     to_keep: BTreeMap<SlotName, History>,
+    /// Of the lost, those of which some keys are enough.
+    rewinds: BTreeMap<SlotName, Rewind>,
     streams: Vec<StreamIn>,
     /// By local shard, the streams whose chunks and adoptions have not been answered.
     copying: Vec<VecDeque<ShardId>>,
     adopting: Vec<VecDeque<ShardId>>,
+    rewinding: Vec<VecDeque<ShardId>>,
     durability: Durability,
     now_ms: u64,
     heard: bool,
@@ -158,9 +172,11 @@ impl Follower {
             positions: Positions::default(),
             lost: FxHashSet::default(),
             to_keep: BTreeMap::new(),
+            rewinds: BTreeMap::new(),
             streams: Vec::new(),
             copying: vec![VecDeque::new(); shards],
             adopting: vec![VecDeque::new(); shards],
+            rewinding: vec![VecDeque::new(); shards],
             durability: Durability::default(),
             now_ms: 0,
             heard: false,
@@ -189,8 +205,9 @@ impl Follower {
                 self.durability = Durability::new(&self.settings.own.layout, &ends);
                 self.keep_or_connect(ends, actions);
             }
-            (Event::Kept, Phase::Keeping) => {
+            (Event::Kept { rewinds }, Phase::Keeping) => {
                 self.to_keep.clear();
+                self.rewinds.extend(rewinds.into_iter().map(|rewind| (rewind.slot, rewind)));
                 self.connect(actions);
             }
             (Event::NotKept { why }, Phase::Keeping) => {
@@ -225,6 +242,17 @@ impl Follower {
                 if let Some(stream) = self.adopting[usize::from(shard.0)].pop_front() {
                     self.streams[usize::from(stream.0)].adopting -= 1;
                 }
+            }
+            (Event::Rewound { shard, own }, Phase::Running) => {
+                self.durability.note(shard, own);
+                if let Some(stream) = self.rewinding[usize::from(shard.0)].pop_front() {
+                    self.streams[usize::from(stream.0)].adopting -= 1;
+                }
+            }
+            (Event::NotRewound { slot, why }, Phase::Running) => {
+                self.rewinds.remove(&slot);
+                self.lost.insert(slot);
+                self.fail(format!("a slot must be copied whole: {why}"), actions);
             }
             (Event::Idle, Phase::Running) => self.acknowledge(actions),
             // Of a connection that has ended just now.
@@ -310,7 +338,8 @@ impl Follower {
     fn ask(&mut self, actions: &mut Vec<Action>) {
         self.phase = Phase::Asking;
         self.streams.clear();
-        self.copying.iter_mut().chain(&mut self.adopting).for_each(VecDeque::clear);
+        let asked = self.copying.iter_mut().chain(&mut self.adopting).chain(&mut self.rewinding);
+        asked.for_each(VecDeque::clear);
         actions.push(Action::AskPositions);
     }
 
@@ -322,6 +351,7 @@ impl Follower {
         self.streams.clear();
         self.lost.clear();
         self.to_keep.clear();
+        self.rewinds.clear();
         self.last_error = None;
         self.pause_ms = REPLICA_PAUSE_MIN_MS;
     }
@@ -348,7 +378,9 @@ impl Follower {
         positions.sort_unstable_by_key(|at| (at.table, at.slot));
         let slots_per_table = layout.slots();
         let slots = self.settings.slots.clone();
-        let subscribe = Subscribe { tables, slots_per_table, crc16, node, slots, positions };
+        let rewinds =
+            self.rewinds.values().filter(|rewind| self.lost.contains(&rewind.slot)).cloned().collect();
+        let subscribe = Subscribe { tables, slots_per_table, crc16, node, slots, positions, rewinds };
         actions.push(Action::Send(Message::Subscribe(subscribe)));
     }
 
@@ -399,11 +431,18 @@ impl Follower {
                 self.check_slots(slots.iter().map(|at| (at.table, at.slot)))?;
                 self.stream(stream)?.begin_copy(slots)?;
             }
+            Message::CopyKeys { stream, table, slot, keys } => {
+                if !self.rewinds.contains_key(&(table, slot)) {
+                    return Err("some keys come of a slot that must be copied whole".into());
+                }
+                self.stream(stream)?.take_keys((table, slot), keys)?;
+            }
             Message::CopyRows { stream, table, slot, entries } => {
-                self.stream(stream)?.take_rows((table, slot), &entries)?;
-                let shard = self.settings.own.layout.shard_of(slot);
-                self.copying[usize::from(shard.0)].push_back(stream);
-                actions.push(Action::Copy { shard, table, slot, entries });
+                if let Some(entries) = self.stream(stream)?.take_rows((table, slot), entries)? {
+                    let shard = self.settings.own.layout.shard_of(slot);
+                    self.copying[usize::from(shard.0)].push_back(stream);
+                    actions.push(Action::Copy { shard, table, slot, entries });
+                }
             }
             Message::CopyMark { stream, upto } => {
                 let ready = self.stream(stream)?.mark_copy(upto as usize)?;
@@ -499,19 +538,36 @@ impl Follower {
         ))
     }
 
-    fn adopt(&mut self, stream: ShardId, ready: Vec<SlotPosition>, actions: &mut Vec<Action>) {
+    fn adopt(&mut self, stream: ShardId, ready: Ready, actions: &mut Vec<Action>) {
+        let layout = self.settings.own.layout;
+        let mut rewind: BTreeMap<ShardId, Vec<Rewound>> = BTreeMap::new();
+        for rewound in ready.rewind {
+            self.found_again(rewound.at);
+            rewind.entry(layout.shard_of(rewound.at.slot)).or_default().push(rewound);
+        }
+        for (shard, slots) in rewind {
+            self.streams[usize::from(stream.0)].adopting += 1;
+            self.rewinding[usize::from(shard.0)].push_back(stream);
+            actions.push(Action::Rewind { shard, slots });
+        }
         let mut by_shard: BTreeMap<ShardId, Vec<SlotPosition>> = BTreeMap::new();
-        for at in ready {
-            let slot = (at.table, at.slot);
-            self.positions.set(slot, Position { index: at.index, term: at.term });
-            self.lost.remove(&slot);
-            by_shard.entry(self.settings.own.layout.shard_of(at.slot)).or_default().push(at);
+        for at in ready.adopt {
+            self.found_again(at);
+            by_shard.entry(layout.shard_of(at.slot)).or_default().push(at);
         }
         for (shard, slots) in by_shard {
             self.streams[usize::from(stream.0)].adopting += 1;
             self.adopting[usize::from(shard.0)].push_back(stream);
             actions.push(Action::Adopt { shard, slots });
         }
+    }
+
+    /// A slot is in the primary's history again, at this position.
+    fn found_again(&mut self, at: SlotPosition) {
+        let slot = (at.table, at.slot);
+        self.positions.set(slot, Position { index: at.index, term: at.term });
+        self.lost.remove(&slot);
+        self.rewinds.remove(&slot);
     }
 
     /// Says what has become of what was sent, where that is news.

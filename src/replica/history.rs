@@ -131,6 +131,11 @@ impl Tails {
         Tails(diverged.into_iter().map(slot).collect())
     }
 
+    /// The slots that it is about.
+    pub fn slots(&self) -> impl Iterator<Item = SlotName> + '_ {
+        self.0.keys().copied()
+    }
+
     /// A record of the log, in its order.
     pub fn look(&mut self, lsn: Lsn, touches: &[Touch], copied: bool) {
         for touch in touches {

@@ -1,7 +1,7 @@
 //! How nodes follow each other: what is said, and what follows from what is heard.
 //!
 //! Reading order: `position` (how far a slot has come), `history` (how it came there, and where two nodes' ways
-//! part), `greeting` (who asks), `wire` (what is said; as bytes in `encode` and `decode`), `plan`, `stream`,
+//! part), `keys` (in which they differ then), `greeting` (who asks), `wire` (what is said; as bytes in `encode` and `decode`), `plan`, `stream`,
 //! `parting` and `primary` (what one follower is sent), `portion`, `inflow` and `follower` (what is done with it).
 //! The two machines take events and give actions; the same events give the same actions. Must not know sockets,
 //! files, clocks and cores: `replicator` has those.
@@ -11,7 +11,8 @@ pub mod encode;
 pub mod follower;
 pub mod greeting;
 pub mod history;
-mod inflow;
+pub mod inflow;
+pub mod keys;
 mod parting;
 mod plan;
 pub mod portion;
@@ -25,4 +26,4 @@ mod tests;
 pub mod wire;
 
 /// Version of what two nodes say to each other; others are refused.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;

@@ -4,6 +4,7 @@
 
 use super::greeting::{Copies, Peer};
 use super::history::History;
+use super::keys::Rewind;
 use super::parting::Parting;
 use super::plan::{self, CatchUp, Way};
 use super::position::{Position, Positions, SlotName, slot_position};
@@ -50,6 +51,9 @@ pub enum Event {
     /// The answer to `Copy`: the snapshot holds exactly what the log holds up to `upto`. The slots asked for, in
     /// the order in which they come, with their positions; index 0: it has never been written.
     CopyBegun { shard: ShardId, slots: Vec<SlotPosition>, upto: Lsn },
+    /// Of this slot of the copy only these keys come. Before the answer to `CopyMore` that follows it, at most once,
+    /// and only of slots that may be rewound.
+    CopyKeys { shard: ShardId, table: TableId, slot: Slot, keys: Vec<Bytes> },
     /// An answer to `CopyMore`.
     CopyRows { shard: ShardId, table: TableId, slot: Slot, entries: Vec<Entry> },
     /// The first so many slots of the copy are complete. Before the answer to `CopyMore` that follows them.
@@ -85,12 +89,14 @@ pub enum Action {
         shard: ShardId,
         slots: Vec<SlotName>,
     },
-    /// Take a snapshot of a shard, for these slots of it. Answered by `CopyBegun`.
+    /// Take a snapshot of a shard, for these slots of it; of some the follower lacks only some keys, if what else
+    /// has changed behind the fork is little. Answered by `CopyBegun`.
     Copy {
         shard: ShardId,
         slots: Vec<SlotName>,
+        rewinds: Vec<Rewind>,
     },
-    /// Read on in the snapshot. Answered by one `CopyRows` or by `CopyEnd`; asked again only then.
+    /// Read on in the snapshot. Answered by one `CopyRows`, or by `CopyEnd`; asked again only then.
     CopyMore {
         shard: ShardId,
     },
@@ -173,6 +179,7 @@ pub struct Primary {
     settings: Settings,
     /// What the follower claims to have; None: it wants a copy. Until all streams have been planned.
     claims: FxHashMap<SlotName, Option<Position>>,
+    rewinds: FxHashMap<SlotName, Rewind>,
     /// By shard.
     streams: Vec<Stream>,
     subscribed: bool,
@@ -187,6 +194,7 @@ pub struct Primary {
     heard_ms: u64,
     beat_ms: u64,
     slots_copied: u64,
+    slots_rewound: u64,
     slots_continued: u64,
 }
 
@@ -195,6 +203,7 @@ impl Primary {
     pub fn new(settings: Settings, now_ms: u64) -> Primary {
         Primary {
             claims: FxHashMap::default(),
+            rewinds: FxHashMap::default(),
             streams: settings.own.layout.shards().map(Stream::new).collect(),
             subscribed: false,
             slots: None,
@@ -207,6 +216,7 @@ impl Primary {
             heard_ms: now_ms,
             beat_ms: now_ms,
             slots_copied: 0,
+            slots_rewound: 0,
             slots_continued: 0,
         }
     }
@@ -248,6 +258,11 @@ impl Primary {
                 self.part(actions);
             }
             Event::CopyBegun { shard, slots, upto } => self.copy_begun(shard, slots, upto, actions),
+            Event::CopyKeys { shard, table, slot, keys } => {
+                self.slots_copied -= 1;
+                self.slots_rewound += 1;
+                actions.push(Action::Send(Message::CopyKeys { stream: shard, table, slot, keys }));
+            }
             Event::CopyRows { shard, table, slot, entries } => {
                 if let Phase::Copying(copy) = &mut self.stream(shard).phase {
                     copy.note_chunk();
@@ -296,6 +311,11 @@ impl Primary {
     /// Slots that were or are to be copied on this link.
     pub fn slots_copied(&self) -> u64 {
         self.slots_copied
+    }
+
+    /// Slots of which some keys were enough.
+    pub fn slots_rewound(&self) -> u64 {
+        self.slots_rewound
     }
 
     /// Slots with records that needed no copy.
@@ -353,6 +373,7 @@ impl Primary {
             ((at.table, at.slot), (at.index > 0).then_some(position))
         };
         self.claims = subscribe.positions.iter().map(claim).collect();
+        self.rewinds = subscribe.rewinds.into_iter().map(|rewind| (rewind.slot, rewind)).collect();
         (self.subscribed, self.node) = (true, Some(subscribe.node));
         let mut missing = TableSlots::new();
         if let (Some(wanted), Some(offers)) = (&subscribe.slots, &self.settings.offers) {
@@ -463,7 +484,8 @@ impl Primary {
             stream.phase = Phase::Copying(CopyOut::new(copies.clone()));
             // It would not come to its end.
             if !self.parting.is_under_way() {
-                actions.push(Action::Copy { shard, slots: copies });
+                let rewinds = copies.iter().filter_map(|slot| self.rewinds.remove(slot)).collect();
+                actions.push(Action::Copy { shard, slots: copies, rewinds });
             }
         }
         self.part(actions);
@@ -512,6 +534,7 @@ impl Primary {
         self.pump(shard, actions);
         if self.streams.iter().all(Stream::is_flowing) {
             self.claims = FxHashMap::default();
+            self.rewinds = FxHashMap::default();
         }
     }
 

@@ -152,5 +152,8 @@ pub struct Status {
     /// How often records were kept that the new primary did not have, since the start, and how many.
     pub dropped_tails: u64,
     pub dropped_records: u64,
+    /// Slots that were brought into the primary's history by some of their keys, since the start, and the keys.
+    pub rewound_slots: u64,
+    pub rewound_keys: u64,
     pub failover: Failover,
 }

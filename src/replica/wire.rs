@@ -3,6 +3,7 @@
 //! Must not know who says it, and when.
 
 use super::history::History;
+use super::keys::Rewind;
 use super::position::SlotName;
 use crate::binlog::{Lsn, Touch};
 use crate::shard::mesh::SlotPosition;
@@ -63,6 +64,14 @@ pub enum Message {
         stream: ShardId,
         slots: Vec<SlotPosition>,
     },
+    /// Of this slot of the copy only these keys come, whole or not at all: the follower's others are right. Before
+    /// its entries, and only if it has asked for that.
+    CopyKeys {
+        stream: ShardId,
+        table: TableId,
+        slot: Slot,
+        keys: Vec<Bytes>,
+    },
     /// Entries of one slot, in order.
     CopyRows {
         stream: ShardId,
@@ -115,6 +124,8 @@ pub struct Subscribe {
     /// Of those, the slots that it has records of. One at index 0 must be copied: what the follower has of it counts for
     /// nothing.
     pub positions: Vec<SlotPosition>,
+    /// Of those at index 0, the slots of which some keys are enough.
+    pub rewinds: Vec<Rewind>,
 }
 
 /// A record of a stream's log, with the slots that the follower does not have yet.

@@ -8,6 +8,7 @@ use crate::binlog::{Lsn, Txn};
 use crate::limits::{DROPPED_KEPT_MAX, DROPPED_KEPT_MAX_BYTES, REPLICA_READ_BYTES};
 use crate::replica::encode::Encoder;
 use crate::replica::history::{Diverged, Tail, Tails};
+use crate::replica::keys::{Keys, Rewind};
 use crate::replica::position::Position;
 use crate::replica::wire::{Message, Record};
 use crate::slot::ShardId;
@@ -32,6 +33,8 @@ pub struct Dropped {
     turn: Mutex<()>,
     tails: AtomicU64,
     records: AtomicU64,
+    rewound_slots: AtomicU64,
+    rewound_keys: AtomicU64,
 }
 
 /// A local shard's log.
@@ -49,6 +52,8 @@ pub struct Kept {
     /// The same had been kept before.
     pub again: bool,
     pub tails: Vec<Tail>,
+    /// Of these slots all that was dropped is known by its keys.
+    pub rewinds: Vec<Rewind>,
     pub records: u64,
     /// Kept earlier, and removed to make room.
     pub removed: Vec<PathBuf>,
@@ -75,13 +80,25 @@ struct SlotReport {
 
 impl Dropped {
     pub fn new(data_dir: &Path) -> Dropped {
-        let (tails, records) = (AtomicU64::new(0), AtomicU64::new(0));
-        Dropped { dir: data_dir.join("dropped"), turn: Mutex::new(()), tails, records }
+        let [tails, records, rewound_slots, rewound_keys] = [0; 4].map(AtomicU64::new);
+        let (dir, turn) = (data_dir.join("dropped"), Mutex::new(()));
+        Dropped { dir, turn, tails, records, rewound_slots, rewound_keys }
     }
 
     /// How often something was kept since the start, and how many records.
     pub fn counts(&self) -> (u64, u64) {
         (self.tails.load(Ordering::Relaxed), self.records.load(Ordering::Relaxed))
+    }
+
+    /// A slot was brought into its primary's history by so many of its keys.
+    pub fn note_rewound(&self, keys: u64) {
+        self.rewound_slots.fetch_add(1, Ordering::Relaxed);
+        self.rewound_keys.fetch_add(keys, Ordering::Relaxed);
+    }
+
+    /// Slots that were, since the start, and the keys of all of them.
+    pub fn rewound(&self) -> (u64, u64) {
+        (self.rewound_slots.load(Ordering::Relaxed), self.rewound_keys.load(Ordering::Relaxed))
     }
 
     /// Finds in these logs what is to be dropped of these slots, and keeps it: on disk when this returns.
@@ -106,9 +123,11 @@ impl Dropped {
         tails.find_forks();
         let failed = |error: io::Error| format!("{}: {error}", self.dir.display());
         let new = self.begin(now_ms).map_err(failed)?;
-        let records = write_records(&new.join(RECORDS), &mut tails, logs)?;
+        let mut keys = Keys::of(tails.slots());
+        let records = write_records(&new.join(RECORDS), &mut tails, &mut keys, logs)?;
         let tails = tails.tails();
-        let mut kept = Kept { path: None, again: false, tails, records, removed: Vec::new() };
+        let rewinds = tails.iter().filter_map(|tail| rewind(tail, &mut keys)).collect();
+        let mut kept = Kept { path: None, again: false, tails, rewinds, records, removed: Vec::new() };
         if records == 0 {
             fs::remove_dir_all(&new).map_err(failed)?;
             return Ok(kept);
@@ -193,7 +212,7 @@ fn is_copy(body: &[u8]) -> bool {
 }
 
 /// Writes what is dropped; how many records that are.
-fn write_records(path: &Path, tails: &mut Tails, logs: &[Log]) -> Result<u64, String> {
+fn write_records(path: &Path, tails: &mut Tails, keys: &mut Keys, logs: &[Log]) -> Result<u64, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     let mut out = BufWriter::new(File::create(path).map_err(failed)?);
     out.write_all(HEAD).map_err(failed)?;
@@ -211,13 +230,15 @@ fn write_records(path: &Path, tails: &mut Tails, logs: &[Log]) -> Result<u64, St
             }
             let is_whole = matches!(record.txn, Some(Txn::Whole { .. }));
             records += 1;
+            let body = Bytes::copy_from_slice(record.body);
+            keys.note(&touches, &body);
             encoder.push(&Message::Record(Record {
                 stream: *shard,
                 lsn: record.lsn,
                 time_ms: record.time_ms,
                 exact: touches.len() == record.touches.len() && !is_whole,
                 touches,
-                body: Bytes::copy_from_slice(record.body),
+                body,
             }));
             if encoder.len() < REPLICA_READ_BYTES { Ok(()) } else { write(&mut encoder) }
         })?;
@@ -226,6 +247,12 @@ fn write_records(path: &Path, tails: &mut Tails, logs: &[Log]) -> Result<u64, St
     let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
     Ok(records)
+}
+
+/// Where all that is dropped of a slot is known, it need not be copied whole.
+fn rewind(tail: &Tail, keys: &mut Keys) -> Option<Rewind> {
+    let fork = tail.fork.at.filter(|_| !tail.incomplete)?;
+    Some(Rewind { slot: tail.slot, fork, keys: keys.take(tail.slot)? })
 }
 
 fn report(primary: &str, kept: &Kept) -> String {

@@ -442,7 +442,10 @@ impl Hub {
         let (followers, captures) = (self.facts_of(|of| !of.is_capture), self.facts_of(|of| of.is_capture));
         let failover = self.failover.borrow().as_ref().map(failover::UnderWay::stage);
         let (dropped_tails, dropped_records) = self.dropped.counts();
+        let (rewound_slots, rewound_keys) = self.dropped.rewound();
         self.status.set(Status {
+            rewound_slots,
+            rewound_keys,
             dropped_tails,
             dropped_records,
             following,

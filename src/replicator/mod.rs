@@ -18,6 +18,7 @@ mod peer;
 mod pkcluster;
 mod primary;
 pub mod redis;
+mod rewind;
 mod slots;
 mod source;
 mod wire;

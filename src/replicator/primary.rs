@@ -2,7 +2,7 @@
 //!
 //! Must not know the link to this node's own primary, nor other followers.
 
-use super::copy::{self, Chunk};
+use super::copy::{self, Chunk, CopyWanted};
 use super::hub::{Answer, Attached, Hub, now_ms};
 use super::slots::Slots;
 use super::source::{self, End, Tail};
@@ -17,7 +17,7 @@ use crate::replica::primary::{Action, Event, Primary, Settings, Stage};
 use crate::replica::status::Follower;
 use crate::shard::mesh::{LentShard, Replicate, Replicated, SlotPosition};
 use crate::slot::{ShardId, set};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::net::TcpStream as StdStream;
 use std::rc::Rc;
 use std::time::Duration;
@@ -79,6 +79,8 @@ struct Copy {
     not_before: Instant,
     /// Of whole slots, since the last mark.
     unmarked_bytes: usize,
+    /// A slot has come, or comes, whole.
+    counted: bool,
 }
 
 struct FollowerLink {
@@ -90,7 +92,7 @@ struct FollowerLink {
     logs: Vec<Tail>,
     published: Vec<Lsn>,
     /// Slots that a shard's copy is to have, until the shard is lent.
-    wanted: FxHashMap<ShardId, Vec<SlotName>>,
+    wanted: FxHashMap<ShardId, CopyWanted>,
     copies: FxHashMap<ShardId, Copy>,
     inner: UnboundedSender<Inner>,
     inner_events: UnboundedReceiver<Inner>,
@@ -232,9 +234,8 @@ impl FollowerLink {
             Action::AskState { shard } => self.hub.ask(self.ticket, shard, Replicate::State),
             Action::Locate { shard } => self.locate(shard),
             Action::Trace { shard, slots } => self.trace(shard, slots),
-            Action::Copy { shard, slots } => {
-                self.wanted.insert(shard, slots);
-                self.hub.note_copy_begun();
+            Action::Copy { shard, slots, rewinds } => {
+                self.wanted.insert(shard, CopyWanted { slots, rewinds });
                 self.hub.ask(self.ticket, shard, Replicate::Lend);
             }
             Action::CopyMore { shard } => self.more(shard),
@@ -328,7 +329,14 @@ impl FollowerLink {
                 }
                 self.handle(Event::CopyRows { shard, table, slot, entries });
             }
-            Some(Chunk::Done) => {
+            Some(Chunk::Keys { slot: SlotPosition { table, slot, .. }, keys }) => {
+                self.handle(Event::CopyKeys { shard, table, slot, keys });
+                self.more(shard);
+            }
+            Some(Chunk::Done { whole }) => {
+                if whole && !std::mem::replace(&mut copy.counted, true) {
+                    self.hub.note_copy_begun();
+                }
                 copy.done += 1;
                 let upto = copy.done;
                 if copy.unmarked_bytes >= limits::REPLICA_MARK_BYTES && upto < copy.slots {
@@ -362,20 +370,29 @@ impl FollowerLink {
     }
 
     fn lent(&mut self, shard: ShardId, lent: LentShard) {
-        let wanted = self.wanted.remove(&shard).expect("it was asked for a copy");
+        let CopyWanted { slots: wanted, rewinds } =
+            self.wanted.remove(&shard).expect("it was asked for a copy");
         let known: FxHashMap<SlotName, SlotPosition> =
             lent.positions.iter().map(|at| ((at.table, at.slot), *at)).collect();
         let never = |(table, slot)| SlotPosition { table, slot, index: 0, term: 0 };
         let slots: Vec<SlotPosition> =
             wanted.into_iter().map(|name| known.get(&name).copied().unwrap_or_else(|| never(name))).collect();
         let upto = Lsn(lent.upto);
-        match copy::begin(lent, slots.clone()) {
+        let by_keys: FxHashSet<SlotName> = rewinds.iter().map(|rewind| rewind.slot).collect();
+        let is_whole = |at: &SlotPosition| at.index > 0 && !by_keys.contains(&(at.table, at.slot));
+        let counted = slots.iter().any(is_whole);
+        if counted {
+            self.hub.note_copy_begun();
+        }
+        let log = self.hub.place.logs[usize::from(shard.0)].clone();
+        match copy::begin(lent, slots.clone(), rewinds, log) {
             Ok(chunks) => {
                 let copy = Copy {
                     chunks: Some(chunks),
                     done: 0,
                     slots: slots.len() as u32,
                     unmarked_bytes: 0,
+                    counted,
                     not_before: Instant::now(),
                 };
                 self.copies.insert(shard, copy);

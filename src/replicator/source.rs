@@ -4,6 +4,7 @@
 
 use crate::binlog::{LogError, Lsn, Reader, RealDisk, Record, Segment, footers, segments};
 use crate::replica::history::History;
+use crate::replica::keys::{Branches, Rewind};
 use crate::replica::position::SlotName;
 use crate::replica::primary::{Held, Indexed, Logged};
 use crate::store::effects::{Origin, origin};
@@ -128,6 +129,27 @@ pub fn trace(dir: &Path, upto: Lsn, slots: &[SlotName]) -> Result<FxHashMap<Slot
     })?;
     histories.retain(|_, history| *history != History::default());
     Ok(histories)
+}
+
+/// In which keys these slots may differ from a follower's, as far as the log goes up to `upto`. For a thread that
+/// may wait.
+pub fn branches(
+    dir: &Path,
+    upto: Lsn,
+    rewinds: Vec<Rewind>,
+) -> Result<FxHashMap<SlotName, Vec<Bytes>>, String> {
+    let mut branches = Branches::new(rewinds);
+    walk(dir, upto, |record| {
+        match record {
+            Some(record) => {
+                let copied = origin(record.body) == Some(Origin::COPY);
+                branches.look(record.touches, record.body, copied);
+            }
+            None => branches.lose(),
+        }
+        Ok(())
+    })?;
+    Ok(branches.find())
 }
 
 /// A place in a log, kept from one reading to the next.

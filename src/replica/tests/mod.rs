@@ -76,12 +76,12 @@ fn run(seed: u64) -> World {
 #[test]
 fn whatever_befalls_nodes_and_network_all_nodes_come_to_have_the_same() {
     let begun = std::time::Instant::now();
-    let (first, count) = match std::env::var("REPLICA_SEED") {
-        Ok(seed) => (seed.parse().unwrap(), 1),
-        Err(_) => (0, std::env::var("REPLICA_SEEDS").map_or(2000, |count| count.parse().unwrap())),
-    };
+    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
+    let (first, count) = (number("REPLICA_SEED"), number("REPLICA_SEEDS"));
+    let count = count.unwrap_or(if first.is_some() { 1 } else { 2000 });
+    let first = first.unwrap_or(0);
     let (mut promotions, mut crashes, mut copied, mut sent, mut forgotten) = (0, 0, 0, 0, 0);
-    let (mut dropped, mut incomplete) = (0, 0);
+    let (mut dropped, mut incomplete, mut rewound, mut keys) = (0, 0, 0, 0);
     for seed in first..first + count {
         let world = run(seed);
         promotions += world.promotions;
@@ -91,9 +91,10 @@ fn whatever_befalls_nodes_and_network_all_nodes_come_to_have_the_same() {
         forgotten += world.forgotten;
         dropped += world.dropped;
         incomplete += world.incomplete;
+        (rewound, keys) = (rewound + world.rewound, keys + world.keys);
     }
     eprintln!(
-        "{count} seeds, {:?}: {promotions} promotions, {crashes} crashes, {copied} slots copied, {forgotten} forgotten, {dropped} records dropped, {incomplete} incomplete, {sent} records sent",
+        "{count} seeds, {:?}: {promotions} promotions, {crashes} crashes, {copied} slots copied, {forgotten} forgotten, {dropped} records dropped, {incomplete} incomplete, {rewound} rewound by {keys} keys, {sent} records sent",
         begun.elapsed()
     );
     if count > 100 {
@@ -101,6 +102,7 @@ fn whatever_befalls_nodes_and_network_all_nodes_come_to_have_the_same() {
         assert!(2 * promotions > count && 2 * crashes > count && copied > count && forgotten > 0);
         assert!(sent > 10 * copied, "{sent} records sent");
         assert!(dropped > count && incomplete < forgotten / 2, "{dropped} dropped, {incomplete} incomplete");
+        assert!(rewound > count && keys > rewound, "{rewound} slots rewound, {keys} keys");
     }
 }
 

@@ -2,16 +2,18 @@
 
 use crate::binlog::{Lsn, Touch, Txn, next_term};
 use crate::replica::history::History;
+use crate::replica::inflow::Rewound;
 use crate::replica::position::{Position, SlotName};
 use crate::replica::primary::{Held, Indexed, Logged};
 use crate::shard::mesh::{Portion, SlotPosition};
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Incarnation;
+use crate::store::Row;
 use crate::store::effects::{
     Adopted, BodyReader, BodyWriter, Operation, Origin, SlotRange, SlotWide, origin,
 };
 use crate::store::row::Body;
-use crate::store::tx::Change;
+use crate::store::tx::{Change, Effect};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -221,6 +223,36 @@ impl Shard {
             let logged = Logged { lsn: self.last, time_ms: now, touches, txn: None, body: body.into() };
             self.append(logged, vec![Operation::SlotWide(wide)], content.unwrap_or_default());
         }
+        self.last
+    }
+
+    /// A slot becomes what it is at a position by some of its keys, in one record.
+    pub fn rewind(&mut self, rewound: Rewound, now: u64) -> Lsn {
+        let Rewound { at, keys, entries } = rewound;
+        let effect = |name: &Bytes, change| {
+            Operation::Effect(Effect {
+                table: at.table,
+                slot: at.slot,
+                name: name.clone(),
+                change,
+                existed: None,
+            })
+        };
+        let gone = keys.iter().map(|name| effect(name, Change::Delete));
+        let new = entries.iter().map(|of| effect(&of.key, Change::Put(Row::string(of.value.clone()))));
+        let operations: Vec<Operation> = gone.chain(new).collect();
+        let mut body = Vec::new();
+        let mut writer = BodyWriter::new(&mut body, Origin::COPY);
+        for operation in &operations {
+            let Operation::Effect(effect) = operation else { continue };
+            assert!(keys.contains(&effect.name), "an entry of a key that was not named");
+            writer.effect(effect);
+        }
+        self.last = self.last.next();
+        let SlotPosition { table, slot, index, term } = at;
+        let touches = SmallVec::from_slice(&[Touch { table, slot, index, term }]);
+        let logged = Logged { lsn: self.last, time_ms: now, touches, txn: None, body: body.into() };
+        self.append(logged, operations, Content::new());
         self.last
     }
 

@@ -56,7 +56,15 @@ impl Bench {
 
     fn subscribe_to(&mut self, slots: Option<TableSlots>, positions: Vec<SlotPosition>) -> Vec<Action> {
         let node = [b'b'; 40];
-        let subscribe = Subscribe { tables: 2, slots_per_table: SLOTS, crc16: false, node, slots, positions };
+        let subscribe = Subscribe {
+            tables: 2,
+            slots_per_table: SLOTS,
+            crc16: false,
+            node,
+            slots,
+            positions,
+            rewinds: vec![],
+        };
         self.tell(Event::Received(Message::Subscribe(subscribe)))
     }
 
@@ -175,6 +183,7 @@ fn nodes_that_divide_keys_differently_do_not_follow_each_other() {
         node: [b'b'; 40],
         slots: None,
         positions: vec![],
+        rewinds: vec![],
     };
     for subscribe in [
         Subscribe { slots_per_table: SLOTS * 2, ..own.clone() },
@@ -429,8 +438,15 @@ fn captured(copies: Copies, has: Option<SlotPosition>) -> Vec<Action> {
     // Nothing is missing of slot 2, unless it is not named.
     let known = (copies != Copies::PositionsOfAll).then(|| at(2, 7, TERM));
     let positions = has.into_iter().chain(known).collect();
-    let subscribe =
-        Subscribe { tables: 1, slots_per_table: u16::MAX, crc16: true, node, slots: None, positions };
+    let subscribe = Subscribe {
+        tables: 1,
+        slots_per_table: u16::MAX,
+        crc16: true,
+        node,
+        slots: None,
+        positions,
+        rewinds: vec![],
+    };
     let actions = bench.tell(Event::Received(Message::Subscribe(subscribe)));
     assert!(!is_closed(&actions), "how it would divide keys is nothing to it");
     bench.tell(Event::Published { shard, lsn: upto });

@@ -12,6 +12,7 @@ use crate::replica::decode::Decoder;
 use crate::replica::encode::Encoder;
 use crate::replica::follower::{self, Follower};
 use crate::replica::history::Diverged;
+use crate::replica::inflow::Rewound;
 use crate::replica::position::{Position, Positions, SlotName};
 use crate::replica::primary::{self, Primary, Stage};
 use crate::replica::status::Link as LinkState;
@@ -88,6 +89,7 @@ enum Task {
     Copy(SlotName, Vec<Entry>),
     Adopt(Vec<SlotPosition>),
     KeepDropped(Vec<Diverged>, Vec<(ShardId, Lsn)>),
+    Rewind(Vec<Rewound>),
 }
 
 /// A connection: bytes on their way in both directions, and its end at the primary.
@@ -142,6 +144,9 @@ pub struct World {
     /// Records that were kept before they were dropped, and slots of which that was not known to be all.
     pub dropped: u64,
     pub incomplete: u64,
+    /// Slots that were brought back by their keys, and those keys.
+    pub rewound: u64,
+    pub keys: u64,
     /// What every position of a slot was written behind, and by which record.
     written_behind: FxHashMap<(SlotName, Position), (Position, Touch)>,
 }
@@ -180,6 +185,8 @@ impl World {
             forgotten: 0,
             dropped: 0,
             incomplete: 0,
+            rewound: 0,
+            keys: 0,
             written_behind: FxHashMap::default(),
         };
         world.begin_reign();

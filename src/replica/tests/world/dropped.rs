@@ -4,6 +4,7 @@ use super::World;
 use crate::binlog::{Lsn, Touch};
 use crate::replica::follower;
 use crate::replica::history::{Diverged, Tail, Tails};
+use crate::replica::keys::{Keys, Rewind};
 use crate::replica::position::{Position, SlotName};
 use crate::slot::ShardId;
 use rand::Rng;
@@ -21,6 +22,7 @@ impl World {
             return follower::Event::NotKept { why: "no room".into() };
         }
         let mut tails = Tails::new(slots.clone());
+        let mut keys = Keys::of(slots.iter().map(|diverged| diverged.slot));
         let mut kept: FxHashMap<SlotName, Vec<Touch>> = FxHashMap::default();
         let entries = || self.nodes[at].shards.iter().flat_map(|shard| &shard.log);
         for shard in &self.nodes[at].shards {
@@ -32,7 +34,9 @@ impl World {
         tails.find_forks();
         for entry in entries() {
             let (lsn, own) = (entry.logged.lsn, |term| term == entry.term);
-            for touch in tails.dropped(lsn, &entry.logged.touches, entry.is_copy(), own) {
+            let dropped = tails.dropped(lsn, &entry.logged.touches, entry.is_copy(), own);
+            keys.note(&dropped, &entry.logged.body);
+            for touch in dropped {
                 kept.entry((touch.table, touch.slot)).or_default().push(touch);
             }
         }
@@ -46,7 +50,11 @@ impl World {
             self.check_kept(at, diverged, tail, &kept);
         }
         assert!(kept.is_empty(), "of other slots");
-        follower::Event::Kept
+        let rewind = |tail: &Tail| {
+            let fork = tail.fork.at.filter(|_| !tail.incomplete)?;
+            Some(Rewind { slot: tail.slot, fork, keys: keys.take(tail.slot)? })
+        };
+        follower::Event::Kept { rewinds: tails.iter().filter_map(rewind).collect() }
     }
 
     /// The records of a slot that led to this position, the last first.
