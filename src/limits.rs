@@ -125,6 +125,17 @@ pub const REPLICA_READ_BYTES: usize = 1 << 20;
 pub const REPLICA_COPY_AHEAD: u64 = 16;
 /// Bytes copied in after which a follower makes visible what is complete: that costs it a seal.
 pub const REPLICA_ADOPT_BYTES: u64 = 64 << 20;
+/// Directories of dropped records that are kept, and what they may take, bytes; beyond either the oldest go. The
+/// newest stays: it takes no more than the logs did.
+pub const DROPPED_KEPT_MAX: usize = 16;
+pub const DROPPED_KEPT_MAX_BYTES: u64 = 1 << 30;
+/// Keys that are fetched one by one when a follower's histories are rewound, of all of its slots (a primary: of one
+/// shard's), and the bytes of their names; slots beyond it are copied whole.
+pub const REWIND_KEYS_MAX: usize = 100_000;
+pub const REWIND_NAMES_MAX_BYTES: usize = 16 << 20;
+/// What the keys of one slot may hold: rows and elements, and bytes. Both nodes hold it in memory.
+pub const REWIND_ENTRIES_MAX: usize = 20_000;
+pub const REWIND_SLOT_MAX_BYTES: usize = 4 << 20;
 /// How often two nodes say that they are there, milliseconds.
 pub const REPLICA_BEAT_MS: u64 = 1_000;
 /// Pauses before a link is tried again: the first, and the longest, milliseconds.

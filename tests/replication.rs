@@ -3,8 +3,11 @@
 mod harness;
 mod nodes;
 
-use harness::{Client, Options, Server, Value};
+use harness::{Client, Options, Server, Value, haypile_binary};
 use nodes::{assert_same, caught_up, eventually, follow, info, info_text, is_up, metrics};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Keys of every type, small and large, in several databases, some that expire.
 fn fill(client: &mut Client, round: usize) {
@@ -134,6 +137,196 @@ fn what_wait_acknowledged_is_there_after_a_promotion() {
     first.restart();
     follow(&first, &second);
     assert_same(&first, &second);
+}
+
+/// The directories of records that a server has dropped, oldest first.
+fn dropped(server: &Server) -> Vec<PathBuf> {
+    let Ok(all) = std::fs::read_dir(server.data_dir().join("dropped")) else { return Vec::new() };
+    let mut all: Vec<PathBuf> = all.map(|dir| dir.expect("it is listed").path()).collect();
+    all.sort();
+    all
+}
+
+/// What `haypile binlog` prints of a directory: of each record the keys that it puts.
+fn printed(dir: &Path) -> Vec<Vec<String>> {
+    let done = Command::new(haypile_binary()).arg("binlog").arg(dir).output().expect("it runs");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let keys = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a line is JSON");
+        let operations = line["operations"].as_array().expect("it has some").clone();
+        operations.iter().filter_map(|put| put["key"].as_str().map(str::to_owned)).collect()
+    };
+    String::from_utf8_lossy(&done.stdout).lines().map(keys).collect()
+}
+
+#[test]
+fn what_a_former_primary_had_alone_is_kept_before_it_is_dropped() {
+    for always in [false, true] {
+        let policy = if always { "always" } else { "everysec" };
+        let mut first = Server::start(Options::shards(2).appendfsync(policy));
+        let mut second = Server::start(Options::shards(3).appendfsync(policy));
+        let mut client = first.client();
+        fill(&mut client, 0);
+        follow(&second, &first);
+        eventually("it follows", || caught_up(&second, &first));
+        second.kill9();
+        let alone: BTreeSet<String> = (0..150).map(|n| format!("alone{n}")).collect();
+        for key in &alone {
+            client.must(&args!["SET", key, "nobody else has this"]);
+        }
+        first.kill9();
+        second.restart();
+        let mut client = second.client();
+        // In some slots more than the first had, in some less, in some nothing.
+        for n in 0..100 {
+            client.must(&args!["SET", format!("alone{n}"), "instead"]);
+            client.must(&args!["SET", format!("after{n}"), "v"]);
+        }
+        first.restart();
+        follow(&first, &second);
+        assert_same(&first, &second);
+        let kept = dropped(&first);
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        let lines = printed(&kept[0]);
+        assert_eq!(info(&first, "dropped_tails"), "1");
+        assert_eq!(info(&first, "dropped_records"), lines.len().to_string());
+        assert!(metrics(&first).contains(&format!("haypile_dropped_records_total {}\n", lines.len())));
+        assert_eq!(lines.concat().into_iter().collect::<BTreeSet<_>>(), alone, "nothing else");
+        assert_eq!(lines.len(), alone.len(), "each of them once");
+        let report = std::fs::read_to_string(kept[0].join("report.toml")).expect("it is there");
+        assert!(report.contains("incomplete = false") && !report.contains("incomplete = true"), "{report}");
+        assert_eq!(report.matches("had = ").count(), report.matches("fork = ").count(), "{report}");
+        // What has come back is a follower like any other: nothing is dropped when it comes back once more.
+        first.kill9();
+        client.must(&args!["SET", "once more", "v"]);
+        first.restart();
+        follow(&first, &second);
+        assert_same(&first, &second);
+        assert_eq!(dropped(&first).len(), 1);
+    }
+}
+
+/// Changes keys of every type, in every way that leaves traces of its own in the store.
+fn change(client: &mut Client, who: &str, odd: usize) {
+    for n in 0..40 {
+        client.must(&args!["SET", format!("new{}", 2 * n + odd), who]);
+        client.must(&args!["SET", format!("both{n}"), who]);
+        client.must(&args!["SET", format!("s0-{}", n + 10), who]);
+    }
+    client.ask(&format!("HSET H0 field{} {who} only-{who} 1", 5 + odd));
+    client.ask(&format!("HDEL H0 field{}", 20 + odd));
+    client.ask(&format!("RPUSH L0 {who}"));
+    client.ask("LPOP L0 50");
+    client.ask(&format!("ZADD Z0 {odd} {who} 7 member{}", 30 + odd));
+    client.ask(&format!("ZREM Z0 member{}", 40 + odd));
+    client.ask(&format!("SETRANGE long0 {} {who}", 100_000 + odd));
+    client.ask(&format!("XADD x0 * {who} v"));
+    client.ask(&format!("SADD i0 {who}"));
+    client.ask(&format!("PEXPIRE s0-60 {}", 500_000 + odd));
+    // Both begin it anew, with the same number of records behind them.
+    client.ask("DEL l0 later0");
+    for n in 0..200 {
+        client.ask(&format!("HSET large{n} f v"));
+        client.ask(&format!("HSET grown {who}{n} {who}"));
+    }
+    client.must(&args!["SET", "heavy", who.repeat(50_000)]);
+}
+
+#[test]
+fn a_former_primary_fetches_the_keys_that_differ_and_nothing_is_copied() {
+    let mut first = Server::start(Options::shards(2));
+    let mut second = Server::start(Options::shards(3));
+    let mut client = first.client();
+    fill(&mut client, 0);
+    follow(&second, &first);
+    eventually("it follows", || caught_up(&second, &first));
+    second.kill9();
+    change(&mut client, "first", 0);
+    client.ask("MSET a0 first b0 first c0 first d0 first");
+    client.ask("DEL z0");
+    first.kill9();
+    second.restart();
+    let mut client = second.client();
+    change(&mut client, "second", 1);
+    client.ask("DEL p0");
+    client.ask("MSET a0 second new-too second");
+    first.restart();
+    follow(&first, &second);
+    assert_same(&first, &second);
+    assert_eq!(info(&second, "copies_begun"), "0");
+    let rewound = |server: &Server| info(server, "rewound_keys").parse::<u64>().expect("a number");
+    let keys = rewound(&first);
+    assert!((100..2_000).contains(&keys), "{keys} keys");
+    assert!(metrics(&first).contains(&format!("haypile_rewound_keys_total {keys}\n")));
+    assert_eq!(dropped(&first).len(), 1);
+    // What came key by key goes on as it would anywhere: what one of the two had is nowhere under it.
+    change(&mut client, "afterwards", 0);
+    client.ask("DEL H0");
+    for n in 0..300 {
+        client.ask(&format!("HSET H0 field{n} again"));
+    }
+    assert_same(&first, &second);
+    first.kill9();
+    client.ask("HSET grown more v");
+    first.restart();
+    follow(&first, &second);
+    assert_same(&first, &second);
+    assert_eq!((info(&second, "copies_begun").as_str(), rewound(&first)), ("0", 0), "its log goes on");
+    // And back again.
+    second.kill9();
+    assert_eq!(first.client().ask("REPLICAOF NO ONE"), Value::ok());
+    let mut client = first.client();
+    change(&mut client, "at last", 0);
+    second.restart();
+    follow(&second, &first);
+    assert_same(&second, &first);
+}
+
+#[test]
+fn a_tail_that_falls_on_whole_slots_or_on_too_much_has_its_slots_copied() {
+    for much in [false, true] {
+        let mut first = Server::start(Options::shards(2));
+        let mut second = Server::start(Options::shards(1));
+        let mut client = first.client();
+        fill(&mut client, 0);
+        follow(&second, &first);
+        eventually("it follows", || caught_up(&second, &first));
+        second.kill9();
+        if much {
+            client.must(&args!["SET", "long0", vec![7; 6_000_000]]);
+        } else {
+            client.ask("FLUSHDB");
+        }
+        first.kill9();
+        second.restart();
+        second.client().must(&args!["SET", "long0", vec![8; 6_000_000]]);
+        first.restart();
+        follow(&first, &second);
+        assert_same(&first, &second);
+        assert_ne!(info(&second, "copies_begun"), "0");
+        assert_eq!(dropped(&first).len(), 1);
+    }
+}
+
+#[test]
+fn a_follower_that_was_away_for_longer_than_the_log_has_dropped_nothing() {
+    let small = ["--binlog-segment-bytes", "1MiB", "--binlog-retention-bytes", "1MiB"];
+    let mut primary = Server::start(Options::shards(2).with(&small));
+    let mut follower = Server::start(Options::shards(2));
+    fill(&mut primary.client(), 0);
+    follow(&follower, &primary);
+    eventually("it follows", || caught_up(&follower, &primary));
+    follower.kill9();
+    // What comes now is of another term.
+    primary.kill9();
+    primary.restart();
+    write_much(&mut primary.client());
+    follower.restart();
+    follow(&follower, &primary);
+    assert_same(&follower, &primary);
+    assert_ne!(info(&primary, "copies_begun"), "0", "the log had not what was missing");
+    assert_eq!(dropped(&follower), Vec::<PathBuf>::new());
+    assert_eq!(info(&follower, "dropped_records"), "0");
 }
 
 #[test]

@@ -212,6 +212,12 @@ fn replication(page: &mut Page, facts: &Facts) {
     page.sample("haypile_published_records", &[], status.offset);
     page.family("haypile_copies_begun_total", Kind::Counter, "Copies of slots begun for followers.");
     page.sample("haypile_copies_begun_total", &[], status.copies_begun);
+    let help = "Records that were kept and dropped because this node's primary did not have them.";
+    page.family("haypile_dropped_records_total", Kind::Counter, help);
+    page.sample("haypile_dropped_records_total", &[], status.dropped_records);
+    let help = "Keys fetched from this node's primary because only they differed from what this node had.";
+    page.family("haypile_rewound_keys_total", Kind::Counter, help);
+    page.sample("haypile_rewound_keys_total", &[], status.rewound_keys);
     page.family("haypile_followers", Kind::Gauge, "Nodes that follow this one.");
     page.sample("haypile_followers", &[], status.followers.len());
     page.family("haypile_captures", Kind::Gauge, "Captures that read this node's logs: no replicas.");

@@ -183,7 +183,10 @@ impl<'o> Capture<'o> {
     fn received(&mut self, message: Message) -> Result<(), End> {
         match &message {
             Message::Refused { why } => return Err(End::Failed(format!("{} refuses: {why}", self.address))),
-            Message::Forget { slots } if !self.options.snapshot => return Err(self.gap(slots)),
+            Message::Forget { slots } if !self.options.snapshot => {
+                let slots: Vec<SlotName> = slots.iter().map(|(slot, _)| *slot).collect();
+                return Err(self.gap(&slots));
+            }
             Message::CopyBegin { slots, .. } if self.copies() == Copies::Positions => {
                 let slots: Vec<SlotName> = slots.iter().map(|at| (at.table, at.slot)).collect();
                 return Err(self.gap(&slots));
@@ -237,6 +240,8 @@ impl<'o> Capture<'o> {
                 let positions = known.unwrap_or_else(|| self.machine.positions().collect());
                 events.push_back(Event::Positions { positions, ends: vec![(OWN_SHARD, self.printed)] });
             }
+            // It has printed it: whoever has read the lines has what is dropped.
+            Action::KeepDropped { .. } => events.push_back(Event::Kept { rewinds: Vec::new() }),
             Action::Connect => events.push_back(self.connect()?),
             Action::Send(message) => {
                 if let Some(link) = &mut self.link {
@@ -252,6 +257,7 @@ impl<'o> Capture<'o> {
                 self.print_adopted(&slots)?;
                 events.push_back(Event::Adopted { shard, own: self.printed });
             }
+            Action::Rewind { .. } => unreachable!("it has asked for no keys"),
             Action::Disconnect => self.link = None,
         }
         Ok(())

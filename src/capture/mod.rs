@@ -1,9 +1,10 @@
 //! `haypile binlog`: the records of the logs as JSON lines, of a directory that no server uses, or of a node
 //! that runs.
 //!
-//! Reading order: `line` (what is printed), `stored` (of a directory), `follow` (of a node) with its `link`,
-//! `output` and `state`. Must not know executors or commands.
+//! Reading order: `line` (what is printed), `stored` (of a directory), `dropped` (of one below its `dropped`),
+//! `follow` (of a node) with its `link`, `output` and `state`. Must not know executors or commands.
 
+mod dropped;
 mod follow;
 mod line;
 mod link;
@@ -23,7 +24,7 @@ use std::time::UNIX_EPOCH;
 #[derive(Parser)]
 #[command(name = "haypile binlog", after_help = EXIT_CODES)]
 struct Options {
-    /// The data directory [default: ./haypile-data].
+    /// The data directory [default: ./haypile-data], or a directory below its `dropped`.
     #[arg(conflicts_with = "follow")]
     dir: Option<PathBuf>,
     /// Follow the node that serves here instead, until a signal ends it.

@@ -3,7 +3,7 @@
 //! Must not know nodes that run.
 
 use super::line::{self, Frame, Shown};
-use super::{Options, is_broken_pipe};
+use super::{Options, dropped, is_broken_pipe};
 use crate::binlog::{self, LogError, Lsn, RealDisk, Record, Touch};
 use crate::check;
 use crate::server::datadir::DataDir;
@@ -25,8 +25,11 @@ pub fn print(path: &Path, options: &Options) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Some(dir) = check::open_dir(path) else { return ExitCode::from(2) };
     let mut out = BufWriter::new(io::stdout().lock());
+    if let Some(file) = dropped::records_of(path) {
+        return dropped::print(&file, from, options, &mut out);
+    }
+    let Some(dir) = check::open_dir(path) else { return ExitCode::from(2) };
     let shards = (0..dir.identity.shards).filter(|shard| options.shard.is_none_or(|only| only == *shard));
     let mut code = ExitCode::SUCCESS;
     for shard in shards.map(ShardId) {
@@ -58,7 +61,7 @@ fn print_shard(
     let segments = binlog::segments(&RealDisk, &options.dir)?;
     let Some(oldest) = segments.first() else { return Ok(()) };
     let mut print = |record: &Record<'_>| {
-        if wanted.holds(record) {
+        if wanted.holds(record.time_ms, record.touches) {
             let frame = Frame { term: record.term, first: record.first, txn: record.txn };
             let shown = Shown {
                 shard,
@@ -68,7 +71,7 @@ fn print_shard(
                 body: Bytes::copy_from_slice(record.body),
                 frame: Some(frame),
             };
-            let line = line::record(&shown, wanted.value_bytes.unwrap_or(VALUE_BYTES))?;
+            let line = line::record(&shown, wanted.shown_bytes())?;
             writeln!(out, "{line}")?;
         }
         Ok(())
@@ -78,13 +81,17 @@ fn print_shard(
 }
 
 impl Options {
-    fn holds(&self, record: &Record<'_>) -> bool {
+    pub(super) fn shown_bytes(&self) -> usize {
+        self.value_bytes.unwrap_or(VALUE_BYTES)
+    }
+
+    pub(super) fn holds(&self, time_ms: u64, touches: &[Touch]) -> bool {
         let touched = |touch: &Touch| {
             self.table.is_none_or(|table| TableId(table) == touch.table)
                 && self.slot.is_none_or(|slot| Slot(slot) == touch.slot)
         };
-        let in_time = self.since.is_none_or(|since| record.time_ms >= since)
-            && self.until.is_none_or(|until| record.time_ms < until);
-        in_time && (self.table.is_none() && self.slot.is_none() || record.touches.iter().any(touched))
+        let in_time =
+            self.since.is_none_or(|since| time_ms >= since) && self.until.is_none_or(|until| time_ms < until);
+        in_time && (self.table.is_none() && self.slot.is_none() || touches.iter().any(touched))
     }
 }

@@ -4,7 +4,9 @@
 //! know who says what.
 
 use super::encode::{FRAME_HEAD_BYTES, MORE, checksum, kind};
-use super::position::SlotName;
+use super::history::History;
+use super::keys::Rewind;
+use super::position::{Position, SlotName};
 use super::wire::{Message, NodeId, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_CHUNK_MAX_BYTES, REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
@@ -40,6 +42,11 @@ impl Decoder {
     /// Takes what has come. To be followed by `next_message` until that has nothing more.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Everything that has come has become messages.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.begun.is_empty()
     }
 
     /// The next whole message. After an error the bytes mean nothing any more.
@@ -101,6 +108,10 @@ fn message(payload: Bytes) -> Result<Message, WireError> {
             Message::Refused { why }
         }
         kind::COPY_BEGIN => Message::CopyBegin { stream: fields.stream()?, slots: fields.positions()? },
+        kind::COPY_KEYS => {
+            let (stream, (table, slot)) = (fields.stream()?, fields.slot()?);
+            Message::CopyKeys { stream, table, slot, keys: fields.list(Fields::bytes)? }
+        }
         kind::COPY_ROWS => {
             let (stream, (table, slot)) = (fields.stream()?, fields.slot()?);
             Message::CopyRows { stream, table, slot, entries: fields.packed()?.list(Fields::entry)? }
@@ -114,7 +125,9 @@ fn message(payload: Bytes) -> Result<Message, WireError> {
         kind::STREAM_FROM => Message::StreamFrom { stream: fields.stream()?, next: fields.lsn()? },
         kind::RECORD => Message::Record(fields.record()?),
         kind::UPTO => Message::Upto { stream: fields.stream()?, lsn: fields.lsn()? },
-        kind::FORGET => Message::Forget { slots: fields.list(Fields::slot)? },
+        kind::FORGET => {
+            Message::Forget { slots: fields.list(|fields| Ok((fields.slot()?, fields.history()?)))? }
+        }
         kind::BEAT => {
             let time_ms = fields.number()?;
             Message::Beat { time_ms, published: fields.list(Fields::lsn)? }
@@ -135,6 +148,11 @@ impl Fields {
             node: self.node()?,
             slots: if self.flag()? { Some(self.slots()?) } else { None },
             positions: self.positions()?,
+            rewinds: self.list(|fields| {
+                let slot = fields.slot()?;
+                let fork = Position { index: fields.number()?, term: fields.number()? };
+                Ok(Rewind { slot, fork, keys: fields.list(Fields::bytes)? })
+            })?,
         })
     }
 
@@ -179,6 +197,12 @@ impl Fields {
             let ((table, slot), index, term) = (fields.slot()?, fields.number()?, fields.number()?);
             Ok(SlotPosition { table, slot, index, term })
         })
+    }
+
+    fn history(&mut self) -> Result<History, WireError> {
+        let whole = self.flag()?;
+        let end = |fields: &mut Self| Ok(Position { index: fields.number()?, term: fields.number()? });
+        Ok(History { whole, ends: self.list(end)? })
     }
 
     fn entry(&mut self) -> Result<Entry, WireError> {
@@ -300,7 +324,10 @@ mod tests {
     }
 
     fn small() -> impl Strategy<Value = Message> {
-        (0..10u8, any::<u16>(), any::<u64>(), any::<u64>(), any::<u32>(), vec(slot(), 0..9)).prop_map(
+        let end = (any::<u64>(), any::<u64>()).prop_map(|(index, term)| Position { index, term });
+        let history = (any::<bool>(), vec(end, 0..4)).prop_map(|(whole, ends)| History { whole, ends });
+        let slots = vec((slot(), history), 0..9);
+        (0..10u8, any::<u16>(), any::<u64>(), any::<u64>(), any::<u32>(), slots).prop_map(
             |(kind, stream, a, b, upto, slots)| {
                 let stream = ShardId(stream);
                 match kind {
@@ -330,14 +357,32 @@ mod tests {
                 Message::Welcome { streams, node, time_ms, missing }
             });
         let wanted = proptest::option::of(slots());
-        let subscribe = (any::<u32>(), any::<u16>(), any::<bool>(), node(), wanted, positions()).prop_map(
-            |(tables, slots_per_table, crc16, node, slots, positions)| {
-                Message::Subscribe(Subscribe { tables, slots_per_table, crc16, node, slots, positions })
+        let rewind = (slot(), any::<u64>(), any::<u64>(), vec(bytes(20), 0..4));
+        let rewind = rewind.prop_map(|(slot, index, term, keys)| Rewind {
+            slot,
+            fork: Position { index, term },
+            keys,
+        });
+        let has = (positions(), vec(rewind, 0..4));
+        let subscribe = (any::<u32>(), any::<u16>(), any::<bool>(), node(), wanted, has).prop_map(
+            |(tables, slots_per_table, crc16, node, slots, (positions, rewinds))| {
+                Message::Subscribe(Subscribe {
+                    tables,
+                    slots_per_table,
+                    crc16,
+                    node,
+                    slots,
+                    positions,
+                    rewinds,
+                })
             },
         );
+        let keys = (any::<u16>(), slot(), vec(bytes(20), 0..5)).prop_map(|(stream, (table, slot), keys)| {
+            Message::CopyKeys { stream: ShardId(stream), table, slot, keys }
+        });
         let begin = (any::<u16>(), positions())
             .prop_map(|(stream, slots)| Message::CopyBegin { stream: ShardId(stream), slots });
-        prop_oneof![4 => small(), 1 => welcome, 1 => subscribe, 1 => begin, 2 => rows(), 2 => record()]
+        prop_oneof![4 => small(), 1 => welcome, 1 => subscribe, 1 => begin, 1 => keys, 2 => rows(), 2 => record()]
     }
 
     fn encoded(messages: &[Message]) -> Vec<u8> {
@@ -390,7 +435,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_end_in_messages_or_an_error(bytes in vec(any::<u8>(), 0..300), kind in 0..17u8) {
+        fn any_bytes_end_in_messages_or_an_error(bytes in vec(any::<u8>(), 0..300), kind in 0..18u8) {
             decoded(&bytes, 7);
             // Text that is none is replaced, which may be longer.
             prop_assume!(kind != kind::REFUSED);

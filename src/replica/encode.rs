@@ -4,6 +4,8 @@
 //! of the length and the payload. A message: kind u8, then its fields; numbers as LEB128, bytes behind their
 //! length, unless they end the message. Must not know who says what.
 
+use super::history::History;
+use super::keys::Rewind;
 use super::wire::{Message, Record, Subscribe};
 use crate::binlog::{Lsn, Touch};
 use crate::limits::{REPLICA_FRAME_MAX_BYTES, REPLICA_SHARE_MIN_BYTES};
@@ -34,6 +36,7 @@ pub(super) mod kind {
     pub const UPTO: u8 = 13;
     pub const FORGET: u8 = 14;
     pub const BEAT: u8 = 15;
+    pub const COPY_KEYS: u8 = 16;
 }
 
 /// Gathers messages until they can be sent.
@@ -142,6 +145,9 @@ impl Fields<'_> {
             Message::CopyBegin { stream, slots } => {
                 self.kind(kind::COPY_BEGIN).stream(*stream).positions(slots);
             }
+            Message::CopyKeys { stream, table, slot, keys } => {
+                self.kind(kind::COPY_KEYS).stream(*stream).slot(*table, *slot).names(keys);
+            }
             Message::CopyRows { stream, table, slot, entries } => {
                 let mut plain = Vec::new();
                 Fields(&mut plain).entries(entries);
@@ -162,9 +168,9 @@ impl Fields<'_> {
             }
             Message::Forget { slots } => {
                 self.kind(kind::FORGET).number(slots.len() as u64);
-                slots.iter().for_each(|(table, slot)| {
-                    self.slot(*table, *slot);
-                });
+                for ((table, slot), history) in slots {
+                    self.slot(*table, *slot).history(history);
+                }
             }
             Message::Beat { published, time_ms } => {
                 self.kind(kind::BEAT).number(*time_ms).number(published.len() as u64);
@@ -185,6 +191,17 @@ impl Fields<'_> {
             self.slots(slots);
         }
         self.positions(&subscribe.positions);
+        self.number(subscribe.rewinds.len() as u64);
+        for Rewind { slot: (table, slot), fork, keys } in &subscribe.rewinds {
+            self.slot(*table, *slot).number(fork.index).number(fork.term).names(keys);
+        }
+    }
+
+    fn names(&mut self, names: &[Bytes]) {
+        self.number(names.len() as u64);
+        names.iter().for_each(|name| {
+            self.bytes(name);
+        });
     }
 
     fn entries(&mut self, entries: &[Entry]) {
@@ -227,6 +244,14 @@ impl Fields<'_> {
         self.number(positions.len() as u64);
         for SlotPosition { table, slot, index, term } in positions {
             self.slot(*table, *slot).number(*index).number(*term);
+        }
+    }
+
+    fn history(&mut self, history: &History) {
+        self.0.push(u8::from(history.whole));
+        self.number(history.ends.len() as u64);
+        for end in &history.ends {
+            self.number(end.index).number(end.term);
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Events in, actions out. It is the only writer of its node's slots. Must not know sockets, files or clocks.
 
-use super::inflow::{Durability, StreamIn};
+use super::history::{Diverged, History};
+use super::inflow::{Durability, Ready, Rewound, StreamIn};
+use super::keys::Rewind;
 use super::portion::{self, Unfit};
 use super::position::{Position, Positions, SlotName, slot_position};
 use super::status::Link;
@@ -38,6 +40,10 @@ pub enum Event {
     /// The answer to `AskPositions`: every slot of the node that has a record, and where each local shard's log
     /// stood then.
     Positions { positions: Vec<SlotPosition>, ends: Vec<(ShardId, Lsn)> },
+    /// The answer to `KeepDropped`: they are on disk. Of some slots all keys are known that they have changed.
+    Kept { rewinds: Vec<Rewind> },
+    /// Another answer to it: they are not, and nothing may be forgotten.
+    NotKept { why: String },
     /// The answer to `Connect`: the handshake is done.
     Connected,
     /// The connection has ended, or could not be made. Not after `Disconnect`.
@@ -55,6 +61,10 @@ pub enum Event {
     Copied { shard: ShardId },
     /// The answer to `Adopt`, whose records end at `own`. Per shard in order.
     Adopted { shard: ShardId, own: Lsn },
+    /// The answer to `Rewind`, whose records end at `own`. Per shard in order.
+    Rewound { shard: ShardId, own: Lsn },
+    /// Another answer to it: nothing of it has been done, and one of the slots must be copied whole.
+    NotRewound { slot: SlotName, why: String },
     /// A shard could not do what was asked: what it has does not fit.
     Refused { shard: ShardId, why: String },
     /// All that was there has been told: acknowledgements leave now. After every batch of events.
@@ -70,6 +80,12 @@ pub enum Action {
     /// was asked of it before. Answered by one `Positions`. Answers to whatever was asked before must not be told
     /// any more.
     AskPositions,
+    /// Keep the records of these slots, up to these ends of the local shards' logs, that are not in the primary's
+    /// history: what is here of them is to go. Answered by `Kept` or `NotKept`.
+    KeepDropped {
+        slots: Vec<Diverged>,
+        ends: Vec<(ShardId, Lsn)>,
+    },
     /// Connect to the primary. Answered by `Connected` or `Lost`.
     Connect,
     Send(Message),
@@ -91,6 +107,12 @@ pub enum Action {
         shard: ShardId,
         slots: Vec<SlotPosition>,
     },
+    /// These slots of this shard become what they are in these positions by some of their keys, each by one record.
+    /// Answered by `Rewound` or `NotRewound`.
+    Rewind {
+        shard: ShardId,
+        slots: Vec<Rewound>,
+    },
     /// End the connection, or the attempt to make one.
     Disconnect,
 }
@@ -101,6 +123,8 @@ enum Phase {
     Stopped,
     /// The local shards have been asked for their positions.
     Asking,
+    /// What is to be dropped is being kept.
+    Keeping,
     Connecting,
     /// Subscribed, and not answered.
     Handshake,
@@ -118,10 +142,15 @@ pub struct Follower {
     positions: Positions,
     /// Slots that must be copied, whatever is here of them.
     lost: FxHashSet<SlotName>,
+    /// Of those, the slots whose records behind the fork are to be kept first, with the primary's history.
+    to_keep: BTreeMap<SlotName, History>,
+    /// Of the lost, those of which some keys are enough.
+    rewinds: BTreeMap<SlotName, Rewind>,
     streams: Vec<StreamIn>,
     /// By local shard, the streams whose chunks and adoptions have not been answered.
     copying: Vec<VecDeque<ShardId>>,
     adopting: Vec<VecDeque<ShardId>>,
+    rewinding: Vec<VecDeque<ShardId>>,
     durability: Durability,
     now_ms: u64,
     heard: bool,
@@ -142,9 +171,12 @@ impl Follower {
             phase: Phase::Stopped,
             positions: Positions::default(),
             lost: FxHashSet::default(),
+            to_keep: BTreeMap::new(),
+            rewinds: BTreeMap::new(),
             streams: Vec::new(),
             copying: vec![VecDeque::new(); shards],
             adopting: vec![VecDeque::new(); shards],
+            rewinding: vec![VecDeque::new(); shards],
             durability: Durability::default(),
             now_ms: 0,
             heard: false,
@@ -172,8 +204,15 @@ impl Follower {
                 self.positions = positions.into_iter().filter(followed).collect();
                 let shards = usize::from(self.settings.own.placement.shard_count());
                 self.durability = Durability::new(shards, &ends);
-                (self.phase, self.heard_ms) = (Phase::Connecting, self.now_ms);
-                actions.push(Action::Connect);
+                self.keep_or_connect(ends, actions);
+            }
+            (Event::Kept { rewinds }, Phase::Keeping) => {
+                self.to_keep.clear();
+                self.rewinds.extend(rewinds.into_iter().map(|rewind| (rewind.slot, rewind)));
+                self.connect(actions);
+            }
+            (Event::NotKept { why }, Phase::Keeping) => {
+                self.pause(format!("what is to be dropped cannot be kept: {why}"));
             }
             (Event::Connected, Phase::Connecting) => self.connected(actions),
             (Event::Lost { why }, Phase::Connecting | Phase::Handshake | Phase::Running) => self.pause(why),
@@ -205,6 +244,17 @@ impl Follower {
                     self.streams[usize::from(stream.0)].adopting -= 1;
                 }
             }
+            (Event::Rewound { shard, own }, Phase::Running) => {
+                self.durability.note(shard, own);
+                if let Some(stream) = self.rewinding[usize::from(shard.0)].pop_front() {
+                    self.streams[usize::from(stream.0)].adopting -= 1;
+                }
+            }
+            (Event::NotRewound { slot, why }, Phase::Running) => {
+                self.rewinds.remove(&slot);
+                self.lost.insert(slot);
+                self.fail(format!("a slot must be copied whole: {why}"), actions);
+            }
             (Event::Idle, Phase::Running) => self.acknowledge(actions),
             // Of a connection that has ended just now.
             _ => {}
@@ -219,7 +269,7 @@ impl Follower {
     /// How far the link is.
     pub fn link(&self) -> Link {
         match self.phase {
-            Phase::Stopped | Phase::Asking | Phase::Pausing { .. } => Link::Connect,
+            Phase::Stopped | Phase::Asking | Phase::Keeping | Phase::Pausing { .. } => Link::Connect,
             Phase::Connecting => Link::Connecting,
             Phase::Handshake => Link::Handshake,
             Phase::Running if self.streams.iter().all(|stream| stream.next.is_some()) => Link::Connected,
@@ -268,10 +318,29 @@ impl Follower {
         (sum(|stream| stream.slots_adopted), sum(|stream| stream.slots_begun))
     }
 
+    fn keep_or_connect(&mut self, ends: Vec<(ShardId, Lsn)>, actions: &mut Vec<Action>) {
+        if self.to_keep.is_empty() {
+            return self.connect(actions);
+        }
+        self.phase = Phase::Keeping;
+        let diverged = |(slot, primarys): (&SlotName, &History)| {
+            let (slot, has, primarys) = (*slot, self.positions.get(*slot), primarys.clone());
+            Diverged { slot, has, primarys }
+        };
+        let slots = self.to_keep.iter().map(diverged).collect();
+        actions.push(Action::KeepDropped { slots, ends });
+    }
+
+    fn connect(&mut self, actions: &mut Vec<Action>) {
+        (self.phase, self.heard_ms) = (Phase::Connecting, self.now_ms);
+        actions.push(Action::Connect);
+    }
+
     fn ask(&mut self, actions: &mut Vec<Action>) {
         self.phase = Phase::Asking;
         self.streams.clear();
-        self.copying.iter_mut().chain(&mut self.adopting).for_each(VecDeque::clear);
+        let asked = self.copying.iter_mut().chain(&mut self.adopting).chain(&mut self.rewinding);
+        asked.for_each(VecDeque::clear);
         actions.push(Action::AskPositions);
     }
 
@@ -282,6 +351,8 @@ impl Follower {
         self.phase = Phase::Stopped;
         self.streams.clear();
         self.lost.clear();
+        self.to_keep.clear();
+        self.rewinds.clear();
         self.last_error = None;
         self.pause_ms = REPLICA_PAUSE_MIN_MS;
     }
@@ -309,7 +380,9 @@ impl Follower {
         positions.sort_unstable_by_key(|at| (at.table, at.slot));
         let slots_per_table = placement.slots();
         let slots = self.settings.slots.clone();
-        let subscribe = Subscribe { tables, slots_per_table, crc16, node, slots, positions };
+        let rewinds =
+            self.rewinds.values().filter(|rewind| self.lost.contains(&rewind.slot)).cloned().collect();
+        let subscribe = Subscribe { tables, slots_per_table, crc16, node, slots, positions, rewinds };
         actions.push(Action::Send(Message::Subscribe(subscribe)));
     }
 
@@ -346,7 +419,13 @@ impl Follower {
                 return Err(format!("the primary refuses: {why}"));
             }
             Message::Forget { slots } => {
-                self.lost.extend(slots);
+                for (slot, history) in slots {
+                    if self.lost.insert(slot) {
+                        self.to_keep.insert(slot, history);
+                        // The next attempt gets further.
+                        self.pause_ms = REPLICA_PAUSE_MIN_MS;
+                    }
+                }
                 return Err("the primary's history is another".into());
             }
             Message::Record(record) => return self.record(record, actions),
@@ -354,11 +433,18 @@ impl Follower {
                 self.check_slots(slots.iter().map(|at| (at.table, at.slot)))?;
                 self.stream(stream)?.begin_copy(slots)?;
             }
+            Message::CopyKeys { stream, table, slot, keys } => {
+                if !self.rewinds.contains_key(&(table, slot)) {
+                    return Err("some keys come of a slot that must be copied whole".into());
+                }
+                self.stream(stream)?.take_keys((table, slot), keys)?;
+            }
             Message::CopyRows { stream, table, slot, entries } => {
-                self.stream(stream)?.take_rows((table, slot), &entries)?;
-                let shard = self.settings.own.placement.shard_of(slot);
-                self.copying[usize::from(shard.0)].push_back(stream);
-                actions.push(Action::Copy { shard, table, slot, entries });
+                if let Some(entries) = self.stream(stream)?.take_rows((table, slot), entries)? {
+                    let shard = self.settings.own.placement.shard_of(slot);
+                    self.copying[usize::from(shard.0)].push_back(stream);
+                    actions.push(Action::Copy { shard, table, slot, entries });
+                }
             }
             Message::CopyMark { stream, upto } => {
                 let ready = self.stream(stream)?.mark_copy(upto as usize)?;
@@ -454,12 +540,20 @@ impl Follower {
         ))
     }
 
-    fn adopt(&mut self, stream: ShardId, ready: Vec<SlotPosition>, actions: &mut Vec<Action>) {
+    fn adopt(&mut self, stream: ShardId, ready: Ready, actions: &mut Vec<Action>) {
+        let mut rewind: BTreeMap<ShardId, Vec<Rewound>> = BTreeMap::new();
+        for rewound in ready.rewind {
+            self.found_again(rewound.at);
+            rewind.entry(self.settings.own.placement.shard_of(rewound.at.slot)).or_default().push(rewound);
+        }
+        for (shard, slots) in rewind {
+            self.streams[usize::from(stream.0)].adopting += 1;
+            self.rewinding[usize::from(shard.0)].push_back(stream);
+            actions.push(Action::Rewind { shard, slots });
+        }
         let mut by_shard: BTreeMap<ShardId, Vec<SlotPosition>> = BTreeMap::new();
-        for at in ready {
-            let slot = (at.table, at.slot);
-            self.positions.set(slot, Position { index: at.index, term: at.term });
-            self.lost.remove(&slot);
+        for at in ready.adopt {
+            self.found_again(at);
             by_shard.entry(self.settings.own.placement.shard_of(at.slot)).or_default().push(at);
         }
         for (shard, slots) in by_shard {
@@ -467,6 +561,14 @@ impl Follower {
             self.adopting[usize::from(shard.0)].push_back(stream);
             actions.push(Action::Adopt { shard, slots });
         }
+    }
+
+    /// A slot is in the primary's history again, at this position.
+    fn found_again(&mut self, at: SlotPosition) {
+        let slot = (at.table, at.slot);
+        self.positions.set(slot, Position { index: at.index, term: at.term });
+        self.lost.remove(&slot);
+        self.rewinds.remove(&slot);
     }
 
     /// Says what has become of what was sent, where that is news.

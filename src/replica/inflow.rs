@@ -4,16 +4,36 @@
 
 use super::position::SlotName;
 use crate::binlog::Lsn;
-use crate::limits::REPLICA_ADOPT_BYTES;
+use crate::limits::{REPLICA_ADOPT_BYTES, REWIND_ENTRIES_MAX, REWIND_SLOT_MAX_BYTES};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::ShardId;
 use crate::store::Entry;
+use bytes::Bytes;
+use rustc_hash::FxHashSet;
+use std::collections::VecDeque;
 
 /// What one local shard has been given of a stream, and has applied.
 #[derive(Clone, Copy, Default)]
 struct Given {
     last: Lsn,
     applied: Lsn,
+}
+
+/// A slot that becomes another one's by some of its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewound {
+    pub at: SlotPosition,
+    /// All that differ.
+    pub keys: Vec<Bytes>,
+    /// What they hold; those of which nothing is here hold nothing.
+    pub entries: Vec<Entry>,
+}
+
+/// Slots of a copy that are complete.
+#[derive(Default)]
+pub(super) struct Ready {
+    pub adopt: Vec<SlotPosition>,
+    pub rewind: Vec<Rewound>,
 }
 
 /// A copy that is coming in.
@@ -26,6 +46,20 @@ struct CopyIn {
     adopted: usize,
     /// Come since the last were handed over.
     bytes: u64,
+    /// In the order of the slots, those that come key by key, until they are handed over; and how many were.
+    rewinding: VecDeque<Rewound>,
+    rewound: FxHashSet<SlotName>,
+}
+
+impl CopyIn {
+    /// What comes now is of this slot.
+    fn go_to(&mut self, slot: SlotName) -> Result<(), String> {
+        let from = self.at.max(self.complete);
+        let rest = self.slots.get(from..).unwrap_or_default();
+        let ahead = rest.iter().position(|at| (at.table, at.slot) == slot && at.index > 0);
+        self.at = from + ahead.ok_or("something comes of a slot that is not being copied")?;
+        Ok(())
+    }
 }
 
 pub(super) struct StreamIn {
@@ -44,6 +78,7 @@ pub(super) struct StreamIn {
     pub published: Lsn,
     pub slots_begun: u64,
     pub slots_adopted: u64,
+    pub slots_rewound: u64,
 }
 
 impl StreamIn {
@@ -59,6 +94,7 @@ impl StreamIn {
             published: Lsn::ZERO,
             slots_begun: 0,
             slots_adopted: 0,
+            slots_rewound: 0,
         }
     }
 
@@ -67,47 +103,89 @@ impl StreamIn {
             return Err("a copy begins where none can".into());
         }
         self.slots_begun += slots.len() as u64;
-        self.copy = Some(CopyIn { slots, at: 0, complete: 0, adopted: 0, bytes: 0 });
+        self.copy = Some(CopyIn {
+            slots,
+            at: 0,
+            complete: 0,
+            adopted: 0,
+            bytes: 0,
+            rewinding: VecDeque::new(),
+            rewound: FxHashSet::default(),
+        });
         Ok(())
     }
 
-    /// Entries come slot by slot, in the order in which the slots were named.
-    pub fn take_rows(&mut self, slot: SlotName, entries: &[Entry]) -> Result<(), String> {
-        let copy = self.copy.as_mut().ok_or("a copy's entries come without it")?;
-        let from = copy.at.max(copy.complete);
-        let ahead = copy
-            .slots
-            .get(from..)
-            .and_then(|rest| rest.iter().position(|at| (at.table, at.slot) == slot && at.index > 0));
-        copy.at = from + ahead.ok_or("entries come of a slot that is not being copied")?;
-        copy.bytes += entries.iter().map(|entry| (entry.key.len() + entry.value.len()) as u64).sum::<u64>();
+    /// Of a slot only these keys come.
+    pub fn take_keys(&mut self, slot: SlotName, keys: Vec<Bytes>) -> Result<(), String> {
+        let copy = self.copy.as_mut().ok_or("a copy's keys come without it")?;
+        copy.go_to(slot)?;
+        if !copy.rewound.insert(slot) {
+            return Err("the keys of a slot come twice".into());
+        }
+        copy.rewinding.push_back(Rewound { at: copy.slots[copy.at], keys, entries: Vec::new() });
         Ok(())
+    }
+
+    /// Entries come slot by slot, in the order in which the slots were named. They come back, unless only some keys
+    /// of the slot come: then they are held here.
+    pub fn take_rows(&mut self, slot: SlotName, entries: Vec<Entry>) -> Result<Option<Vec<Entry>>, String> {
+        let copy = self.copy.as_mut().ok_or("a copy's entries come without it")?;
+        copy.go_to(slot)?;
+        let bytes = |entries: &[Entry]| -> usize {
+            entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum()
+        };
+        if !copy.rewound.contains(&slot) {
+            copy.bytes += bytes(&entries) as u64;
+            return Ok(Some(entries));
+        }
+        let rewound = copy.rewinding.back_mut().ok_or("entries come of a slot that is complete")?;
+        rewound.entries.extend(entries);
+        if rewound.entries.len() > REWIND_ENTRIES_MAX || bytes(&rewound.entries) > 2 * REWIND_SLOT_MAX_BYTES {
+            return Err("more comes of the keys of a slot than may".into());
+        }
+        self.chunks += 1;
+        Ok(None)
     }
 
     /// The slots that can be handed over now, if they are enough.
-    pub fn mark_copy(&mut self, complete: usize) -> Result<Vec<SlotPosition>, String> {
+    pub fn mark_copy(&mut self, complete: usize) -> Result<Ready, String> {
         let copy = self.copy.as_mut().ok_or("a copy's mark comes without it")?;
         if complete < copy.complete || complete > copy.slots.len() {
             return Err("a copy's mark is beyond it".into());
         }
         copy.complete = complete;
-        Ok(if copy.bytes < REPLICA_ADOPT_BYTES { Vec::new() } else { self.ready() })
+        let is_enough = copy.bytes >= REPLICA_ADOPT_BYTES;
+        Ok(self.ready(is_enough))
     }
 
-    pub fn end_copy(&mut self) -> Result<Vec<SlotPosition>, String> {
+    pub fn end_copy(&mut self) -> Result<Ready, String> {
         if self.copy.as_ref().is_none_or(|copy| copy.complete < copy.slots.len()) {
             return Err("a copy ends before it is complete".into());
         }
-        let ready = self.ready();
+        let ready = self.ready(true);
         self.copy = None;
         Ok(ready)
     }
 
-    fn ready(&mut self) -> Vec<SlotPosition> {
-        let Some(copy) = &mut self.copy else { return Vec::new() };
-        let ready = copy.slots[copy.adopted..copy.complete].to_vec();
-        (copy.adopted, copy.bytes) = (copy.complete, 0);
-        self.slots_adopted += ready.len() as u64;
+    /// Those that came key by key, and (`adopt`) the others.
+    fn ready(&mut self, adopt: bool) -> Ready {
+        let Some(copy) = &mut self.copy else { return Ready::default() };
+        let mut ready = Ready::default();
+        let complete = &copy.slots[..copy.complete];
+        let is_complete = |rewound: &Rewound| complete.contains(&rewound.at);
+        while copy.rewinding.front().is_some_and(is_complete)
+            && let Some(rewound) = copy.rewinding.pop_front()
+        {
+            ready.rewind.push(rewound);
+        }
+        self.slots_rewound += ready.rewind.len() as u64;
+        self.slots_begun -= ready.rewind.len() as u64;
+        if adopt {
+            let whole = |at: &&SlotPosition| !copy.rewound.contains(&(at.table, at.slot));
+            ready.adopt = copy.slots[copy.adopted..copy.complete].iter().filter(whole).copied().collect();
+            (copy.adopted, copy.bytes) = (copy.complete, 0);
+            self.slots_adopted += ready.adopt.len() as u64;
+        }
         ready
     }
 

@@ -5,6 +5,7 @@
 //! had of it before stays in the log, in front of the record that says so (`Origin::COPY`). Must not know how
 //! anything is sent.
 
+use super::parting::Parted;
 use super::position::{Position, SlotName};
 use super::primary::{Held, Indexed};
 use crate::binlog::{Lsn, Touch};
@@ -67,8 +68,9 @@ enum Expects {
     First { has: Position, from: Lsn, proven: bool, term: Option<u64> },
     /// Everything.
     All,
-    /// Its records in this log are not what the follower has: it must be copied.
-    Diverged,
+    /// Its records in this log are not what the follower has: it must be copied. What this node has of it, if that
+    /// is known.
+    Diverged(Option<Position>),
 }
 
 /// Sorts out, while a stream catches up, which records the follower lacks.
@@ -92,6 +94,11 @@ impl CatchUp {
         self.slots.insert(slot, Expects::First { has, from, proven, term: None });
     }
 
+    /// The slot's position is not in this history: it is at `own` here.
+    pub fn parted(&mut self, slot: SlotName, own: Position) {
+        self.slots.insert(slot, Expects::Diverged(Some(own)));
+    }
+
     /// The slot has everything up to this LSN.
     pub fn has_upto(&mut self, slot: SlotName, lsn: Lsn) {
         self.slots.insert(slot, Expects::Behind(lsn));
@@ -110,15 +117,17 @@ impl CatchUp {
 
     /// Everything up to here has passed: true if from now on nothing needs to be sorted out. The slots that have
     /// turned out to be others than the follower has are told all at once.
-    pub fn passed(&self, lsn: Lsn) -> Result<bool, Vec<SlotName>> {
+    pub fn passed(&self, lsn: Lsn) -> Result<bool, Vec<Parted>> {
         if lsn < self.upto {
             return Ok(false);
         }
-        let diverged = |(slot, expects): (&SlotName, &Expects)| {
-            matches!(expects, Expects::First { .. } | Expects::Diverged).then_some(*slot)
+        let diverged = |(slot, expects): (&SlotName, &Expects)| match expects {
+            Expects::Diverged(own) => Some((*slot, *own)),
+            Expects::First { .. } => Some((*slot, None)),
+            Expects::Behind(_) | Expects::All => None,
         };
-        let mut diverged: Vec<SlotName> = self.slots.iter().filter_map(diverged).collect();
-        diverged.sort_unstable();
+        let mut diverged: Vec<Parted> = self.slots.iter().filter_map(diverged).collect();
+        diverged.sort_unstable_by_key(|(slot, _)| *slot);
         if diverged.is_empty() { Ok(true) } else { Err(diverged) }
     }
 }
@@ -132,8 +141,8 @@ impl Expects {
             Expects::First { has, from, proven, .. } if touch.index <= has.index => {
                 Expects::First { has, from, proven, term: Some(touch.term) }
             }
-            Expects::Diverged => Expects::Diverged,
-            _ if copied => Expects::Diverged,
+            Expects::Diverged(own) => Expects::Diverged(own),
+            _ if copied => Expects::Diverged(None),
             Expects::First { has, proven, term, .. } => {
                 let follows = match term {
                     Some(term) => term == has.term,
@@ -142,7 +151,7 @@ impl Expects {
                         proven || (touch.index == has.index + 1 && (has.index == 0 || touch.term == has.term))
                     }
                 };
-                if follows { Expects::All } else { Expects::Diverged }
+                if follows { Expects::All } else { Expects::Diverged(None) }
             }
             Expects::Behind(_) | Expects::All => Expects::All,
         };

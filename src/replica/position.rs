@@ -15,7 +15,7 @@ const TERM_FIRST: u64 = 1 << TERM_CHANCE_BITS;
 
 /// The last record of a slot. After a swap of two tables the index is that of no record: the higher one of both
 /// slots, behind which both go on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Position {
     /// 0: none.
     pub index: u64,

@@ -3,6 +3,9 @@
 //! Events in, actions out. Must not know other followers, sockets, files or clocks.
 
 use super::greeting::{Copies, Peer};
+use super::history::History;
+use super::keys::Rewind;
+use super::parting::Parting;
 use super::plan::{self, CatchUp, Way};
 use super::position::{Position, Positions, SlotName, slot_position};
 use super::stream::{CopyOut, Next, Phase, Stream};
@@ -43,9 +46,14 @@ pub enum Event {
     State { shard: ShardId, positions: Vec<SlotPosition>, upto: Lsn },
     /// The answer to `Locate`: the segments of the log, oldest first, as far as records up to `upto` go.
     Located { shard: ShardId, segments: Vec<Indexed>, upto: Lsn },
+    /// The answer to `Trace`: what the log holds of these slots' histories. Of slots that are not named, nothing.
+    Traced { shard: ShardId, histories: FxHashMap<SlotName, History> },
     /// The answer to `Copy`: the snapshot holds exactly what the log holds up to `upto`. The slots asked for, in
     /// the order in which they come, with their positions; index 0: it has never been written.
     CopyBegun { shard: ShardId, slots: Vec<SlotPosition>, upto: Lsn },
+    /// Of this slot of the copy only these keys come. Before the answer to `CopyMore` that follows it, at most once,
+    /// and only of slots that may be rewound.
+    CopyKeys { shard: ShardId, table: TableId, slot: Slot, keys: Vec<Bytes> },
     /// An answer to `CopyMore`.
     CopyRows { shard: ShardId, table: TableId, slot: Slot, entries: Vec<Entry> },
     /// The first so many slots of the copy are complete. Before the answer to `CopyMore` that follows them.
@@ -76,12 +84,19 @@ pub enum Action {
     Locate {
         shard: ShardId,
     },
-    /// Take a snapshot of a shard, for these slots of it. Answered by `CopyBegun`.
-    Copy {
+    /// Look through a shard's log for the histories of slots. Answered by `Traced`.
+    Trace {
         shard: ShardId,
         slots: Vec<SlotName>,
     },
-    /// Read on in the snapshot. Answered by one `CopyRows` or by `CopyEnd`; asked again only then.
+    /// Take a snapshot of a shard, for these slots of it; of some the follower lacks only some keys, if what else
+    /// has changed behind the fork is little. Answered by `CopyBegun`.
+    Copy {
+        shard: ShardId,
+        slots: Vec<SlotName>,
+        rewinds: Vec<Rewind>,
+    },
+    /// Read on in the snapshot. Answered by one `CopyRows`, or by `CopyEnd`; asked again only then.
     CopyMore {
         shard: ShardId,
     },
@@ -164,12 +179,14 @@ pub struct Primary {
     settings: Settings,
     /// What the follower claims to have; None: it wants a copy. Until all streams have been planned.
     claims: FxHashMap<SlotName, Option<Position>>,
+    rewinds: FxHashMap<SlotName, Rewind>,
     /// By shard.
     streams: Vec<Stream>,
     subscribed: bool,
     /// The slots that it is sent; None: all.
     slots: Option<Arc<TableSlots>>,
     node: Option<NodeId>,
+    parting: Parting,
     closed: bool,
     now_ms: u64,
     /// Something has come since the last tick.
@@ -177,6 +194,7 @@ pub struct Primary {
     heard_ms: u64,
     beat_ms: u64,
     slots_copied: u64,
+    slots_rewound: u64,
     slots_continued: u64,
 }
 
@@ -186,10 +204,12 @@ impl Primary {
         let stream = |shard| Stream::new(shard, settings.own.placement.clone());
         Primary {
             claims: FxHashMap::default(),
+            rewinds: FxHashMap::default(),
             streams: settings.own.placement.shards().map(stream).collect(),
             subscribed: false,
             slots: None,
             node: None,
+            parting: Parting::default(),
             settings,
             closed: false,
             now_ms,
@@ -197,6 +217,7 @@ impl Primary {
             heard_ms: now_ms,
             beat_ms: now_ms,
             slots_copied: 0,
+            slots_rewound: 0,
             slots_continued: 0,
         }
     }
@@ -233,7 +254,16 @@ impl Primary {
                 self.locate(shard, actions);
             }
             Event::Located { shard, segments, upto } => self.located(shard, &segments, upto, actions),
+            Event::Traced { shard, histories } => {
+                self.parting.traced(shard, histories);
+                self.part(actions);
+            }
             Event::CopyBegun { shard, slots, upto } => self.copy_begun(shard, slots, upto, actions),
+            Event::CopyKeys { shard, table, slot, keys } => {
+                self.slots_copied -= 1;
+                self.slots_rewound += 1;
+                actions.push(Action::Send(Message::CopyKeys { stream: shard, table, slot, keys }));
+            }
             Event::CopyRows { shard, table, slot, entries } => {
                 if let Phase::Copying(copy) = &mut self.stream(shard).phase {
                     copy.note_chunk();
@@ -251,7 +281,8 @@ impl Primary {
     }
 
     pub fn stage(&self) -> Stage {
-        let asking = |stream: &Stream| matches!(stream.phase, Phase::Asked | Phase::Locating { .. });
+        let asking =
+            |stream: &Stream| stream.silent || matches!(stream.phase, Phase::Asked | Phase::Locating { .. });
         if self.closed {
             Stage::Closed
         } else if self.streams.iter().any(asking) {
@@ -281,6 +312,11 @@ impl Primary {
     /// Slots that were or are to be copied on this link.
     pub fn slots_copied(&self) -> u64 {
         self.slots_copied
+    }
+
+    /// Slots of which some keys were enough.
+    pub fn slots_rewound(&self) -> u64 {
+        self.slots_rewound
     }
 
     /// Slots with records that needed no copy.
@@ -338,6 +374,7 @@ impl Primary {
             ((at.table, at.slot), (at.index > 0).then_some(position))
         };
         self.claims = subscribe.positions.iter().map(claim).collect();
+        self.rewinds = subscribe.rewinds.into_iter().map(|rewind| (rewind.slot, rewind)).collect();
         (self.subscribed, self.node) = (true, Some(subscribe.node));
         let mut missing = TableSlots::new();
         if let (Some(wanted), Some(offers)) = (&subscribe.slots, &self.settings.offers) {
@@ -407,6 +444,7 @@ impl Primary {
         slots.dedup();
         let mut catch_up = CatchUp::new(state_upto);
         let (mut from, mut copies, mut continued) = (state_upto.next(), Vec::new(), 0);
+        let (mut silent, keeps_data) = (false, matches!(self.settings.peer, Peer::Node { .. }));
         let begins_now = self.settings.peer == Peer::Capture(Copies::PositionsOfAll);
         let unnamed = (!begins_now).then(Position::default);
         for slot in slots {
@@ -418,6 +456,11 @@ impl Primary {
                     catch_up.continues(slot, has, lsn, proven);
                     from = from.min(lsn);
                     continued += 1;
+                }
+                // What it has may be nobody else's: it must know before that goes.
+                Way::Copy if keeps_data && has.is_some_and(|has| has.index > 0) => {
+                    catch_up.parted(slot, own.get(slot));
+                    silent = true;
                 }
                 Way::Copy => copies.push(slot),
             }
@@ -432,12 +475,21 @@ impl Primary {
         (stream.next, stream.keep_from, stream.kept_from) = (from, from, from);
         stream.catch_up = Some(Box::new(catch_up));
         actions.push(Action::KeepLog { shard, from });
-        if copies.is_empty() {
+        stream.silent = silent;
+        if silent {
+            self.flow_from(shard, from);
+            self.pump(shard, actions);
+        } else if copies.is_empty() {
             self.flow(shard, from, actions);
         } else {
             stream.phase = Phase::Copying(CopyOut::new(copies.clone()));
-            actions.push(Action::Copy { shard, slots: copies });
+            // It would not come to its end.
+            if !self.parting.is_under_way() {
+                let rewinds = copies.iter().filter_map(|slot| self.rewinds.remove(slot)).collect();
+                actions.push(Action::Copy { shard, slots: copies, rewinds });
+            }
         }
+        self.part(actions);
     }
 
     fn copy_begun(&mut self, shard: ShardId, slots: Vec<SlotPosition>, upto: Lsn, actions: &mut Vec<Action>) {
@@ -468,12 +520,22 @@ impl Primary {
         self.flow(shard, from, actions);
     }
 
+    fn flow_from(&mut self, shard: ShardId, from: Lsn) {
+        // Of slots that are only not borne out yet, the next record tells.
+        if let Err(slots) = self.stream(shard).flow_from(from)
+            && self.stream(shard).silent
+        {
+            self.parting.found(shard, slots);
+        }
+    }
+
     fn flow(&mut self, shard: ShardId, from: Lsn, actions: &mut Vec<Action>) {
-        self.stream(shard).flow_from(from);
+        self.flow_from(shard, from);
         actions.push(Action::Send(Message::StreamFrom { stream: shard, next: from }));
         self.pump(shard, actions);
         if self.streams.iter().all(Stream::is_flowing) {
             self.claims = FxHashMap::default();
+            self.rewinds = FxHashMap::default();
         }
     }
 
@@ -485,13 +547,22 @@ impl Primary {
                 self.pump_one(self.streams[at].shard, actions);
             }
         }
+        self.part(actions);
+    }
+
+    /// A stream's next record is a part whose whole has not been sent.
+    fn waits(&self, stream: &Stream) -> bool {
+        let waits_for = stream.next_waits_for();
+        let home = waits_for.and_then(|(home, lsn)| Some((self.streams.get(usize::from(home.0))?, lsn)));
+        home.is_some_and(|(home, lsn)| !home.is_past(lsn))
     }
 
     fn pump_one(&mut self, shard: ShardId, actions: &mut Vec<Action>) {
+        if self.parting.has(shard) {
+            return;
+        }
         loop {
-            let waits_for = self.stream(shard).next_waits_for();
-            let home = waits_for.and_then(|(home, lsn)| Some((self.streams.get(usize::from(home.0))?, lsn)));
-            if home.is_some_and(|(home, lsn)| !home.is_past(lsn)) {
+            if self.waits(&self.streams[usize::from(shard.0)]) {
                 return;
             }
             let window_bytes = self.settings.window_bytes;
@@ -500,24 +571,42 @@ impl Primary {
                 Ok(Next::Passed) => {}
                 Ok(Next::Held) => return,
                 Ok(Next::Nothing) => break,
-                Err(slots) => return self.diverged(slots, actions),
+                Err(slots) => return self.parting.found(shard, slots),
             }
         }
         match self.stream(shard).end_read() {
             Ok(Some(lsn)) => actions.push(Action::Send(Message::Upto { stream: shard, lsn })),
             Ok(None) => {}
-            Err(slots) => return self.diverged(slots, actions),
+            Err(slots) => return self.parting.found(shard, slots),
         }
         self.read(shard, actions);
     }
 
-    fn diverged(&mut self, slots: Vec<SlotName>, actions: &mut Vec<Action>) {
-        actions.push(Action::Send(Message::Forget { slots }));
-        self.close("it has records that are not in this history".into(), actions);
+    /// Takes leave of a follower whose slots have parted, when every shard has found out which: each time it
+    /// comes back costs it a pause.
+    fn part(&mut self, actions: &mut Vec<Action>) {
+        let finds_out = |stream: &Stream| match stream.phase {
+            _ if self.parting.has(stream.shard) => false,
+            Phase::Asked | Phase::Locating { .. } => true,
+            // What it waits for may have parted.
+            Phase::Flowing => stream.catch_up.is_some() && !self.waits(stream),
+            Phase::Copying(_) => false,
+        };
+        if !self.parting.is_under_way() || self.streams.iter().any(finds_out) {
+            return;
+        }
+        actions.extend(self.parting.ask().map(|(shard, slots)| Action::Trace { shard, slots }));
+        if let Some(slots) = self.parting.told() {
+            actions.push(Action::Send(Message::Forget { slots }));
+            self.close("it has records that are not in this history".into(), actions);
+        }
     }
 
     fn read(&mut self, shard: ShardId, actions: &mut Vec<Action>) {
         let window_bytes = self.settings.window_bytes;
+        if self.parting.has(shard) {
+            return;
+        }
         if let Some(from) = self.stream(shard).ask_read(window_bytes) {
             actions.push(Action::Read { shard, from, bytes: REPLICA_READ_BYTES });
         }

@@ -149,5 +149,11 @@ pub struct Status {
     pub offset: u64,
     /// How often slots of a shard were copied to a follower of this node, since the start.
     pub copies_begun: u64,
+    /// How often records were kept that the new primary did not have, since the start, and how many.
+    pub dropped_tails: u64,
+    pub dropped_records: u64,
+    /// Slots that were brought into the primary's history by some of their keys, since the start, and the keys.
+    pub rewound_slots: u64,
+    pub rewound_keys: u64,
     pub failover: Failover,
 }

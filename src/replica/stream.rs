@@ -2,6 +2,7 @@
 //!
 //! Must not know how the other shards stand, nor what the follower had before.
 
+use super::parting::Parted;
 use super::plan::CatchUp;
 use super::position::SlotName;
 use super::primary::{Lag, Logged};
@@ -96,6 +97,8 @@ pub(super) struct Stream {
     /// What was said of that last.
     pub kept_from: Lsn,
     pub catch_up: Option<Box<CatchUp>>,
+    /// Slots have parted: records are read to find out of which others that is so too, and none is sent.
+    pub silent: bool,
     /// A read has been asked for and has not ended.
     reading: bool,
     held: VecDeque<Logged>,
@@ -124,6 +127,7 @@ impl Stream {
             keep_from: Lsn::ZERO,
             kept_from: Lsn::ZERO,
             catch_up: None,
+            silent: false,
             reading: false,
             held: VecDeque::new(),
             held_upto: None,
@@ -146,15 +150,20 @@ impl Stream {
 
     /// Whether everything up to this record has been sent, or need not be.
     pub fn is_past(&self, lsn: Lsn) -> bool {
-        self.is_flowing() && self.next > lsn
+        self.is_flowing() && !self.silent && self.next > lsn
     }
 
-    /// Records are sent from here on.
-    pub fn flow_from(&mut self, next: Lsn) {
+    /// Records are sent from here on, unless it is silent. The slots that have parted, if all are known by now.
+    pub fn flow_from(&mut self, next: Lsn) -> Result<(), Vec<Parted>> {
         self.phase = Phase::Flowing;
         (self.next, self.told) = (next, next.before());
         // Where nothing is missing no record comes that would end it.
-        self.catch_up.take_if(|catch_up| catch_up.passed(next.before()) == Ok(true));
+        if let Some(catch_up) = &self.catch_up
+            && catch_up.passed(next.before())?
+        {
+            self.catch_up = None;
+        }
+        Ok(())
     }
 
     /// The record the next read begins with, if it is time to read; that counts as asked.
@@ -179,6 +188,7 @@ impl Stream {
     /// The whole that the next record is a part of.
     pub fn next_waits_for(&self) -> Option<(ShardId, Lsn)> {
         match self.held.front()?.txn {
+            _ if self.silent => None,
             // A transaction's home is its lowest shard: streams never wait for each other in a circle.
             Some(Txn::Part { home, home_lsn, .. }) if home < self.shard => Some((home, Lsn(home_lsn))),
             _ => None,
@@ -190,7 +200,7 @@ impl Stream {
     }
 
     /// Moves on by one record.
-    pub fn step(&mut self, window_bytes: u64) -> Result<Next, Vec<SlotName>> {
+    pub fn step(&mut self, window_bytes: u64) -> Result<Next, Vec<Parted>> {
         let Some(front) = self.held.front() else { return Ok(Next::Nothing) };
         let bytes = (RECORD_BYTES + front.touches.len() * TOUCH_BYTES + front.body.len()) as u64;
         if self.unacknowledged_bytes > 0 && self.unacknowledged_bytes + bytes > window_bytes {
@@ -212,9 +222,9 @@ impl Stream {
                 self.catch_up = None;
             }
         } else if copied && !touches.is_empty() {
-            return Err(touches.iter().map(|touch| (touch.table, touch.slot)).collect());
+            return Err(touches.iter().map(|touch| ((touch.table, touch.slot), None)).collect());
         }
-        if touches.is_empty() {
+        if touches.is_empty() || self.silent {
             return Ok(Next::Passed);
         }
         let exact = touches.len() == all && !matches!(txn, Some(Txn::Whole { .. }));
@@ -224,7 +234,7 @@ impl Stream {
 
     /// The read has ended and all it brought has been dealt with: where the follower has everything now, if it
     /// has not been told.
-    pub fn end_read(&mut self) -> Result<Option<Lsn>, Vec<SlotName>> {
+    pub fn end_read(&mut self) -> Result<Option<Lsn>, Vec<Parted>> {
         let Some(upto) = self.held_upto.take_if(|_| self.held.is_empty()) else { return Ok(None) };
         self.reading = false;
         self.next = self.next.max(upto.next());
@@ -233,7 +243,7 @@ impl Stream {
         {
             self.catch_up = None;
         }
-        let news = upto > self.told;
+        let news = upto > self.told && !self.silent;
         self.told = self.told.max(upto);
         Ok(news.then_some(upto))
     }

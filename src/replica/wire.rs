@@ -2,6 +2,8 @@
 //!
 //! Must not know who says it, and when.
 
+use super::history::History;
+use super::keys::Rewind;
 use super::position::SlotName;
 use crate::binlog::{Lsn, Touch};
 use crate::shard::mesh::SlotPosition;
@@ -63,6 +65,14 @@ pub enum Message {
         stream: ShardId,
         slots: Vec<SlotPosition>,
     },
+    /// Of this slot of the copy only these keys come, whole or not at all: the follower's others are right. Before
+    /// its entries, and only if it has asked for that.
+    CopyKeys {
+        stream: ShardId,
+        table: TableId,
+        slot: Slot,
+        keys: Vec<Bytes>,
+    },
     /// Entries of one slot, in order.
     CopyRows {
         stream: ShardId,
@@ -89,9 +99,10 @@ pub enum Message {
         stream: ShardId,
         lsn: Lsn,
     },
-    /// The primary's last word: these slots' positions are not in its history. They must be copied.
+    /// The primary's last word: these slots' positions are not in its history, which is this, as far as its log
+    /// tells. They must be copied.
     Forget {
-        slots: Vec<SlotName>,
+        slots: Vec<(SlotName, History)>,
     },
     /// From the primary: it is there. By stream, how far its log has come.
     Beat {
@@ -114,6 +125,8 @@ pub struct Subscribe {
     /// Of those, the slots that it has records of. One at index 0 must be copied: what the follower has of it counts for
     /// nothing.
     pub positions: Vec<SlotPosition>,
+    /// Of those at index 0, the slots of which some keys are enough.
+    pub rewinds: Vec<Rewind>,
 }
 
 /// A record of a stream's log, with the slots that the follower does not have yet.

@@ -2,32 +2,74 @@
 //!
 //! Must not know who they are for. The channel is bounded: who takes slowly makes the reading slow.
 
+use super::source::branches;
+use crate::binlog::Lsn;
 use crate::limits;
+use crate::replica::keys::Rewind;
+use crate::replica::position::SlotName;
 use crate::shard::mesh::{LentShard, SlotPosition};
-use crate::store::Entry;
+use crate::store::{Entry, Incarnation, Row, StoreError, View};
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use tokio::sync::mpsc::{Receiver, channel};
 
 /// A piece of a copy.
 pub enum Chunk {
+    /// Of this slot only these keys come.
+    Keys { slot: SlotPosition, keys: Vec<Bytes> },
     /// Entries of a slot, in order.
     Entries { slot: SlotPosition, entries: Vec<Entry> },
-    /// Nothing more comes of this slot.
-    Done,
+    /// Nothing more comes of this slot, which has come whole or by its keys.
+    Done { whole: bool },
     /// It could not be read: the copy ends here.
     Failed(String),
 }
 
-/// Begins to read these slots, in this order.
-pub fn begin(lent: LentShard, slots: Vec<SlotPosition>) -> io::Result<Receiver<Chunk>> {
+/// What a follower wants of a copy.
+#[derive(Default)]
+pub struct CopyWanted {
+    pub slots: Vec<SlotName>,
+    /// Of these some keys are enough, if they are few.
+    pub rewinds: Vec<Rewind>,
+}
+
+/// Begins to read these slots, in this order. `log`: the shard's, in which the keys are found.
+pub fn begin(
+    lent: LentShard,
+    slots: Vec<SlotPosition>,
+    rewinds: Vec<Rewind>,
+    log: PathBuf,
+) -> io::Result<Receiver<Chunk>> {
     let (send, receive) = channel(limits::REPLICA_COPY_AHEAD as usize);
     let read = move || {
-        let LentShard { reader, slots: with_data, reading, .. } = lent;
+        let LentShard { reader, slots: with_data, reading, upto, .. } = lent;
         let _reading = reading;
         reader.with_snapshot(|view| {
+            let mut keys = differing(&log, Lsn(upto), rewinds);
             for slot in slots {
                 let place = with_data.iter().find(|(at, _)| (at.table, at.slot) == (slot.table, slot.slot));
+                if slot.index > 0
+                    && let Some(keys) = keys.remove(&(slot.table, slot.slot))
+                {
+                    match by_keys(view, place.map(|(_, incarnation)| *incarnation), &keys) {
+                        Ok(Some(entries)) => {
+                            let pieces = entries.chunks(limits::REPLICA_CHUNK_ENTRIES);
+                            let entries =
+                                pieces.map(|piece| Chunk::Entries { slot, entries: piece.to_vec() });
+                            let all = [Chunk::Keys { slot, keys }].into_iter().chain(entries);
+                            for chunk in all.chain([Chunk::Done { whole: false }]) {
+                                if send.blocking_send(chunk).is_err() {
+                                    return;
+                                }
+                            }
+                            continue;
+                        }
+                        Ok(None) => {}
+                        Err(error) => return drop(send.blocking_send(Chunk::Failed(error.to_string()))),
+                    }
+                }
                 let (mut entries, mut bytes, mut gone) = (Vec::new(), 0, false);
                 let mut visit = |element: bool, key: &[u8], value: &[u8]| {
                     bytes += key.len() + value.len();
@@ -47,7 +89,7 @@ pub fn begin(lent: LentShard, slots: Vec<SlotPosition>) -> io::Result<Receiver<C
                     Ok(()) if entries.is_empty() => None,
                     Ok(()) => Some(Chunk::Entries { slot, entries }),
                 };
-                for chunk in last.into_iter().chain([Chunk::Done]) {
+                for chunk in last.into_iter().chain([Chunk::Done { whole: slot.index > 0 }]) {
                     if send.blocking_send(chunk).is_err() {
                         return;
                     }
@@ -57,4 +99,45 @@ pub fn begin(lent: LentShard, slots: Vec<SlotPosition>) -> io::Result<Receiver<C
     };
     std::thread::Builder::new().name("copy-out".into()).spawn(read)?;
     Ok(receive)
+}
+
+/// The keys in which slots differ, where that is known.
+fn differing(log: &Path, upto: Lsn, rewinds: Vec<Rewind>) -> FxHashMap<SlotName, Vec<Bytes>> {
+    if rewinds.is_empty() {
+        return FxHashMap::default();
+    }
+    branches(log, upto, rewinds).unwrap_or_else(|why| {
+        tracing::warn!(why, "looking through the log for a follower failed: it gets its slots whole");
+        FxHashMap::default()
+    })
+}
+
+/// What these keys hold; None: too much to be held in memory.
+fn by_keys(
+    view: &View<'_>,
+    here: Option<Incarnation>,
+    keys: &[Bytes],
+) -> Result<Option<Vec<Entry>>, StoreError> {
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    let Some(incarnation) = here else { return Ok(Some(entries)) };
+    for name in keys {
+        let mut version = None;
+        let mut visit = |element: bool, key: &[u8], value: &[u8]| {
+            let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            if !element {
+                version = Row::decode(&value).ok().and_then(|row| row.version());
+            } else if version.is_none() || Entry::element_of(&key).map(|(of, _)| of) != version {
+                // Of a life that has ended.
+                return true;
+            }
+            bytes += key.len() + value.len();
+            entries.push(Entry { element, key, value });
+            bytes <= limits::REWIND_SLOT_MAX_BYTES && entries.len() <= limits::REWIND_ENTRIES_MAX
+        };
+        view.key_entries(incarnation, name, &mut visit)?;
+        if bytes > limits::REWIND_SLOT_MAX_BYTES || entries.len() > limits::REWIND_ENTRIES_MAX {
+            return Ok(None);
+        }
+    }
+    Ok(Some(entries))
 }

@@ -2,20 +2,27 @@
 //!
 //! Must not know this node's own followers.
 
+use super::dropped::{Kept, Log};
 use super::hub::{Answer, Hub, now_ms};
 use super::peer::{CONNECT_WAIT, PeerNode};
 use super::redis;
+use super::rewind::{self, REWIND_STREAM};
 use super::wire::{LinkError, Wire};
 use crate::binlog::Lsn;
 use crate::limits;
 use crate::replica::PROTOCOL;
 use crate::replica::follower::{Action, Event, Follower, Settings};
 use crate::replica::greeting::Peer;
+use crate::replica::history::Diverged;
+use crate::replica::inflow::Rewound;
+use crate::replica::keys::Rewind;
+use crate::replica::position::SlotName;
 use crate::replica::status::{self, Following};
-use crate::shard::mesh::{Portion, Replicate, Replicated, SlotPosition};
+use crate::shard::mesh::{LentShard, Portion, Replicate, Replicated, SlotPosition};
 use crate::slot::set::{self, TableSlots};
 use crate::slot::{ShardId, TableId};
 use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -153,6 +160,29 @@ impl From<std::io::Error> for NoLink {
     }
 }
 
+/// What a shard is to be asked, in order: records that are made apart hold up what stands behind them.
+#[derive(Default)]
+struct InOrder {
+    held: VecDeque<Held>,
+    /// What is being made.
+    making: Option<Vec<Rewound>>,
+    /// Records made and not answered, of the groups in which they were asked for.
+    unanswered: VecDeque<usize>,
+}
+
+enum Held {
+    Ask(Replicate),
+    Rewind(Vec<Rewound>),
+}
+
+/// What has been made under a ticket, with the number of keys of each slot.
+struct RewindRecords {
+    ticket: u64,
+    shard: ShardId,
+    keys: Vec<u64>,
+    made: Result<Vec<Portion>, (SlotName, String)>,
+}
+
 struct PrimaryLink {
     hub: Rc<Hub>,
     facts: Rc<RefCell<Following>>,
@@ -164,6 +194,12 @@ struct PrimaryLink {
     attempted: UnboundedReceiver<Attempt>,
     /// The attempt under way; another one's outcome is of no use any more.
     connecting: Option<JoinHandle<()>>,
+    keeps: UnboundedSender<Result<Vec<Rewind>, String>>,
+    kept: UnboundedReceiver<Result<Vec<Rewind>, String>>,
+    /// By shard.
+    in_order: Vec<InOrder>,
+    records: UnboundedSender<RewindRecords>,
+    made: UnboundedReceiver<RewindRecords>,
     /// Positions by shard, until all have answered.
     positions: Option<Vec<Option<ShardState>>>,
     /// Portions of this batch of events, by shard.
@@ -187,6 +223,8 @@ impl PrimaryLink {
         let shards = place.logs.len();
         let (ticket, answers) = hub.route();
         let (attempts, attempted) = unbounded_channel();
+        let (keeps, kept) = unbounded_channel();
+        let (records, made) = unbounded_channel();
         PrimaryLink {
             machine: Follower::new(settings),
             facts,
@@ -196,6 +234,11 @@ impl PrimaryLink {
             attempts,
             attempted,
             connecting: None,
+            keeps,
+            kept,
+            in_order: (0..shards).map(|_| InOrder::default()).collect(),
+            records,
+            made,
             positions: None,
             portions: (0..shards).map(|_| Vec::new()).collect(),
             durable: vec![0; shards],
@@ -229,6 +272,11 @@ impl PrimaryLink {
                     }
                 }
                 attempt = self.attempted.recv() => self.connected(attempt.expect("the link holds a sender")),
+                kept = self.kept.recv() => self.handle(match kept.expect("the link holds a sender") {
+                    Ok(rewinds) => Event::Kept { rewinds },
+                    Err(why) => Event::NotKept { why },
+                }),
+                made = self.made.recv() => self.rewind_made(made.expect("the link holds a sender")),
                 _ = tick.tick() => {
                     self.look_at_disk();
                     self.handle(Event::Tick { now_ms: now_ms() });
@@ -325,6 +373,7 @@ impl PrimaryLink {
     fn perform(&mut self, action: Action) {
         match action {
             Action::AskPositions => self.ask_positions(),
+            Action::KeepDropped { slots, ends } => self.keep_dropped(slots, ends),
             Action::Connect => self.connect(),
             Action::Send(message) => {
                 if let Some(wire) = &mut self.wire {
@@ -334,11 +383,17 @@ impl PrimaryLink {
             Action::Apply { shard, portion } => self.portions[usize::from(shard.0)].push(portion),
             Action::Copy { shard, table, slot, entries } => {
                 self.send_portions(shard);
-                self.hub.ask(self.ticket, shard, Replicate::Copy { table, slot, entries });
+                self.ask_in_order(shard, Replicate::Copy { table, slot, entries });
             }
             Action::Adopt { shard, slots } => {
                 self.send_portions(shard);
-                self.hub.ask(self.ticket, shard, Replicate::Adopt(slots));
+                self.ask_in_order(shard, Replicate::Adopt(slots));
+            }
+            Action::Rewind { shard, slots } => {
+                self.send_portions(shard);
+                let of = &mut self.in_order[usize::from(shard.0)];
+                of.held.push_back(Held::Rewind(slots));
+                self.go_on(shard);
             }
             Action::Disconnect => {
                 self.wire = None;
@@ -350,7 +405,63 @@ impl PrimaryLink {
     fn send_portions(&mut self, shard: ShardId) {
         let portions = std::mem::take(&mut self.portions[usize::from(shard.0)]);
         if !portions.is_empty() {
-            self.hub.ask(self.ticket, shard, Replicate::Append(portions));
+            self.ask_in_order(shard, Replicate::Append(portions));
+        }
+    }
+
+    /// Asks a shard for something, once what is being made for it has been asked.
+    fn ask_in_order(&mut self, shard: ShardId, what: Replicate) {
+        self.in_order[usize::from(shard.0)].held.push_back(Held::Ask(what));
+        self.go_on(shard);
+    }
+
+    fn go_on(&mut self, shard: ShardId) {
+        let of = &mut self.in_order[usize::from(shard.0)];
+        while of.making.is_none()
+            && let Some(held) = of.held.pop_front()
+        {
+            match held {
+                Held::Ask(what) => self.hub.ask(self.ticket, shard, what),
+                Held::Rewind(slots) => {
+                    of.making = Some(slots);
+                    self.hub.ask(self.ticket, shard, Replicate::Lend);
+                }
+            }
+        }
+    }
+
+    /// The shard can be read: its records are made apart.
+    fn rewind(&mut self, shard: ShardId, lent: LentShard) {
+        let making = self.in_order[usize::from(shard.0)].making.as_mut();
+        let slots = std::mem::take(making.expect("it was lent for this"));
+        let keys: Vec<u64> = slots.iter().map(|rewound| rewound.keys.len() as u64).collect();
+        let (records, ticket) = (self.records.clone(), self.ticket);
+        tokio::task::spawn_local(async move {
+            let made = tokio::task::spawn_blocking(move || rewind::records(lent, slots)).await;
+            let Ok(made) = made else { return tracing::error!(shard = shard.0, "a record was not made") };
+            // The link may have ended meanwhile.
+            let _ = records.send(RewindRecords { ticket, shard, keys, made });
+        });
+    }
+
+    fn rewind_made(&mut self, records: RewindRecords) {
+        let RewindRecords { ticket, shard, keys, made } = records;
+        if ticket != self.ticket {
+            // Of a connection that has ended.
+            return;
+        }
+        match made {
+            Ok(portions) => {
+                let of = &mut self.in_order[usize::from(shard.0)];
+                of.making = None;
+                of.unanswered.push_back(portions.len());
+                keys.into_iter().for_each(|keys| self.hub.dropped.note_rewound(keys));
+                for portion in portions {
+                    self.hub.ask(self.ticket, shard, Replicate::Rewind(portion));
+                }
+                self.go_on(shard);
+            }
+            Err((slot, why)) => self.handle(Event::NotRewound { slot, why }),
         }
     }
 
@@ -360,6 +471,7 @@ impl PrimaryLink {
         self.hub.end_route(self.ticket);
         (self.ticket, self.answers) = self.hub.route();
         self.portions.iter_mut().for_each(Vec::clear);
+        self.in_order.iter_mut().for_each(|of| *of = InOrder::default());
         self.hub.shards().for_each(|shard| self.hub.ask(self.ticket, shard, Replicate::State));
         self.positions = Some(self.hub.shards().map(|_| None).collect());
     }
@@ -376,14 +488,49 @@ impl PrimaryLink {
                     self.handle(Event::Positions { positions: positions.concat(), ends });
                 }
             }
+            Replicated::Appended { stream: REWIND_STREAM, own, .. } => {
+                // The machine has asked for all of them at once.
+                let of = &mut self.in_order[usize::from(shard.0)];
+                let group = of.unanswered.front_mut().expect("each is asked for once");
+                *group -= 1;
+                if *group == 0 {
+                    of.unanswered.pop_front();
+                    self.handle(Event::Rewound { shard, own: Lsn(own) });
+                }
+            }
             Replicated::Appended { stream, lsn, own } => {
                 self.handle(Event::Applied { shard, stream, lsn: Lsn(lsn), own: Lsn(own) });
             }
             Replicated::Copied => self.handle(Event::Copied { shard }),
             Replicated::Adopted { own } => self.handle(Event::Adopted { shard, own: Lsn(own) }),
             Replicated::Refused(why) => self.handle(Event::Refused { shard, why }),
-            Replicated::Lent(_) | Replicated::TermBegun => unreachable!("this link asks for no such thing"),
+            Replicated::Lent(lent) => self.rewind(shard, *lent),
+            Replicated::TermBegun => unreachable!("this link asks for no such thing"),
         }
+    }
+
+    fn keep_dropped(&mut self, slots: Vec<Diverged>, ends: Vec<(ShardId, Lsn)>) {
+        let (dropped, place) = (self.hub.dropped.clone(), &self.hub.place);
+        let diverged: BTreeSet<ShardId> =
+            slots.iter().map(|diverged| place.map.borrow().shard_of(diverged.slot.1)).collect();
+        let log = |(shard, end): (ShardId, Lsn)| {
+            let dir = place.logs[usize::from(shard.0)].clone();
+            diverged.contains(&shard).then_some(Log { shard, dir, end })
+        };
+        let logs: Vec<Log> = ends.into_iter().filter_map(log).collect();
+        let primary = {
+            let facts = self.facts.borrow();
+            format!("{}:{}", facts.host, facts.port)
+        };
+        let keeps = self.keeps.clone();
+        tokio::task::spawn_local(async move {
+            let keep = move || {
+                dropped.keep(&primary, slots, &logs, now_ms()).inspect(tell_kept).map(|kept| kept.rewinds)
+            };
+            let kept = tokio::task::spawn_blocking(keep).await;
+            // The link may have ended meanwhile.
+            let _ = keeps.send(kept.map_err(|error| error.to_string()).flatten());
+        });
     }
 
     fn look_at_disk(&mut self) {
@@ -478,6 +625,32 @@ impl PrimaryLink {
         facts.offset = offset;
         facts.behind = published.saturating_sub(offset);
         (facts.slots_copied, facts.slots_to_copy) = self.machine.slots_copied();
+    }
+}
+
+fn tell_kept(kept: &Kept) {
+    let (records, slots) = (kept.records, kept.tails.len());
+    let incomplete = kept.tails.iter().filter(|tail| tail.incomplete).count();
+    match &kept.path {
+        Some(path) if kept.again => {
+            tracing::info!(path = %path.display(), records, "dropped again what is kept already");
+        }
+        Some(path) => tracing::warn!(
+            path = %path.display(),
+            records,
+            slots,
+            "this node had records that are not in its primary's history: they are dropped, and kept here"
+        ),
+        None => {}
+    }
+    if incomplete > 0 {
+        tracing::warn!(
+            slots = incomplete,
+            "of some slots that are copied anew, the logs do not tell whether more than what is kept is dropped"
+        );
+    }
+    for path in &kept.removed {
+        tracing::warn!(path = %path.display(), "removed older dropped records, to make room");
     }
 }
 

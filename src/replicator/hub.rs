@@ -3,6 +3,7 @@
 //! Only this file sends and receives messages. Must not know what is said on a link.
 
 use super::digest::Digests;
+use super::dropped::Dropped;
 use super::follower::{Forget, Link};
 use super::migrate::Migrations;
 use super::rehome::Rehoming;
@@ -64,6 +65,7 @@ pub struct Hub {
     pub failover: RefCell<Option<failover::UnderWay>>,
     status: Arc<SharedStatus>,
     copies_begun: Cell<u64>,
+    pub dropped: Arc<Dropped>,
     /// By shard: from where its log is kept for followers.
     held: RefCell<Vec<Option<u64>>>,
     /// In sharding mode.
@@ -116,6 +118,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         digests: Digests::default(),
         migrations: Migrations::default(),
         rehoming: Rehoming::default(),
+        dropped: Arc::new(Dropped::new(&place.data_dir)),
         place,
         published,
         settlement,
@@ -480,7 +483,13 @@ impl Hub {
         let following: Option<Following> = self.link.borrow().as_ref().map(Link::facts);
         let (followers, captures) = (self.facts_of(|of| !of.is_capture), self.facts_of(|of| of.is_capture));
         let failover = self.failover.borrow().as_ref().map(failover::UnderWay::stage);
+        let (dropped_tails, dropped_records) = self.dropped.counts();
+        let (rewound_slots, rewound_keys) = self.dropped.rewound();
         self.status.set(Status {
+            rewound_slots,
+            rewound_keys,
+            dropped_tails,
+            dropped_records,
             following,
             followers,
             captures,

@@ -8,6 +8,7 @@
 mod commands;
 mod copy;
 mod digest;
+pub mod dropped;
 mod failover;
 mod follower;
 mod hub;
@@ -18,6 +19,7 @@ mod pkcluster;
 mod primary;
 pub mod redis;
 mod rehome;
+mod rewind;
 mod slots;
 mod source;
 mod wire;

@@ -2,7 +2,7 @@
 //!
 //! Must not know the link to this node's own primary, nor other followers.
 
-use super::copy::{self, Chunk};
+use super::copy::{self, Chunk, CopyWanted};
 use super::hub::{Answer, Attached, Hub, now_ms};
 use super::slots::Slots;
 use super::source::{self, End, Tail};
@@ -11,12 +11,13 @@ use crate::binlog::Lsn;
 use crate::conn::moving::Moving;
 use crate::limits;
 use crate::replica::greeting::Peer;
+use crate::replica::history::History;
 use crate::replica::position::SlotName;
 use crate::replica::primary::{Action, Event, Primary, Settings, Stage};
 use crate::replica::status::Follower;
 use crate::shard::mesh::{LentShard, Replicate, Replicated, SlotPosition};
 use crate::slot::{ShardId, set};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::net::TcpStream as StdStream;
 use std::rc::Rc;
 use std::time::Duration;
@@ -67,6 +68,7 @@ pub fn attach(hub: &Rc<Hub>, moving: Moving) {
 /// What work beside the link has brought.
 enum Inner {
     Located(ShardId, Result<(Vec<crate::replica::primary::Indexed>, Lsn), String>),
+    Traced(ShardId, FxHashMap<SlotName, History>),
     Chunk(ShardId, Receiver<Chunk>, Option<Chunk>),
 }
 
@@ -79,6 +81,8 @@ struct Copy {
     not_before: Instant,
     /// Of whole slots, since the last mark.
     unmarked_bytes: usize,
+    /// A slot has come, or comes, whole.
+    counted: bool,
 }
 
 struct FollowerLink {
@@ -90,7 +94,7 @@ struct FollowerLink {
     logs: Vec<Tail>,
     published: Vec<Lsn>,
     /// Slots that a shard's copy is to have, until the shard is lent.
-    wanted: FxHashMap<ShardId, Vec<SlotName>>,
+    wanted: FxHashMap<ShardId, CopyWanted>,
     copies: FxHashMap<ShardId, Copy>,
     inner: UnboundedSender<Inner>,
     inner_events: UnboundedReceiver<Inner>,
@@ -238,9 +242,9 @@ impl FollowerLink {
             Action::Send(message) => self.wire.queue(&message),
             Action::AskState { shard } => self.hub.ask(self.ticket, shard, Replicate::State),
             Action::Locate { shard } => self.locate(shard),
-            Action::Copy { shard, slots } => {
-                self.wanted.insert(shard, slots);
-                self.hub.note_copy_begun();
+            Action::Trace { shard, slots } => self.trace(shard, slots),
+            Action::Copy { shard, slots, rewinds } => {
+                self.wanted.insert(shard, CopyWanted { slots, rewinds });
                 self.hub.ask(self.ticket, shard, Replicate::Lend);
             }
             Action::CopyMore { shard } => self.more(shard),
@@ -260,6 +264,22 @@ impl FollowerLink {
             let found = found.and_then(|found| found.map_err(|error| error.to_string()));
             // The link may have ended meanwhile.
             let _ = inner.send(Inner::Located(shard, found.map(|segments| (segments, upto))));
+        });
+    }
+
+    fn trace(&mut self, shard: ShardId, slots: Vec<SlotName>) {
+        let dir = self.hub.place.logs[usize::from(shard.0)].clone();
+        let upto = Lsn(self.hub.published.upto(shard));
+        let inner = self.inner.clone();
+        tokio::task::spawn_local(async move {
+            let traced = tokio::task::spawn_blocking(move || source::trace(&dir, upto, &slots)).await;
+            let traced = traced.map_err(|error| error.to_string()).flatten().unwrap_or_else(|why| {
+                tracing::error!(shard = shard.0, why, "looking through the log for a follower failed");
+                // It is told then that nothing is known.
+                FxHashMap::default()
+            });
+            // The link may have ended meanwhile.
+            let _ = inner.send(Inner::Traced(shard, traced));
         });
     }
 
@@ -299,6 +319,7 @@ impl FollowerLink {
                 tracing::error!(shard = shard.0, why, "looking through the log for a follower failed");
                 self.closed = Some(format!("looking through the log failed: {why}"));
             }
+            Inner::Traced(shard, histories) => self.handle(Event::Traced { shard, histories }),
             Inner::Chunk(shard, chunks, chunk) => self.copied(shard, chunks, chunk),
         }
     }
@@ -317,7 +338,14 @@ impl FollowerLink {
                 }
                 self.handle(Event::CopyRows { shard, table, slot, entries });
             }
-            Some(Chunk::Done) => {
+            Some(Chunk::Keys { slot: SlotPosition { table, slot, .. }, keys }) => {
+                self.handle(Event::CopyKeys { shard, table, slot, keys });
+                self.more(shard);
+            }
+            Some(Chunk::Done { whole }) => {
+                if whole && !std::mem::replace(&mut copy.counted, true) {
+                    self.hub.note_copy_begun();
+                }
                 copy.done += 1;
                 let upto = copy.done;
                 if copy.unmarked_bytes >= limits::REPLICA_MARK_BYTES && upto < copy.slots {
@@ -351,20 +379,29 @@ impl FollowerLink {
     }
 
     fn lent(&mut self, shard: ShardId, lent: LentShard) {
-        let wanted = self.wanted.remove(&shard).expect("it was asked for a copy");
+        let CopyWanted { slots: wanted, rewinds } =
+            self.wanted.remove(&shard).expect("it was asked for a copy");
         let known: FxHashMap<SlotName, SlotPosition> =
             lent.positions.iter().map(|at| ((at.table, at.slot), *at)).collect();
         let never = |(table, slot)| SlotPosition { table, slot, index: 0, term: 0 };
         let slots: Vec<SlotPosition> =
             wanted.into_iter().map(|name| known.get(&name).copied().unwrap_or_else(|| never(name))).collect();
         let upto = Lsn(lent.upto);
-        match copy::begin(lent, slots.clone()) {
+        let by_keys: FxHashSet<SlotName> = rewinds.iter().map(|rewind| rewind.slot).collect();
+        let is_whole = |at: &SlotPosition| at.index > 0 && !by_keys.contains(&(at.table, at.slot));
+        let counted = slots.iter().any(is_whole);
+        if counted {
+            self.hub.note_copy_begun();
+        }
+        let log = self.hub.place.logs[usize::from(shard.0)].clone();
+        match copy::begin(lent, slots.clone(), rewinds, log) {
             Ok(chunks) => {
                 let copy = Copy {
                     chunks: Some(chunks),
                     done: 0,
                     slots: slots.len() as u32,
                     unmarked_bytes: 0,
+                    counted,
                     not_before: Instant::now(),
                 };
                 self.copies.insert(shard, copy);

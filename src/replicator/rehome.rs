@@ -207,7 +207,8 @@ impl<'h> Way<'h> {
         self.next = Lsn(upto).next();
         (self.given, self.has) = (upto, upto);
         self.hub.rehoming.needs.set(Some((self.from, upto)));
-        let begun = copy::begin(*lent, positions.clone());
+        let log = self.hub.place.logs[usize::from(self.from.0)].clone();
+        let begun = copy::begin(*lent, positions.clone(), Vec::new(), log);
         let mut chunks = begun.map_err(|error| format!("a thread for the copy: {error}"))?;
         let mut under_way = 0;
         while let Some(chunk) = chunks.recv().await {
@@ -217,7 +218,8 @@ impl<'h> Way<'h> {
                     self.hub.ask(self.ticket, self.to, Replicate::Copy { table, slot, entries });
                     under_way += 1;
                 }
-                Chunk::Done => {}
+                Chunk::Keys { .. } => unreachable!("all of each slot was asked for"),
+                Chunk::Done { .. } => {}
                 Chunk::Failed(why) => return Err(format!("reading a slot failed: {why}")),
             }
             while under_way >= limits::REPLICA_COPY_AHEAD {

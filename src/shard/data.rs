@@ -17,9 +17,7 @@ use crate::runtime::reaper;
 use crate::slot::ShardId;
 use crate::store::effects::{Operation, SlotWide};
 use crate::store::tx::{Change, Effect};
-use crate::store::{
-    Batch, Cached, ElementKey, Entry, Incarnation, Row, SlotEntry, Store, WriteError, Writing,
-};
+use crate::store::{Batch, Cached, ElementKey, Entry, Incarnation, Row, SlotEntry, Store, WriteError};
 use bytes::Bytes;
 
 pub struct Data {

@@ -90,6 +90,7 @@ impl Owner {
                 Replicate::Copy { table, slot, entries } => {
                     self.copy_in(at, from, table, slot, entries, &mut room)?
                 }
+                Replicate::Rewind(portion) => self.rewind(at, from, portion, &mut room),
                 other => {
                     self.at_once(at, from, other);
                     None
@@ -134,7 +135,7 @@ impl Owner {
                 self.begin_term(at);
                 self.answer_follow(at, from, Replicated::TermBegun);
             }
-            Replicate::HoldLog(_) | Replicate::Append(_) | Replicate::Copy { .. } => {
+            Replicate::HoldLog(_) | Replicate::Append(_) | Replicate::Rewind(_) | Replicate::Copy { .. } => {
                 unreachable!("these have their own ways")
             }
         }
@@ -162,6 +163,21 @@ impl Owner {
             }
         }
         (!rest.is_empty()).then(|| Replicate::Append(rest.into()))
+    }
+
+    /// Logs and shows one record, wherever its slots stand; gives it back when that cannot be now.
+    fn rewind(&mut self, at: usize, from: Asker, portion: Portion, room: &mut usize) -> Option<Replicate> {
+        if !self.may_append(at) {
+            return Some(Replicate::Rewind(portion));
+        }
+        *room = room.saturating_sub(portion.body.len() + 1);
+        // Each is answered by itself: no other record's answer stands for it.
+        self.answer_appended(at);
+        match self.log_portion(at, from, portion) {
+            Ok(()) => self.answer_appended(at),
+            Err(why) => self.answer_follow(at, from, Replicated::Refused(why)),
+        }
+        None
     }
 
     /// After a commit: a shard can be lent when RocksDB has all that is logged.
@@ -200,7 +216,7 @@ impl Owner {
     }
 
     fn append_portion(&mut self, at: usize, from: Asker, portion: Portion) -> Result<(), String> {
-        let shard = &mut self.shards[at];
+        let shard = &self.shards[at];
         for touch in &portion.touches {
             let next = shard.data.slots.get(touch.table, touch.slot).next_index;
             if next != touch.index {
@@ -210,6 +226,11 @@ impl Owner {
                 ));
             }
         }
+        self.log_portion(at, from, portion)
+    }
+
+    fn log_portion(&mut self, at: usize, from: Asker, portion: Portion) -> Result<(), String> {
+        let shard = &mut self.shards[at];
         let (stream, lsn) = (portion.stream, portion.lsn);
         if portion.operations > COMMIT_OPS_MAX || portion.body.len() > COMMIT_PIECE_BYTES {
             self.larges[at].push(Large::of_portion(portion, from));

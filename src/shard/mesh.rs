@@ -704,6 +704,9 @@ pub enum Replicate {
     /// Records of this shard's slots, to be logged and shown: answered by `Appended`, once for as many as a turn
     /// has done.
     Append(Vec<Portion>),
+    /// A record that brings slots from a history that was another to where it says: whatever they had before.
+    /// Answered by `Appended`, by itself.
+    Rewind(Portion),
     /// Entries of a slot that is being copied here, shown to nobody yet: answered by `Copied`.
     Copy { table: TableId, slot: Slot, entries: Vec<Entry> },
     /// These slots have been copied, and stand as of these positions: answered by `Adopted` when that is

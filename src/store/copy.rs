@@ -26,6 +26,11 @@ pub enum EntryParts<'a> {
 }
 
 impl Entry {
+    /// Of an element's key, which life of its name it is of, and its sub; None: it is too short.
+    pub fn element_of(key: &[u8]) -> Option<(Version, &[u8])> {
+        split_element_tail(key).map(|(_, version, sub)| (version, sub))
+    }
+
     /// Takes an entry apart that has come from elsewhere.
     ///
     /// # Errors
@@ -56,6 +61,30 @@ impl View<'_> {
                 if !visit(family == Family::Element, &key[4..], value) {
                     return Ok(());
                 }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl View<'_> {
+    /// Shows all entries of one key: its row, then elements, those included that no row names any more.
+    pub fn key_entries(
+        &self,
+        incarnation: Incarnation,
+        name: &[u8],
+        visit: &mut Show<'_>,
+    ) -> Result<(), StoreError> {
+        let mut scan = self.one_row(incarnation, name);
+        while let Some((key, value)) = scan.next_entry()? {
+            if !visit(false, &key[4..], value) {
+                return Ok(());
+            }
+        }
+        let mut scan = self.elements_of(incarnation, name);
+        while let Some((key, value)) = scan.next_entry()? {
+            if !visit(true, &key[4..], value) {
+                return Ok(());
             }
         }
         Ok(())

@@ -6,10 +6,10 @@
 use super::StoreError;
 use super::db::{Cached, family_of, get_element, get_row};
 use super::key::{
-    ElementKey, ElementRange, Family, Incarnation, Key, prefix, row_key, split_row_key, split_time_key,
-    system,
+    ElementKey, ElementRange, Family, Incarnation, Key, element_key, prefix, row_key, split_row_key,
+    split_time_key, system,
 };
-use super::row::{Kind, Row};
+use super::row::{Kind, Row, Version};
 use super::tx::Visit;
 use crate::error::Stop;
 use bytes::Bytes;
@@ -200,6 +200,23 @@ impl<'d> View<'d> {
     /// Everything one family holds of an incarnation.
     pub(super) fn whole(&self, family: Family, incarnation: Incarnation) -> Scan<'d> {
         self.scan(family, &prefix(incarnation), prefix(incarnation.next()).to_vec(), false)
+    }
+
+    /// The row of one key, as an entry.
+    pub(super) fn one_row(&self, incarnation: Incarnation, name: &[u8]) -> Scan<'d> {
+        let key = row_key(incarnation, name);
+        let mut end = key.to_vec();
+        end.push(0);
+        self.scan(Family::Row, &key, end, false)
+    }
+
+    /// The elements of one key, of whatever version.
+    pub(super) fn elements_of(&self, incarnation: Incarnation, name: &[u8]) -> Scan<'d> {
+        let [from, mut end] =
+            [0, u64::MAX].map(|version| element_key(incarnation, name, Version(version), &[]));
+        // No key was ever written so often that it had this version.
+        end.push(0);
+        self.scan(Family::Element, &from, end.to_vec(), false)
     }
 
     fn options(&self) -> ReadOptions {

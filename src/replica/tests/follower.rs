@@ -2,15 +2,18 @@
 
 use crate::binlog::{Lsn, Touch};
 use crate::replica::follower::{Action, Event, Follower, Settings};
+use crate::replica::history::{Diverged, History};
+use crate::replica::keys::Rewind;
+use crate::replica::position::Position;
 use crate::replica::status::Link;
-use crate::replica::wire::{Identity, Message, Record};
+use crate::replica::wire::{Identity, Message, Record, Subscribe};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::placement::Placement;
 use crate::slot::set::TableSlots;
 use crate::slot::{ShardId, Slot, TableId};
-use crate::store::Row;
 use crate::store::effects::{BodyWriter, Origin};
 use crate::store::tx::{Change, Effect};
+use crate::store::{Entry, Row};
 use bytes::Bytes;
 use smallvec::smallvec;
 
@@ -51,8 +54,12 @@ impl Bench {
         let positions = vec![at(1, 1)];
         let ends = vec![(ShardId(0), Lsn(3)), (ShardId(1), Lsn(0))];
         assert_eq!(self.tell(Event::Positions { positions, ends }), [Action::Connect]);
+        self.subscribed().positions
+    }
+
+    fn subscribed(&mut self) -> Subscribe {
         match &self.tell(Event::Connected)[..] {
-            [Action::Send(Message::Subscribe(subscribe))] => subscribe.positions.clone(),
+            [Action::Send(Message::Subscribe(subscribe))] => subscribe.clone(),
             other => panic!("{other:?}"),
         }
     }
@@ -144,6 +151,112 @@ fn a_gap_is_not_applied_and_its_slot_is_asked_for_whole() {
     assert!(bench.follower.last_error().is_some_and(|why| why.contains("slot 1 of table 0")));
     bench.pause_ms();
     assert_eq!(bench.connect(), [at(1, 0)], "at 0: it must be copied");
+}
+
+#[test]
+fn what_the_primary_has_not_is_kept_before_it_is_asked_for_whole() {
+    let mut bench = Bench::flowing();
+    let slot = (TABLE, Slot(1));
+    let primarys = History { whole: true, ends: Vec::new() };
+    let forget = Message::Forget { slots: vec![(slot, primarys.clone())] };
+    assert_eq!(bench.hear(forget), [Action::Disconnect]);
+    bench.pause_ms();
+    let asked = || {
+        let ends = vec![(ShardId(0), Lsn(3)), (ShardId(1), Lsn(0))];
+        Event::Positions { positions: vec![at(1, 1)], ends }
+    };
+    let diverged = Diverged { slot, has: Position { index: 1, term: TERM }, primarys };
+    let keep = |actions: &[Action]| matches!(actions, [Action::KeepDropped { slots, .. }] if *slots == [diverged.clone()]);
+    assert!(keep(&bench.tell(asked())));
+    assert_eq!(bench.tell(Event::NotKept { why: "no room".into() }), []);
+    assert!(bench.follower.last_error().is_some_and(|why| why.contains("no room")));
+    bench.pause_ms();
+    assert!(keep(&bench.tell(asked())), "it is tried again, and nothing is forgotten");
+    assert_eq!(bench.tell(Event::Kept { rewinds: Vec::new() }), [Action::Connect]);
+    let said = bench.tell(Event::Connected);
+    let [Action::Send(Message::Subscribe(subscribe))] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(subscribe.positions, [at(1, 0)], "at 0: it must be copied");
+    bench.tell(Event::Lost { why: "cut".into() });
+    bench.pause_ms();
+    assert_eq!(bench.tell(asked()), [Action::Connect], "once is enough");
+}
+
+/// Slot 1 is to be brought back by its keys: what it subscribes with.
+fn rewinding() -> (Bench, Subscribe) {
+    let mut bench = Bench::flowing();
+    let slot = (TABLE, Slot(1));
+    bench.hear(Message::Forget { slots: vec![(slot, History { whole: true, ends: Vec::new() })] });
+    bench.pause_ms();
+    let ends = vec![(ShardId(0), Lsn(3)), (ShardId(1), Lsn(0))];
+    bench.tell(Event::Positions { positions: vec![at(1, 1)], ends });
+    let rewind = Rewind { slot, fork: Position::default(), keys: vec!["ours".into()] };
+    assert_eq!(bench.tell(Event::Kept { rewinds: vec![rewind] }), [Action::Connect]);
+    let subscribe = bench.subscribed();
+    bench.hear(Message::Welcome { streams: 1, node: [b'p'; 40], time_ms: 0, missing: TableSlots::new() });
+    bench.hear(Message::CopyBegin { stream: STREAM, slots: vec![at(1, 7), at(2, 5)] });
+    (bench, subscribe)
+}
+
+fn keys(slot: u16) -> Message {
+    let keys = vec!["ours".into(), "theirs".into()];
+    Message::CopyKeys { stream: STREAM, table: TABLE, slot: Slot(slot), keys }
+}
+
+fn rows(slot: u16) -> Message {
+    let entry = Entry { element: false, key: "theirs".into(), value: "v".into() };
+    Message::CopyRows { stream: STREAM, table: TABLE, slot: Slot(slot), entries: vec![entry] }
+}
+
+#[test]
+fn a_slot_comes_back_by_its_keys_before_anything_that_follows_is_acknowledged() {
+    let (mut bench, subscribe) = rewinding();
+    assert_eq!(subscribe.positions, [at(1, 0)]);
+    assert_eq!(subscribe.rewinds.len(), 1);
+    assert_eq!(bench.hear(keys(1)), []);
+    assert_eq!(bench.hear(rows(1)), [], "it is held until it is complete");
+    let ack = Message::CopyAck { stream: STREAM, chunks: 1 };
+    assert_eq!(bench.tell(Event::Idle), [Action::Send(ack)]);
+    let actions = bench.hear(Message::CopyMark { stream: STREAM, upto: 1 });
+    let [Action::Rewind { shard: ShardId(0), slots }] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((slots[0].at, slots[0].keys.len(), slots[0].entries.len()), (at(1, 7), 2, 1));
+    assert!(matches!(bench.hear(rows(2))[..], [Action::Copy { .. }]), "the other comes whole");
+    bench.tell(Event::Copied { shard: ShardId(0) });
+    bench.hear(Message::CopyMark { stream: STREAM, upto: 2 });
+    let adopt = Action::Adopt { shard: ShardId(0), slots: vec![at(2, 5)] };
+    assert_eq!(bench.hear(Message::CopyEnd { stream: STREAM }), [adopt]);
+    bench.hear(Message::StreamFrom { stream: STREAM, next: Lsn(11) });
+    bench.tell(Event::Idle);
+    bench.tell(Event::Adopted { shard: ShardId(0), own: Lsn(5) });
+    assert_eq!(bench.acknowledged(), None, "one of the two is not here yet");
+    bench.tell(Event::Rewound { shard: ShardId(0), own: Lsn(4) });
+    assert_eq!(bench.acknowledged(), Some((10, 0)));
+    assert!(matches!(bench.hear(record(11, 1, 8))[..], [Action::Apply { .. }]), "it goes on from there");
+}
+
+#[test]
+fn a_slot_that_cannot_come_back_by_its_keys_is_asked_for_whole() {
+    let (mut bench, _) = rewinding();
+    bench.hear(keys(1));
+    bench.hear(Message::CopyMark { stream: STREAM, upto: 1 });
+    let not = Event::NotRewound { slot: (TABLE, Slot(1)), why: "too much".into() };
+    assert_eq!(bench.tell(not), [Action::Disconnect]);
+    bench.pause_ms();
+    let ends = vec![(ShardId(0), Lsn(3)), (ShardId(1), Lsn(0))];
+    assert_eq!(bench.tell(Event::Positions { positions: vec![at(1, 1)], ends }), [Action::Connect]);
+    let subscribe = bench.subscribed();
+    assert_eq!((subscribe.positions, subscribe.rewinds), (vec![at(1, 0)], vec![]));
+}
+
+#[test]
+fn keys_that_were_not_asked_for_or_come_twice_end_the_link() {
+    assert_eq!(rewinding().0.hear(keys(2)), [Action::Disconnect]);
+    let (mut bench, _) = rewinding();
+    bench.hear(keys(1));
+    assert_eq!(bench.hear(keys(1)), [Action::Disconnect]);
+    let (mut bench, _) = rewinding();
+    bench.hear(keys(1));
+    bench.hear(Message::CopyMark { stream: STREAM, upto: 1 });
+    assert_eq!(bench.hear(rows(1)), [Action::Disconnect], "it is complete");
 }
 
 #[test]

@@ -76,11 +76,12 @@ fn run(seed: u64) -> World {
 #[test]
 fn whatever_befalls_nodes_and_network_all_nodes_come_to_have_the_same() {
     let begun = std::time::Instant::now();
-    let (first, count) = match std::env::var("REPLICA_SEED") {
-        Ok(seed) => (seed.parse().unwrap(), 1),
-        Err(_) => (0, std::env::var("REPLICA_SEEDS").map_or(2000, |count| count.parse().unwrap())),
-    };
+    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
+    let (first, count) = (number("REPLICA_SEED"), number("REPLICA_SEEDS"));
+    let count = count.unwrap_or(if first.is_some() { 1 } else { 2000 });
+    let first = first.unwrap_or(0);
     let (mut promotions, mut crashes, mut copied, mut sent, mut forgotten) = (0, 0, 0, 0, 0);
+    let (mut dropped, mut incomplete, mut rewound, mut keys) = (0, 0, 0, 0);
     for seed in first..first + count {
         let world = run(seed);
         promotions += world.promotions;
@@ -88,15 +89,20 @@ fn whatever_befalls_nodes_and_network_all_nodes_come_to_have_the_same() {
         copied += world.slots_copied;
         sent += world.records_sent;
         forgotten += world.forgotten;
+        dropped += world.dropped;
+        incomplete += world.incomplete;
+        (rewound, keys) = (rewound + world.rewound, keys + world.keys);
     }
     eprintln!(
-        "{count} seeds, {:?}: {promotions} promotions, {crashes} crashes, {copied} slots copied, {forgotten} forgotten, {sent} records sent",
+        "{count} seeds, {:?}: {promotions} promotions, {crashes} crashes, {copied} slots copied, {forgotten} forgotten, {dropped} records dropped, {incomplete} incomplete, {rewound} rewound by {keys} keys, {sent} records sent",
         begun.elapsed()
     );
     if count > 100 {
         // The bad weather was there, and the easy way was taken in spite of it.
         assert!(2 * promotions > count && 2 * crashes > count && copied > count && forgotten > 0);
         assert!(sent > 10 * copied, "{sent} records sent");
+        assert!(dropped > count && incomplete < forgotten / 2, "{dropped} dropped, {incomplete} incomplete");
+        assert!(rewound > count && keys > rewound, "{rewound} slots rewound, {keys} keys");
     }
 }
 
@@ -124,6 +130,7 @@ fn a_follower_that_has_only_lost_its_connection_copies_nothing() {
 
 #[test]
 fn a_new_primary_goes_on_where_followers_are_and_only_the_old_ones_tail_is_copied() {
+    let (mut copied, mut promotions) = (0, 0);
     for seed in 0..20 {
         let _seed = Seed(seed);
         let mut world = World::new(seed, Weather { promote: 10, ..FAIR }, &[1, 2, 2]);
@@ -131,8 +138,11 @@ fn a_new_primary_goes_on_where_followers_are_and_only_the_old_ones_tail_is_copie
             world.step();
         }
         world.calm_down();
-        // Each time one node of three had what the others had not: a copy of everything would be twice as much.
-        let slots = 2 * u64::from(world::SLOTS);
-        assert!(world.slots_copied <= world.promotions * slots, "{} slots copied", world.slots_copied);
+        (copied, promotions) = (copied + world.slots_copied, promotions + world.promotions);
     }
+    // Mostly one node of three had what the others had not; it may be that both had what the new primary had not. A
+    // copy of everything would be twice as much.
+    let slots = 2 * u64::from(world::SLOTS);
+    eprintln!("{copied} slots copied, {promotions} promotions of {slots} slots");
+    assert!(copied <= promotions * slots * 3 / 4, "{copied} slots copied");
 }

@@ -1,14 +1,19 @@
 //! A node's shards without disk or threads: logs as lists, data as maps, and what a power cut leaves of both.
 
 use crate::binlog::{Lsn, Touch, Txn, next_term};
+use crate::replica::history::History;
+use crate::replica::inflow::Rewound;
 use crate::replica::position::{Position, SlotName};
 use crate::replica::primary::{Held, Indexed, Logged};
 use crate::shard::mesh::{Portion, SlotPosition};
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Incarnation;
-use crate::store::effects::{Adopted, BodyReader, BodyWriter, Operation, Origin, SlotRange, SlotWide};
+use crate::store::Row;
+use crate::store::effects::{
+    Adopted, BodyReader, BodyWriter, Operation, Origin, SlotRange, SlotWide, origin,
+};
 use crate::store::row::Body;
-use crate::store::tx::Change;
+use crate::store::tx::{Change, Effect};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -48,6 +53,14 @@ pub struct Entry {
     pub after: Vec<(SlotName, Position)>,
     /// What an adoption made visible: files have it.
     adopted: Content,
+    /// The shard's term then.
+    pub term: u64,
+}
+
+impl Entry {
+    pub fn is_copy(&self) -> bool {
+        origin(&self.logged.body) == Some(Origin::COPY)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -158,7 +171,7 @@ impl Shard {
     }
 
     fn append(&mut self, logged: Logged, operations: Vec<Operation>, adopted: Content) {
-        let mut entry = Entry { logged, after: Vec::new(), adopted };
+        let mut entry = Entry { logged, after: Vec::new(), adopted, term: self.term };
         show(&mut self.state, &entry, &operations);
         let names = entry.logged.touches.iter().map(|touch| (touch.table, touch.slot));
         entry.after = names.map(|slot| (slot, self.state[&slot].position())).collect();
@@ -213,6 +226,36 @@ impl Shard {
         self.last
     }
 
+    /// A slot becomes what it is at a position by some of its keys, in one record.
+    pub fn rewind(&mut self, rewound: Rewound, now: u64) -> Lsn {
+        let Rewound { at, keys, entries } = rewound;
+        let effect = |name: &Bytes, change| {
+            Operation::Effect(Effect {
+                table: at.table,
+                slot: at.slot,
+                name: name.clone(),
+                change,
+                existed: None,
+            })
+        };
+        let gone = keys.iter().map(|name| effect(name, Change::Delete));
+        let new = entries.iter().map(|of| effect(&of.key, Change::Put(Row::string(of.value.clone()))));
+        let operations: Vec<Operation> = gone.chain(new).collect();
+        let mut body = Vec::new();
+        let mut writer = BodyWriter::new(&mut body, Origin::COPY);
+        for operation in &operations {
+            let Operation::Effect(effect) = operation else { continue };
+            assert!(keys.contains(&effect.name), "an entry of a key that was not named");
+            writer.effect(effect);
+        }
+        self.last = self.last.next();
+        let SlotPosition { table, slot, index, term } = at;
+        let touches = SmallVec::from_slice(&[Touch { table, slot, index, term }]);
+        let logged = Logged { lsn: self.last, time_ms: now, touches, txn: None, body: body.into() };
+        self.append(logged, operations, Content::new());
+        self.last
+    }
+
     /// Begins a new segment.
     pub fn roll(&mut self) {
         if self.segments.last().is_none_or(|first| *first <= self.last) {
@@ -248,6 +291,18 @@ impl Shard {
             }
         }
         indexed
+    }
+
+    /// What the log holds of these slots' histories.
+    pub fn trace(&self, published: Lsn, slots: &[SlotName]) -> FxHashMap<SlotName, History> {
+        let mut histories: FxHashMap<SlotName, History> = FxHashMap::default();
+        for entry in self.log.iter().filter(|entry| entry.logged.lsn <= published) {
+            let touches = entry.logged.touches.iter();
+            for touch in touches.filter(|touch| slots.contains(&(touch.table, touch.slot))) {
+                histories.entry((touch.table, touch.slot)).or_default().note(touch, entry.is_copy());
+            }
+        }
+        histories
     }
 
     /// The log begins here; what is older is gone.

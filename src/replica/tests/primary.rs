@@ -2,6 +2,8 @@
 
 use crate::binlog::{Lsn, Participant, TERM_CHANCE_BITS, Touch, Txn};
 use crate::replica::greeting::{Copies, Peer};
+use crate::replica::history::History;
+use crate::replica::position::Position;
 use crate::replica::primary::{Action, Event, Held, Indexed, Logged, Primary, Settings, Stage};
 use crate::replica::wire::{Identity, Message, Subscribe};
 use crate::shard::mesh::SlotPosition;
@@ -55,7 +57,15 @@ impl Bench {
 
     fn subscribe_to(&mut self, slots: Option<TableSlots>, positions: Vec<SlotPosition>) -> Vec<Action> {
         let node = [b'b'; 40];
-        let subscribe = Subscribe { tables: 2, slots_per_table: SLOTS, crc16: false, node, slots, positions };
+        let subscribe = Subscribe {
+            tables: 2,
+            slots_per_table: SLOTS,
+            crc16: false,
+            node,
+            slots,
+            positions,
+            rewinds: vec![],
+        };
         self.tell(Event::Received(Message::Subscribe(subscribe)))
     }
 
@@ -174,6 +184,7 @@ fn nodes_that_divide_keys_differently_do_not_follow_each_other() {
         node: [b'b'; 40],
         slots: None,
         positions: vec![],
+        rewinds: vec![],
     };
     for subscribe in [
         Subscribe { slots_per_table: SLOTS * 2, ..own.clone() },
@@ -205,6 +216,8 @@ fn way(has: SlotPosition, own: SlotPosition, held: &[Option<(u64, u64, u64)>]) -
     for action in bench.tell(Event::Located { shard, segments, upto }) {
         match action {
             Action::Copy { .. } => return Err("copy"),
+            // Of other slots it is read first whether they have parted too.
+            Action::Trace { .. } | Action::Read { .. } => return Err("parted"),
             Action::Send(Message::StreamFrom { next, .. }) => return Ok(next.0),
             _ => {}
         }
@@ -228,20 +241,20 @@ fn a_slot_goes_on_from_where_the_log_can_tell_what_it_has() {
         Ok(11),
         "the sixth of the term follows its fifth"
     );
-    assert_eq!(way(has, own, &[Some((6, 20, TERM + 1))]), Err("copy"), "nothing tells what stood before");
-    assert_eq!(way(has, own, &[Some((7, 20, TERM))]), Err("copy"), "the sixth is missing");
+    assert_eq!(way(has, own, &[Some((6, 20, TERM + 1))]), Err("parted"), "nothing tells what stood before");
+    assert_eq!(way(has, own, &[Some((7, 20, TERM))]), Err("parted"), "the sixth is missing");
     assert_eq!(
         way(has, own, &[Some((1, 5, TERM + 1)), Some((6, 20, TERM + 1))]),
-        Err("copy"),
+        Err("parted"),
         "another's fifth"
     );
-    assert_eq!(way(at(1, 20, TERM + 1), own, &[Some((1, 20, TERM))]), Err("copy"), "another's last");
-    assert_eq!(way(at(1, 21, TERM), own, &[Some((1, 20, TERM))]), Err("copy"), "a tail that was lost here");
+    assert_eq!(way(at(1, 20, TERM + 1), own, &[Some((1, 20, TERM))]), Err("parted"), "another's last");
+    assert_eq!(way(at(1, 21, TERM), own, &[Some((1, 20, TERM))]), Err("parted"), "a tail that was lost here");
     assert_eq!(way(at(1, 0, 0), own, &[Some((1, 20, TERM))]), Err("copy"), "it wants one");
-    assert_eq!(way(at(2, 3, TERM), own, &[Some((1, 20, TERM))]), Err("copy"), "a slot that is not here");
+    assert_eq!(way(at(2, 3, TERM), own, &[Some((1, 20, TERM))]), Err("parted"), "a slot that is not here");
     assert_eq!(
         way(at(1, 5, 3), at(1, 5, 3), &[Some((1, 5, 3))]),
-        Err("copy"),
+        Err("parted"),
         "a term of before replication"
     );
 }
@@ -259,8 +272,69 @@ fn caught_up(has: SlotPosition, records: Vec<Logged>) -> (Vec<u64>, bool) {
     bench.tell(Event::Located { shard, segments, upto });
     let actions: Vec<Action> =
         records.into_iter().flat_map(|record| bench.tell(Event::Read { shard, record })).collect();
-    let forgets = |action: &Action| matches!(action, Action::Send(Message::Forget { slots }) if *slots == [(TABLE, Slot(1))]);
+    let forgets =
+        |action: &Action| matches!(action, Action::Trace { slots, .. } if *slots == [(TABLE, Slot(1))]);
     (sent(&actions), actions.iter().any(forgets))
+}
+
+#[test]
+fn a_follower_whose_slots_have_parted_is_told_of_all_of_them_at_once_with_their_histories() {
+    let mut bench = Bench::new(2, 1 << 20);
+    // Of slot 1 the log holds something, slot 5 is of the other shard, and slot 6 has never been written here.
+    bench.subscribe(vec![at(1, 9, TERM), at(5, 9, TERM), at(6, 2, TERM)]);
+    let upto = Lsn(4);
+    let located = |bench: &mut Bench, shard: u16, positions| {
+        let shard = ShardId(shard);
+        bench.tell(Event::Published { shard, lsn: upto });
+        bench.tell(Event::State { shard, positions, upto });
+        let mut actions = bench.tell(Event::Located { shard, segments: Vec::new(), upto });
+        actions.retain(|action| !matches!(action, Action::KeepLog { .. }));
+        actions
+    };
+    let actions = located(&mut bench, 0, vec![at(1, 7, TERM)]);
+    assert!(actions.is_empty(), "it is not known yet how the other shard's slots are: {actions:?}");
+    let actions = located(&mut bench, 1, vec![at(5, 8, TERM)]);
+    let slots = [vec![(TABLE, Slot(1))], vec![(TABLE, Slot(5)), (TABLE, Slot(6))]];
+    let traces = [0, 1].map(|at| Action::Trace { shard: ShardId(at as u16), slots: slots[at].clone() });
+    assert_eq!(actions, traces);
+    let end = |index| Position { index, term: TERM };
+    let history = History { whole: true, ends: vec![end(7)] };
+    let known = [((TABLE, Slot(1)), history.clone())].into_iter().collect();
+    assert!(bench.tell(Event::Traced { shard: ShardId(0), histories: known }).is_empty());
+    let actions = bench.tell(Event::Traced { shard: ShardId(1), histories: FxHashMap::default() });
+    let told = vec![
+        ((TABLE, Slot(1)), history),
+        ((TABLE, Slot(5)), History { whole: false, ends: vec![end(8)] }),
+        ((TABLE, Slot(6)), History { whole: true, ends: Vec::new() }),
+    ];
+    assert!(
+        matches!(&actions[..], [Action::Send(Message::Forget { slots }), Action::Close { .. }] if *slots == told),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn slots_that_the_log_bears_out_no_more_are_found_before_a_follower_is_told_of_those_that_have_parted() {
+    let mut bench = Bench::new(1, 1 << 20);
+    let (shard, upto) = (ShardId(0), Lsn(4));
+    bench.subscribe(vec![at(1, 9, TERM), at(2, 1, TERM), at(3, 1, TERM + 1)]);
+    bench.tell(Event::Published { shard, lsn: upto });
+    let positions = vec![at(1, 7, TERM), at(2, 2, TERM), at(3, 2, TERM)];
+    bench.tell(Event::State { shard, positions, upto });
+    let held = Held { first_index: 1, last_index: 2, last_term: TERM };
+    let slots = [2, 3].map(|slot| ((TABLE, Slot(slot)), held));
+    let segments = vec![Indexed { first: Lsn(1), slots: slots.into_iter().collect() }];
+    let actions = bench.tell(Event::Located { shard, segments, upto });
+    assert!(
+        matches!(actions[..], [Action::KeepLog { .. }, Action::Read { from: Lsn(1), .. }]),
+        "{actions:?}"
+    );
+    assert_eq!(bench.primary.stage(), Stage::Handshake);
+    for (lsn, slot, index) in [(1, 2, 1), (2, 2, 2), (3, 3, 1), (4, 3, 2)] {
+        let actions = bench.tell(Event::Read { shard, record: logged(lsn, slot, index, TERM, 9) });
+        let last = [Action::Trace { shard, slots: vec![(TABLE, Slot(1)), (TABLE, Slot(3))] }];
+        assert_eq!(actions, if lsn < 4 { vec![] } else { last.into() }, "nothing is sent meanwhile");
+    }
 }
 
 fn copied(lsn: u64, index: u64, term: u64) -> Logged {
@@ -365,8 +439,15 @@ fn captured(copies: Copies, has: Option<SlotPosition>) -> Vec<Action> {
     // Nothing is missing of slot 2, unless it is not named.
     let known = (copies != Copies::PositionsOfAll).then(|| at(2, 7, TERM));
     let positions = has.into_iter().chain(known).collect();
-    let subscribe =
-        Subscribe { tables: 1, slots_per_table: u16::MAX, crc16: true, node, slots: None, positions };
+    let subscribe = Subscribe {
+        tables: 1,
+        slots_per_table: u16::MAX,
+        crc16: true,
+        node,
+        slots: None,
+        positions,
+        rewinds: vec![],
+    };
     let actions = bench.tell(Event::Received(Message::Subscribe(subscribe)));
     assert!(!is_closed(&actions), "how it would divide keys is nothing to it");
     bench.tell(Event::Published { shard, lsn: upto });

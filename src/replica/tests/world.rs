@@ -4,12 +4,15 @@
 //! has acknowledged it has when it is promoted; nothing is copied or forgotten that could have gone on.
 
 mod drivers;
+mod dropped;
 
-use super::model::{Content, Shard};
-use crate::binlog::{Lsn, Participant, Txn};
+use super::model::{Content, Shard, SlotData, State};
+use crate::binlog::{Lsn, Participant, Touch, Txn};
 use crate::replica::decode::Decoder;
 use crate::replica::encode::Encoder;
 use crate::replica::follower::{self, Follower};
+use crate::replica::history::Diverged;
+use crate::replica::inflow::Rewound;
 use crate::replica::position::{Position, Positions, SlotName};
 use crate::replica::primary::{self, Primary, Stage};
 use crate::replica::status::Link as LinkState;
@@ -86,6 +89,8 @@ enum Task {
     Apply(Portion),
     Copy(SlotName, Vec<Entry>),
     Adopt(Vec<SlotPosition>),
+    KeepDropped(Vec<Diverged>, Vec<(ShardId, Lsn)>),
+    Rewind(Vec<Rewound>),
 }
 
 /// A connection: bytes on their way in both directions, and its end at the primary.
@@ -137,6 +142,14 @@ pub struct World {
     pub promotions: u64,
     pub crashes: u64,
     pub forgotten: u64,
+    /// Records that were kept before they were dropped, and slots of which that was not known to be all.
+    pub dropped: u64,
+    pub incomplete: u64,
+    /// Slots that were brought back by their keys, and those keys.
+    pub rewound: u64,
+    pub keys: u64,
+    /// What every position of a slot was written behind, and by which record.
+    written_behind: FxHashMap<(SlotName, Position), (Position, Touch)>,
 }
 
 impl World {
@@ -171,6 +184,11 @@ impl World {
             promotions: 0,
             crashes: 0,
             forgotten: 0,
+            dropped: 0,
+            incomplete: 0,
+            rewound: 0,
+            keys: 0,
+            written_behind: FxHashMap::default(),
         };
         world.begin_reign();
         for at in 1..world.nodes.len() {
@@ -288,12 +306,14 @@ impl World {
         let part = |shard: &ShardId| Participant { shard: *shard, number, after: Lsn::ZERO };
         let whole =
             (!works.is_empty()).then(|| Txn::Whole { participants: works.keys().map(part).collect() });
+        let before = self.shard(self.head, home).state.clone();
         let home_lsn = self.shard(self.head, home).write(&own, &others, whole, skip, now).0;
-        self.note_written(home);
+        self.note_written(home, &before);
         for (shard, own) in works {
             let txn = Txn::Part { home, home_lsn, number };
+            let before = self.shard(self.head, shard).state.clone();
             self.shard(self.head, shard).write(&own, &[], Some(txn), 0, now);
-            self.note_written(shard);
+            self.note_written(shard, &before);
         }
     }
 
@@ -301,10 +321,12 @@ impl World {
         &mut self.nodes[node].shards[usize::from(shard.0)]
     }
 
-    fn note_written(&mut self, shard: ShardId) {
+    fn note_written(&mut self, shard: ShardId, before: &State) {
         let of = &self.nodes[self.head].shards[usize::from(shard.0)];
         let entry = of.log.last().unwrap();
-        for (slot, position) in &entry.after {
+        for ((slot, position), touch) in entry.after.iter().zip(&entry.logged.touches) {
+            let behind = before.get(slot).map(SlotData::position).unwrap_or_default();
+            self.written_behind.insert((*slot, *position), (behind, *touch));
             let print = of.get(*slot).print();
             let before = self.oracle.insert((*slot, position.term, position.index), print);
             assert!(

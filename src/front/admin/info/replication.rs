@@ -52,6 +52,10 @@ pub(super) fn lines(figures: &Figures<'_>, lines: &mut Lines) {
     lines.field("second_repl_offset", -1);
     lines.field("repl_backlog_active", 1);
     lines.field("copies_begun", status.copies_begun);
+    lines.field("dropped_tails", status.dropped_tails);
+    lines.field("dropped_records", status.dropped_records);
+    lines.field("rewound_slots", status.rewound_slots);
+    lines.field("rewound_keys", status.rewound_keys);
     pikas_position(figures, &status, lines);
 }
 

@@ -7,6 +7,7 @@ use crate::replica::decode::Decoder;
 use crate::replica::encode::Encoder;
 use crate::replica::follower;
 use crate::replica::greeting::Peer;
+use crate::replica::keys::{Branches, Rewind};
 use crate::replica::position::{Positions, SlotName};
 use crate::replica::primary::{self, Primary};
 use crate::replica::wire::{Identity, Message};
@@ -14,6 +15,7 @@ use crate::shard::mesh::SlotPosition;
 use crate::slot::ShardId;
 use crate::store::Entry;
 use crate::store::effects::Origin;
+use bytes::Bytes;
 use rand::Rng;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -40,6 +42,9 @@ impl World {
                 node.asked = Some((node.shards.len(), Vec::new(), Vec::new()));
                 let ticket = node.ticket;
                 node.tasks.iter_mut().for_each(|tasks| tasks.push_back(Task::State(ticket)));
+            }
+            Action::KeepDropped { slots, ends } => {
+                self.nodes[at].tasks[0].push_back(Task::KeepDropped(slots, ends));
             }
             Action::Connect => {
                 let id = self.next_link;
@@ -74,6 +79,7 @@ impl World {
                 node.task(shard, Task::Copy((table, slot), entries))
             }
             Action::Adopt { shard, slots } => node.task(shard, Task::Adopt(slots)),
+            Action::Rewind { shard, slots } => node.task(shard, Task::Rewind(slots)),
             Action::Disconnect => {
                 let link = node.link.take();
                 if let Some(link) = self.links.iter_mut().find(|of| Some(of.id) == link) {
@@ -115,6 +121,10 @@ impl World {
                 }
                 return;
             }
+            Task::KeepDropped(slots, ends) => {
+                let event = self.keep_dropped(at, slots, &ends);
+                return self.tell(at, event);
+            }
             Task::Apply(portion) => {
                 let (stream, lsn) = (portion.stream, Lsn(portion.lsn));
                 match shard.apply(portion, now) {
@@ -129,6 +139,24 @@ impl World {
                 let content: &mut Content = shard.staged.entry(slot).or_default();
                 content.extend(entries.into_iter().map(|entry| (entry.key, entry.value)));
                 (follower::Event::Copied { shard: id }, Lsn::ZERO)
+            }
+            Task::Rewind(slots) if self.rng.random_bool(0.03) => {
+                let at_slot = slots[0].at;
+                let (slot, why) = ((at_slot.table, at_slot.slot), "it is too large".into());
+                // What stands behind it is not asked of a shard before it is done.
+                let asked = |task: &Task| matches!(task, Task::State(_) | Task::KeepDropped(..));
+                self.nodes[at].tasks[usize::from(id.0)].retain(asked);
+                return self.tell(at, follower::Event::NotRewound { slot, why });
+            }
+            Task::Rewind(slots) => {
+                self.rewound += slots.len() as u64;
+                self.keys += slots.iter().map(|rewound| rewound.keys.len() as u64).sum::<u64>();
+                for rewound in slots {
+                    self.nodes[at].shards[usize::from(id.0)].rewind(rewound, now);
+                    self.check_print(at, id);
+                }
+                let own = self.nodes[at].shards[usize::from(id.0)].last;
+                (follower::Event::Rewound { shard: id, own }, own)
             }
             Task::Adopt(slots) => {
                 let own = shard.adopt(slots, now);
@@ -299,7 +327,7 @@ impl World {
         match &action {
             Action::Send(Message::Forget { slots }) => {
                 self.forgotten += slots.len() as u64;
-                for slot in slots.clone() {
+                for (slot, _) in slots.clone() {
                     self.check_needless(id, slot, "forgotten");
                 }
             }
@@ -383,9 +411,14 @@ impl World {
                 let upto = published(of);
                 vec![Event::Located { shard, segments: of.index(upto), upto }]
             }
-            Action::Copy { shard, slots } => {
+            Action::Trace { shard, slots } => {
+                let of = self.shard(primary, shard);
+                let upto = published(of);
+                vec![Event::Traced { shard, histories: of.trace(upto, &slots) }]
+            }
+            Action::Copy { shard, slots, rewinds } => {
                 let of = &self.nodes[primary].shards[usize::from(shard.0)];
-                let (begun, rest) = copy(of, &slots);
+                let (begun, rest) = copy(of, &slots, rewinds);
                 self.link(id).and_then(|link| link.server.as_mut()).unwrap().copies.insert(shard, rest);
                 vec![begun]
             }
@@ -394,7 +427,7 @@ impl World {
                 let rest = copies.get_mut(&shard).unwrap();
                 let mut events = Vec::new();
                 while let Some(event) = rest.pop_front() {
-                    let last = !matches!(event, Event::CopyMark { .. });
+                    let last = !matches!(event, Event::CopyMark { .. } | Event::CopyKeys { .. });
                     events.push(event);
                     if last {
                         break;
@@ -421,8 +454,17 @@ impl World {
 }
 
 /// A snapshot of some slots, as the events that tell it.
-fn copy(shard: &Shard, slots: &[SlotName]) -> (primary::Event, VecDeque<primary::Event>) {
+fn copy(
+    shard: &Shard,
+    slots: &[SlotName],
+    rewinds: Vec<Rewind>,
+) -> (primary::Event, VecDeque<primary::Event>) {
     use primary::Event;
+    let mut branches = Branches::new(rewinds);
+    for entry in &shard.log {
+        branches.look(&entry.logged.touches, &entry.logged.body, entry.is_copy());
+    }
+    let mut keys = branches.find();
     let id = shard.id;
     let mut rest = VecDeque::new();
     let mut begun = Vec::new();
@@ -430,7 +472,12 @@ fn copy(shard: &Shard, slots: &[SlotName]) -> (primary::Event, VecDeque<primary:
         let data = shard.get(*slot);
         let (table, number) = *slot;
         begun.push(SlotPosition { table, slot: number, index: data.index, term: data.term });
-        for (key, value) in data.content {
+        let keys = keys.remove(slot).filter(|_| data.index > 0);
+        if let Some(keys) = keys.clone() {
+            rest.push_back(Event::CopyKeys { shard: id, table, slot: number, keys });
+        }
+        let comes = |key: &Bytes| keys.as_ref().is_none_or(|keys| keys.contains(key));
+        for (key, value) in data.content.into_iter().filter(|(key, _)| comes(key)) {
             let entries = vec![Entry { element: false, key, value }];
             rest.push_back(Event::CopyRows { shard: id, table, slot: number, entries });
         }
