@@ -4,6 +4,7 @@
 //! `steps` (commands on several shards), `upkeep` (what time brings). Knows no socket and no session.
 
 mod applying;
+mod asks;
 mod assigned;
 mod data;
 mod figures;
