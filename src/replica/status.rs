@@ -3,8 +3,9 @@
 //! Plain facts. Must not know how they come about.
 
 use super::wire::NodeId;
+use crate::shard::published::Published;
 use crate::slot::set::TableSlots;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How far the link to the primary is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,16 +124,29 @@ pub struct SlotCounts {
 
 /// What is told, replaced as a whole: so it is whole even if whoever held it has panicked.
 #[derive(Default)]
-pub struct SharedStatus(Mutex<Status>);
+pub struct SharedStatus {
+    told: Mutex<Status>,
+    published: Option<Arc<Published>>,
+}
 
 impl SharedStatus {
+    /// How far the logs are is asked of the cores at each look: who compares it with a follower's must not be shown
+    /// what was so a moment ago.
+    pub fn of(published: Arc<Published>) -> SharedStatus {
+        SharedStatus { told: Mutex::default(), published: Some(published) }
+    }
+
     pub fn set(&self, status: Status) {
         *self.look() = status;
     }
 
     /// For a moment.
     pub fn look(&self) -> MutexGuard<'_, Status> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut status = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(published) = &self.published {
+            status.offset = published.records();
+        }
+        status
     }
 }
 

@@ -11,6 +11,7 @@ use crate::conn::serve::{Core, Links, Serving, Shared};
 use crate::error::Fault;
 use crate::front::node::{CoreAddress, Node, NodeShared, Place, SlotMap};
 use crate::limits::{self, Ledger};
+use crate::replica::status::SharedStatus;
 use crate::replica::status::{Following, Status};
 use crate::replicator::{self, Replicator};
 use crate::runtime::doorbell::Doorbell;
@@ -103,8 +104,9 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     let assigned = assigned(&config, &data)?;
 
     let shared = Arc::new(Shared::new(cores));
-    let node = NodeShared::default();
     let published = Arc::new(Published::new(shard_count));
+    let status = Arc::new(SharedStatus::of(published.clone()));
+    let node = NodeShared { status, ..NodeShared::default() };
     if let Some((host, port)) = config.primary().expect("checked when the configuration was loaded") {
         // The cores take no write even before the replication thread stands.
         published.set_follows(true);

@@ -42,6 +42,11 @@ impl Published {
         self.upto[usize::from(shard.0)].load(Ordering::Acquire)
     }
 
+    /// Of all shards together.
+    pub fn records(&self) -> u64 {
+        self.upto.iter().map(|upto| upto.load(Ordering::Acquire)).sum()
+    }
+
     pub fn await_growth(&self, awaited: bool) {
         self.awaited.store(awaited, Ordering::Relaxed);
     }
