@@ -86,13 +86,10 @@ pub const COMMIT_OPS_MAX: usize = 1_000;
 /// A piece: half a millisecond of work.
 pub const COMMIT_PIECE_OPS: usize = 300;
 pub const COMMIT_PIECE_BYTES: usize = 256 * 1024;
-/// What turns have logged goes to RocksDB in batches of so many bytes, or a sixteenth of what a shard's memtables
-/// are sealed at, if that is less: in batches of 2 MiB the same rows cost a third less than in batches of a turn.
-/// Writes wait at twice as much.
-pub const APPLY_BYTES_MAX: usize = 2 << 20;
-/// No longer than this, so that what RocksDB lacks stays little where little is written.
-pub const APPLY_WAIT_MS: u64 = 50;
-/// Up to so many rows and elements and bytes a core gives RocksDB itself when somebody waits for it.
+/// What turns have logged gathers while RocksDB is being given a batch; writes wait when it is twice this, bytes, or
+/// an eighth of what a shard's memtables are sealed at, if that is less.
+pub const APPLY_BYTES_MAX: usize = 512 << 10;
+/// Up to so many rows and elements and bytes a core gives RocksDB itself, at the end of their turn; more a thread.
 pub const APPLY_HERE_MAX: usize = 128;
 pub const APPLY_HERE_BYTES: usize = 64 * 1024;
 /// Commands that wait on one core (for the disk, a latch, a gate); beyond it connections are read no further.

@@ -9,17 +9,16 @@ use super::work::Done;
 use crate::error::Fault;
 
 impl Owner {
-    /// Gives a shard's RocksDB what turns have logged, if it is time.
+    /// Gives a shard's RocksDB what turns have logged, unless it is being given something: then that gathers.
     pub(super) fn apply(&mut self, at: usize) -> Result<(), Fault> {
         let asked = self.wants_applied(at);
-        let (ticked, now_ms) = (self.ticked, self.clock.now_ms());
+        let ticked = self.ticked;
         let shard = &mut self.shards[at];
         if shard.data.is_applying() || !self.pools.applier.has_room() {
             return Ok(());
         }
         // RocksDB has refused the batch: it is asked again at each tick.
-        let wanted = if shard.data.is_stalled() { ticked } else { asked || shard.data.wants_apply(now_ms) };
-        if !wanted || shard.data.hot.is_clean() {
+        if shard.data.hot.is_clean() || (shard.data.is_stalled() && !ticked) {
             return Ok(());
         }
         if shard.data.is_little() && !shard.data.is_stalled() {

@@ -50,8 +50,6 @@ pub struct Data {
     pub here_max: usize,
     /// Batches sent away since somebody waits until RocksDB has everything: meanwhile more has been logged.
     rounds: u32,
-    /// When the first of them was logged; milliseconds since the epoch.
-    gathered_since_ms: Option<u64>,
 }
 
 impl Data {
@@ -74,7 +72,6 @@ impl Data {
             batch_bytes: limits::APPLY_BYTES_MAX,
             here_max: limits::APPLY_HERE_MAX,
             rounds: 0,
-            gathered_since_ms: None,
         }
     }
 
@@ -206,16 +203,6 @@ impl Data {
         }
     }
 
-    /// It is time to give RocksDB what has been gathered, though nobody asks for it.
-    pub fn wants_apply(&mut self, now_ms: u64) -> bool {
-        if self.hot.written().is_empty() {
-            self.gathered_since_ms = None;
-            return false;
-        }
-        let since = *self.gathered_since_ms.get_or_insert(now_ms);
-        self.hot.written().bytes() >= self.batch_bytes || now_ms >= since + limits::APPLY_WAIT_MS
-    }
-
     /// A thread writes what was gathered.
     pub fn is_applying(&self) -> bool {
         self.batch.is_none()
@@ -247,7 +234,6 @@ impl Data {
         let upto = self.whole_up_to(position);
         let fill = (!self.stalled).then(|| (self.hot.send(), upto));
         let batch = self.batch.take().expect("one batch is written after the other");
-        self.gathered_since_ms = None;
         self.rounds = if asked { self.rounds + 1 } else { 0 };
         Apply { writing: self.store.writing(), batch, fill }
     }
@@ -279,7 +265,7 @@ impl Data {
         let upto = self.whole_up_to(position);
         let unapplied = self.hot.send();
         unapplied.fill(self.batch_here(), upto);
-        (self.gathered_since_ms, self.rounds) = (None, 0);
+        self.rounds = 0;
     }
 
     fn batch_here(&mut self) -> &mut Batch {
