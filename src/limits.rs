@@ -86,9 +86,9 @@ pub const COMMIT_OPS_MAX: usize = 1_000;
 /// A piece: half a millisecond of work.
 pub const COMMIT_PIECE_OPS: usize = 300;
 pub const COMMIT_PIECE_BYTES: usize = 256 * 1024;
-/// What turns have logged gathers while RocksDB is being given a batch; writes wait when it is twice this, bytes, or
+/// What turns have logged gathers while RocksDB is being given a batch; writes wait when it is this much, bytes, or
 /// an eighth of what a shard's memtables are sealed at, if that is less.
-pub const APPLY_BYTES_MAX: usize = 512 << 10;
+pub const GATHERED_MAX_BYTES: usize = 1 << 20;
 /// Up to so many rows and elements and bytes a core gives RocksDB itself, at the end of their turn; more a thread.
 pub const APPLY_HERE_MAX: usize = 128;
 pub const APPLY_HERE_BYTES: usize = 64 * 1024;

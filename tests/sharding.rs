@@ -15,11 +15,7 @@ fn sharded(shards: u16) -> Options {
 }
 
 fn pk(server: &Server, command: &str) -> String {
-    let reply = server.client().ask(&format!("PKCLUSTER {command}"));
-    match &reply {
-        Value::Bulk(text) | Value::Simple(text) => String::from_utf8_lossy(text).into_owned(),
-        _ => reply.error_text(),
-    }
+    server.client().ask(&format!("PKCLUSTER {command}")).said()
 }
 
 /// The block of one slot in `info slot`.

@@ -5,6 +5,7 @@ mod harness;
 mod nodes;
 
 use harness::{Client, Options, Server, Value};
+use nodes::pk;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -81,23 +82,11 @@ struct Nodes {
     failed: u32,
 }
 
-fn pk(server: &Server, command: &str) -> String {
-    let Ok(mut client) = Client::connect(server.address()) else { return "no connection".into() };
-    client.set_timeout(Duration::from_secs(60));
-    let words: Vec<Vec<u8>> =
-        format!("PKCLUSTER {command}").split(' ').map(|word| word.as_bytes().to_vec()).collect();
-    match client.call(&words) {
-        Ok(Value::Bulk(text) | Value::Simple(text)) => String::from_utf8_lossy(&text).into_owned(),
-        Ok(other) => other.error_text(),
-        Err(error) => error.to_string(),
-    }
-}
-
 impl Nodes {
     /// The nodes that say they are a slot's primary, and those that have it otherwise.
     fn who_has(&self, slot: u32) -> (Vec<usize>, Vec<usize>) {
         let blocks: Vec<String> =
-            self.nodes.iter().map(|node| pk(node, &format!("INFO slot {slot}"))).collect();
+            self.nodes.iter().map(|node| pk(node.address(), &format!("INFO slot {slot}"))).collect();
         let all = 0..self.nodes.len();
         let primaries = all
             .clone()
@@ -144,7 +133,7 @@ impl Nodes {
                     sleep(pause);
                     self.nodes[victim].signal("CONT");
                 }
-                5 => drop(pk(&self.nodes[from], "MIGRATECANCEL")),
+                5 => drop(pk(self.nodes[from].address(), "MIGRATECANCEL")),
                 _ => {}
             }
             moving.join().expect("it does not panic")
@@ -170,22 +159,22 @@ impl Nodes {
                 ([_], []) => return,
                 ([_], others) => {
                     for node in others {
-                        let block = pk(&self.nodes[*node], &format!("INFO slot {slot}"));
+                        let block = pk(self.nodes[*node].address(), &format!("INFO slot {slot}"));
                         let followed = block.lines().find_map(|line| line.strip_prefix("  master: "));
                         let followed = followed.unwrap_or_default().replace(':', " ");
                         match block.contains("kNoConnect") {
-                            true => pk(&self.nodes[*node], &format!("DELSLOTS {slot}")),
-                            false => pk(&self.nodes[*node], &format!("DROPSLOTS {slot} {followed}")),
+                            true => pk(self.nodes[*node].address(), &format!("DELSLOTS {slot}")),
+                            false => pk(self.nodes[*node].address(), &format!("DROPSLOTS {slot} {followed}")),
                         };
                     }
                 }
                 ([], [one, ..]) => {
                     // Both have all: the one it was being handed to, if there are two.
                     let follows = |node: &&usize| {
-                        !pk(&self.nodes[**node], &format!("INFO slot {slot}")).contains("kNoConnect")
+                        !pk(self.nodes[**node].address(), &format!("INFO slot {slot}")).contains("kNoConnect")
                     };
                     let heir = others.iter().find(follows).unwrap_or(one);
-                    pk(&self.nodes[*heir], &format!("SLOTSSLAVEOF NO ONE {slot}"));
+                    pk(self.nodes[*heir].address(), &format!("SLOTSSLAVEOF NO ONE {slot}"));
                 }
                 _ => {}
             }
@@ -210,7 +199,7 @@ fn chaos(faults: u32) {
         ])
     };
     let nodes: Vec<Server> = [2, 1, 2].into_iter().map(|shards| Server::start(sharded(shards))).collect();
-    assert_eq!(pk(&nodes[0], "ADDSLOTS 0-11"), "OK");
+    assert_eq!(pk(nodes[0].address(), "ADDSLOTS 0-11"), "OK");
     let addresses = [0, 1, 2].map(|node: usize| nodes[node].address());
     let mut nodes = Nodes { nodes, random: StdRng::seed_from_u64(seed), moves: 0, failed: 0 };
     let ended = Arc::new(AtomicBool::new(false));

@@ -5,7 +5,7 @@ mod harness;
 mod nodes;
 
 use harness::{Client, Options, Server, Value};
-use nodes::{assert_same, contents, eventually, follow};
+use nodes::{assert_same, contents, eventually, follow, pk};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,18 +27,6 @@ fn slot_of(key: &str) -> u32 {
 /// Some names in the slots that move.
 fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..).map(|n| format!("{prefix}{n}")).filter(|key| slot_of(key) < USED).take(count).collect()
-}
-
-fn pk(address: SocketAddr, command: &str) -> String {
-    let Ok(mut client) = Client::connect(address) else { return "no connection".into() };
-    client.set_timeout(Duration::from_secs(60));
-    let words: Vec<Vec<u8>> =
-        format!("PKCLUSTER {command}").split(' ').map(|word| word.as_bytes().to_vec()).collect();
-    match client.call(&words) {
-        Ok(Value::Bulk(text) | Value::Simple(text)) => String::from_utf8_lossy(&text).into_owned(),
-        Ok(other) => other.error_text(),
-        Err(error) => error.to_string(),
-    }
 }
 
 /// Moves slots; a start may still be tidying up.

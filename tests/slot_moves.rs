@@ -23,11 +23,7 @@ fn sharded(shards: u16) -> Options {
 fn pk(server: &Server, command: &str) -> String {
     let mut client = server.client();
     client.set_timeout(Duration::from_secs(120));
-    let reply = client.ask(&format!("PKCLUSTER {command}"));
-    match &reply {
-        Value::Bulk(text) | Value::Simple(text) => String::from_utf8_lossy(text).into_owned(),
-        _ => reply.error_text(),
-    }
+    client.ask(&format!("PKCLUSTER {command}")).said()
 }
 
 fn is_ok(server: &Server, command: &str) {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// A piece of a copy.
 pub enum Chunk {
@@ -50,48 +50,13 @@ pub fn begin(
             let mut keys = differing(&log, Lsn(upto), rewinds);
             for slot in slots {
                 let place = with_data.iter().find(|(at, _)| (at.table, at.slot) == (slot.table, slot.slot));
-                if slot.index > 0
-                    && let Some(keys) = keys.remove(&(slot.table, slot.slot))
-                {
-                    match by_keys(view, place.map(|(_, incarnation)| *incarnation), &keys) {
-                        Ok(Some(entries)) => {
-                            let pieces = entries.chunks(limits::REPLICA_CHUNK_ENTRIES);
-                            let entries =
-                                pieces.map(|piece| Chunk::Entries { slot, entries: piece.to_vec() });
-                            let all = [Chunk::Keys { slot, keys }].into_iter().chain(entries);
-                            for chunk in all.chain([Chunk::Done { whole: false }]) {
-                                if send.blocking_send(chunk).is_err() {
-                                    return;
-                                }
-                            }
-                            continue;
-                        }
-                        Ok(None) => {}
-                        Err(error) => return drop(send.blocking_send(Chunk::Failed(error.to_string()))),
-                    }
-                }
-                let (mut entries, mut bytes, mut gone) = (Vec::new(), 0, false);
-                let mut visit = |element: bool, key: &[u8], value: &[u8]| {
-                    bytes += key.len() + value.len();
-                    let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-                    entries.push(Entry { element, key, value });
-                    if bytes >= limits::REPLICA_CHUNK_BYTES || entries.len() >= limits::REPLICA_CHUNK_ENTRIES
-                    {
-                        bytes = 0;
-                        let entries = std::mem::take(&mut entries);
-                        gone = send.blocking_send(Chunk::Entries { slot, entries }).is_err();
-                    }
-                    !gone
-                };
-                let read = place.map_or(Ok(()), |(_, incarnation)| view.entries(*incarnation, &mut visit));
-                let last = match read {
-                    Err(error) => return drop(send.blocking_send(Chunk::Failed(error.to_string()))),
-                    Ok(()) if entries.is_empty() => None,
-                    Ok(()) => Some(Chunk::Entries { slot, entries }),
-                };
-                for chunk in last.into_iter().chain([Chunk::Done { whole: slot.index > 0 }]) {
-                    if send.blocking_send(chunk).is_err() {
-                        return;
+                let here = place.map(|(_, incarnation)| *incarnation);
+                let keys = keys.remove(&(slot.table, slot.slot)).filter(|_| slot.index > 0);
+                match read_slot(view, slot, here, keys, &send) {
+                    Ok(()) => {}
+                    Err(Ended::Unwanted) => return,
+                    Err(Ended::Failed(error)) => {
+                        return drop(send.blocking_send(Chunk::Failed(error.to_string())));
                     }
                 }
             }
@@ -99,6 +64,58 @@ pub fn begin(
     };
     std::thread::Builder::new().name("copy-out".into()).spawn(read)?;
     Ok(receive)
+}
+
+/// Why a copy ends early.
+enum Ended {
+    Failed(StoreError),
+    /// Nobody takes it any more.
+    Unwanted,
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Ended {
+        Ended::Failed(error)
+    }
+}
+
+/// Reads one slot: by these keys, if they are few, or whole. `here`: where its data is, if it has any.
+fn read_slot(
+    view: &View<'_>,
+    slot: SlotPosition,
+    here: Option<Incarnation>,
+    keys: Option<Vec<Bytes>>,
+    send: &Sender<Chunk>,
+) -> Result<(), Ended> {
+    let give = |chunk| send.blocking_send(chunk).map_err(|_| Ended::Unwanted);
+    if let Some(keys) = keys
+        && let Some(entries) = by_keys(view, here, &keys)?
+    {
+        give(Chunk::Keys { slot, keys })?;
+        for piece in entries.chunks(limits::REPLICA_CHUNK_ENTRIES) {
+            give(Chunk::Entries { slot, entries: piece.to_vec() })?;
+        }
+        return give(Chunk::Done { whole: false });
+    }
+    let (mut entries, mut bytes, mut given) = (Vec::new(), 0, Ok(()));
+    let mut visit = |element: bool, key: &[u8], value: &[u8]| {
+        bytes += key.len() + value.len();
+        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        entries.push(Entry { element, key, value });
+        if bytes >= limits::REPLICA_CHUNK_BYTES || entries.len() >= limits::REPLICA_CHUNK_ENTRIES {
+            bytes = 0;
+            given = give(Chunk::Entries { slot, entries: std::mem::take(&mut entries) });
+        }
+        given.is_ok()
+    };
+    if let Some(incarnation) = here {
+        view.entries(incarnation, &mut visit)?;
+    }
+    given?;
+    if !entries.is_empty() {
+        give(Chunk::Entries { slot, entries })?;
+    }
+    give(Chunk::Done { whole: slot.index > 0 })
 }
 
 /// The keys in which slots differ, where that is known.

@@ -11,20 +11,20 @@ use crate::error::Fault;
 impl Owner {
     /// Gives a shard's RocksDB what turns have logged, unless it is being given something: then that gathers.
     pub(super) fn apply(&mut self, at: usize) -> Result<(), Fault> {
-        let asked = self.wants_applied(at);
-        let ticked = self.ticked;
         let shard = &mut self.shards[at];
-        if shard.data.is_applying() || !self.pools.applier.has_room() {
+        if shard.data.hot.is_clean() || shard.data.is_applying() {
             return Ok(());
         }
-        // RocksDB has refused the batch: it is asked again at each tick.
-        if shard.data.hot.is_clean() || (shard.data.is_stalled() && !ticked) {
-            return Ok(());
-        }
-        if shard.data.is_little() && !shard.data.is_stalled() {
+        let stalled = shard.data.is_stalled();
+        if shard.data.is_little() && !stalled {
             return shard.apply();
         }
-        let apply = shard.apply_away(asked);
+        // What RocksDB has refused it is offered again at each tick.
+        if !self.pools.applier.has_room() || (stalled && !self.ticked) {
+            return Ok(());
+        }
+        let asked = self.wants_applied(at);
+        let apply = self.shards[at].apply_away(asked);
         let run = move || Done::Applied { shard: at, applied: apply.run() };
         self.pools.applier.submit(run).expect("it has said that it has room");
         Ok(())

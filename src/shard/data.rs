@@ -13,7 +13,6 @@ use super::waiters::Waiters;
 use crate::binlog::Touch;
 use crate::error::Fault;
 use crate::limits;
-use crate::runtime::reaper;
 use crate::slot::ShardId;
 use crate::store::effects::{Operation, SlotWide};
 use crate::store::tx::{Change, Effect};
@@ -44,8 +43,8 @@ pub struct Data {
     unsealed_bytes: usize,
     /// Of entries copied in, in the batch that is offered now.
     copied_bytes: usize,
-    /// So many bytes that turns have logged are a batch for RocksDB.
-    batch_bytes: usize,
+    /// Writes wait when so many bytes have gathered behind the batch that a thread writes.
+    gathered_max_bytes: usize,
     /// So many rows and elements may be given to RocksDB here, without a thread.
     pub here_max: usize,
     /// Batches sent away since somebody waits until RocksDB has everything: meanwhile more has been logged.
@@ -69,7 +68,7 @@ impl Data {
             parts_applied: Vec::new(),
             unsealed_bytes: 0,
             copied_bytes: 0,
-            batch_bytes: limits::APPLY_BYTES_MAX,
+            gathered_max_bytes: limits::GATHERED_MAX_BYTES,
             here_max: limits::APPLY_HERE_MAX,
             rounds: 0,
         }
@@ -79,15 +78,14 @@ impl Data {
         self.stalled
     }
 
-    /// `seal_bytes`: at what size its memtables are sealed. They are filled in a number of batches, or what is in
-    /// none of them yet would be most of it.
+    /// `seal_bytes`: at what size its memtables are sealed. What is in none of them yet must stay a small part.
     pub fn set_seal_bytes(&mut self, seal_bytes: u64) {
-        self.batch_bytes = (seal_bytes as usize / 16).min(limits::APPLY_BYTES_MAX);
+        self.gathered_max_bytes = (seal_bytes as usize / 8).min(limits::GATHERED_MAX_BYTES);
     }
 
     /// More is logged than RocksDB has been able to take: writes wait.
     pub fn is_behind(&self) -> bool {
-        self.hot.written().bytes() >= 2 * self.batch_bytes
+        self.hot.written().bytes() >= self.gathered_max_bytes
     }
 
     /// What the memtables will hold when all that is logged is applied, bytes. Beyond a multiple of what the shard
@@ -263,8 +261,8 @@ impl Data {
 
     fn fill_batch(&mut self, position: u64) {
         let upto = self.whole_up_to(position);
-        let unapplied = self.hot.send();
-        unapplied.fill(self.batch_here(), upto);
+        let batch = self.batch.as_mut().expect("no thread is writing");
+        self.hot.written().fill(batch, upto);
         self.rounds = 0;
     }
 
@@ -289,16 +287,12 @@ impl Data {
             Ok(()) => {
                 (self.stalled, self.files_full) = (false, false);
                 self.unsealed_bytes += std::mem::take(&mut self.copied_bytes);
-                if let Some(unapplied) = self.hot.settle() {
-                    self.unsealed_bytes += unapplied.bytes();
-                    if unapplied.bytes() >= reaper::WORTH_BYTES {
-                        reaper::free(unapplied);
-                    }
-                }
+                self.unsealed_bytes += self.hot.settle();
                 Ok(())
             }
             Err(refused @ (WriteError::Stalled | WriteError::Full)) => {
                 self.stalled = true;
+                self.hot.set_apart();
                 self.files_full = matches!(refused, WriteError::Full);
                 Ok(())
             }

@@ -6,6 +6,7 @@
 use super::hot_elements::HotElements;
 use super::unapplied::Unapplied;
 use crate::error::Stop;
+use crate::runtime::reaper;
 use crate::store::row::Row;
 use crate::store::tx::Visit;
 use crate::store::{ElementKey, ElementRange, Incarnation};
@@ -33,6 +34,10 @@ impl RowName {
     pub fn new(incarnation: Incarnation, name: &[u8]) -> RowName {
         RowName { incarnation, name: TableName::from_slice(name) }
     }
+
+    fn by_ref(&self) -> RowNameRef<'_> {
+        RowNameRef { incarnation: self.incarnation, name: &self.name }
+    }
 }
 
 /// The same, borrowed for a look-up.
@@ -44,7 +49,7 @@ pub struct RowNameRef<'a> {
 
 impl Hash for RowName {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        RowNameRef { incarnation: self.incarnation, name: &self.name }.hash(state);
+        self.by_ref().hash(state);
     }
 }
 
@@ -194,15 +199,12 @@ impl Hot {
 
     /// Forgets what the cache has of a row; answers what it held.
     fn uncache(&mut self, name: &RowName) -> Option<Row> {
-        let name = RowNameRef { incarnation: name.incarnation, name: &name.name };
-        self.cache.remove(&name).map(|(_, cached)| cached.row)
+        self.cache.remove(&name.by_ref()).map(|(_, cached)| cached.row)
     }
 
     /// Keeps a write until RocksDB has it; answers the row of an earlier one of the name.
     fn keep(&mut self, name: RowName, row: Option<Row>) -> Option<Row> {
-        let sent = self.sent.as_ref().and_then(|sent| {
-            sent.row(RowNameRef { incarnation: name.incarnation, name: &name.name }).cloned()
-        });
+        let sent = self.sent.as_ref().and_then(|sent| sent.row(name.by_ref()).cloned());
         self.written.keep_row(name, row).or(sent).flatten()
     }
 
@@ -238,9 +240,21 @@ impl Hot {
         self.sent.insert(Arc::new(std::mem::replace(&mut self.written, next))).clone()
     }
 
-    /// RocksDB has what was sent, if anything was.
-    pub fn settle(&mut self) -> Option<Arc<Unapplied>> {
-        self.sent.take()
+    /// RocksDB has refused what it was given: that stays apart from what comes.
+    pub fn set_apart(&mut self) {
+        if self.sent.is_none() {
+            self.send();
+        }
+    }
+
+    /// RocksDB has what it was given: what was sent, or else what is written. How many bytes that was.
+    pub fn settle(&mut self) -> usize {
+        let Some(sent) = self.sent.take() else { return self.written.clear() };
+        let bytes = sent.bytes();
+        if bytes >= reaper::WORTH_BYTES {
+            reaper::free(sent);
+        }
+        bytes
     }
 
     pub fn cache_bytes(&self) -> u64 {
@@ -258,8 +272,7 @@ impl Hot {
         if self.is_too_large(&row) {
             return self.uncache(name);
         }
-        let name = RowNameRef { incarnation: name.incarnation, name: &name.name };
-        let mut cached = self.cache.get_mut(&name)?;
+        let mut cached = self.cache.get_mut(&name.by_ref())?;
         Some(std::mem::replace(&mut *cached, CachedRow { row, used_s: now_s }).row)
     }
 }
@@ -287,9 +300,26 @@ mod tests {
         assert!(matches!(hot.row(at("a"), 1), Known::Row(row) if row == value(3000)));
         hot.write_row(name("a"), None, 1);
         assert!(matches!(hot.row(at("a"), 1), Known::Absent));
-        hot.send();
         hot.settle();
         assert!(matches!(hot.row(at("a"), 1), Known::Unknown));
+    }
+
+    #[test]
+    fn what_rocksdb_refuses_is_owed_until_it_is_taken() {
+        let mut hot = Hot::new(4096);
+        hot.write_row(name("a"), Some(value(10)), 1);
+        hot.set_apart();
+        hot.write_row(name("a"), None, 1);
+        assert!(matches!(hot.row(at("a"), 1), Known::Absent), "what came later");
+        assert!(hot.settle() > 0);
+        assert!(!hot.is_clean(), "it has what it was given, not what came later");
+        assert!(hot.settle() > 0);
+        assert!(hot.is_clean());
+        // A batch of something else than rows, a copy, is owed too.
+        hot.set_apart();
+        assert!(!hot.is_clean());
+        assert_eq!(hot.settle(), 0);
+        assert!(hot.is_clean());
     }
 
     #[test]

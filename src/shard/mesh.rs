@@ -1,6 +1,6 @@
-//! What crosses cores: owned data in closed enums (questions and their answers: `asks.rs`). Each variant says who sends it, who gets it, and
-//! what happens when the lane is full: always the same, the sender keeps it in its overflow queue,
-//! in order, and stops reading its sockets until the lane has room.
+//! What crosses cores: owned data in closed enums (questions and their answers: `asks.rs`). Each variant
+//! says who sends it, who gets it, and what happens when the lane is full: always the same, the sender keeps
+//! it in its overflow queue, in order, and stops reading its sockets until the lane has room.
 
 pub use super::asks::{
     Ask, ClientFilter, FailoverPlan, LogEnd, RangeAsk, Ranged, ReplicationAsk, ScanAsk, SlotsAsk, SweepAsk,

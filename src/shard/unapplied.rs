@@ -34,6 +34,14 @@ impl Unapplied {
         Unapplied { rows, ..Unapplied::default() }
     }
 
+    /// Forgets all of it and keeps the room; how many bytes it was.
+    pub fn clear(&mut self) -> usize {
+        self.rows.clear();
+        self.elements.clear();
+        self.due_done.clear();
+        std::mem::take(&mut self.bytes)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.elements.is_empty() && self.due_done.is_empty()
     }

@@ -103,8 +103,8 @@ impl View<'_> {
         result?;
         if missed.get() && wanted {
             if let Some(sub) = reached {
-                let mut end = range.with_subs(&Subs::new(&sub, &sub)).from;
-                std::mem::swap(if subs.backward { &mut range.to } else { &mut range.from }, &mut end);
+                let end = range.with_subs(&Subs::new(&sub, &sub)).from;
+                *(if subs.backward { &mut range.to } else { &mut range.from }) = end;
             }
             self.wanted = Some(Wanted::elements(&range));
             return Err(Stop::Cold);

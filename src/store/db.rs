@@ -29,6 +29,8 @@ const PROPERTY: &str = "reading a property";
 pub(super) struct Open {
     pub db: Arc<DB>,
     pub gate: Arc<Gate>,
+    /// How every batch is written.
+    write: WriteOptions,
 }
 
 impl Open {
@@ -127,13 +129,6 @@ pub struct Store {
     applied: u64,
 }
 
-fn without_wal() -> WriteOptions {
-    let mut write = WriteOptions::default();
-    write.disable_wal(true);
-    write.set_no_slowdown(true);
-    write
-}
-
 /// One batch's way into a store.
 pub struct Writing {
     open: Arc<Open>,
@@ -148,7 +143,7 @@ impl Writing {
     pub fn run(&self, batch: &mut Batch) -> Result<(), WriteError> {
         let lsn = batch.lsn().expect("every batch says which LSN it brings the store to");
         assert!(lsn >= self.applied, "batches are applied in the order of the log");
-        match self.open.db.write_opt(WriteBatch::from_data(batch.encoded()), &without_wal()) {
+        match self.open.db.write_opt(WriteBatch::from_data(batch.encoded()), &self.open.write) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Incomplete => Err(WriteError::Stalled),
             // Reported by the check before a batch is begun: nothing of this one is in memory.
@@ -168,7 +163,10 @@ impl Store {
         let db = Arc::new(db);
         gate.open(&db);
         let numbers = family_numbers(&db);
-        let open = Arc::new(Open { db, gate });
+        let mut write = WriteOptions::default();
+        write.disable_wal(true);
+        write.set_no_slowdown(true);
+        let open = Arc::new(Open { db, gate, write });
         for family in Family::ALL {
             let handle = open.family(family);
             open.db
@@ -369,7 +367,7 @@ impl Store {
         batch.put_slots_lsn(0);
         let making = "making the store";
         let batch = WriteBatch::from_data(batch.encoded());
-        self.open.db.write_opt(batch, &without_wal()).map_err(StoreError::of(making))?;
+        self.open.db.write_opt(batch, &self.open.write).map_err(StoreError::of(making))?;
         flush(&self.open, true).map_err(StoreError::of(making))
     }
 

@@ -48,6 +48,14 @@ impl Value {
         }
     }
 
+    /// What a command that answers with a text has said, an error's too.
+    pub fn said(&self) -> String {
+        match self {
+            Value::Bulk(text) | Value::Simple(text) => String::from_utf8_lossy(text).into_owned(),
+            other => other.error_text(),
+        }
+    }
+
     /// The bytes of a bulk or simple string, or of a verbatim one without its format.
     pub fn bytes(&self) -> Option<&[u8]> {
         match self {

@@ -3,10 +3,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use crate::args;
-use crate::harness::{Server, Value};
+use crate::harness::{Client, Server, Value};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,18 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         sleep(Duration::from_millis(20));
+    }
+}
+
+/// What a PKCLUSTER command says at a node that may be gone.
+pub fn pk(address: SocketAddr, command: &str) -> String {
+    let Ok(mut client) = Client::connect(address) else { return "no connection".into() };
+    client.set_timeout(Duration::from_secs(60));
+    let words: Vec<Vec<u8>> =
+        format!("PKCLUSTER {command}").split(' ').map(|word| word.as_bytes().to_vec()).collect();
+    match client.call(&words) {
+        Ok(reply) => reply.said(),
+        Err(error) => error.to_string(),
     }
 }
 
