@@ -26,3 +26,4 @@ pub mod store;
 pub mod top;
 pub mod tune;
 pub mod types;
+pub mod whole_file;

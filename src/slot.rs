@@ -8,6 +8,8 @@ pub mod placement;
 pub mod set;
 
 use crc::{CRC_16_XMODEM, Crc, Table};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// A hash bucket of one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +37,19 @@ pub enum SlotHash {
     Crc32 { slots: u16 },
     /// Redis Cluster's crc16 modulo 16384.
     Crc16,
+}
+
+/// Reads a text that is kept in this version of its form, which it begins with; others are refused.
+fn from_kept<T: DeserializeOwned>(text: &str, format: u32) -> Result<T, String> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let head: Head = toml::from_str(text).map_err(|error| error.to_string())?;
+    if head.format != format {
+        return Err(format!("it has format {}; this program knows {format}", head.format));
+    }
+    toml::from_str(text).map_err(|error| error.to_string())
 }
 
 static CRC16: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);

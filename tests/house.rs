@@ -10,6 +10,7 @@ const ORDER: &[&str] = &[
     "limits",
     "clock",
     "error",
+    "whole_file",
     "resp",
     "config",
     "metrics",

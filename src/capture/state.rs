@@ -4,10 +4,11 @@
 
 use crate::shard::mesh::SlotPosition;
 use crate::slot::{Slot, TableId};
+use crate::whole_file;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::Path;
 
 /// Version of the layout; others are refused.
 const FORMAT: u32 = 1;
@@ -57,22 +58,7 @@ pub fn save(path: &Path, chosen: Chosen, positions: impl Iterator<Item = SlotPos
     slots.sort_unstable();
     let mut text = serde_json::to_vec(&Saved { format: FORMAT, chosen, slots })?;
     text.push(b'\n');
-    let beside = beside(path);
-    let mut file = File::create(&beside)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(directory(path))?.sync_all()
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    PathBuf::from(name)
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    whole_file::replace(path, &text)
 }
 
 #[cfg(test)]

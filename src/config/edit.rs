@@ -6,8 +6,9 @@ use super::param::{Change, FIXED, PARAMS, Param};
 use super::{Config, Format, file, foreign, toml_file};
 use crate::error::ClientError;
 use crate::resp::glob;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use crate::whole_file;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Names that match the pattern, in any case, and their values.
@@ -100,22 +101,9 @@ pub fn rewrite_file(config: &Config, path: Option<&Path>) -> Result<(), ClientEr
     let failed = |error: io::Error| ClientError::new(format!("ERR Rewriting config file: {error}"));
     let original = fs::read_to_string(path).map_err(failed)?;
     let text = rewrite(config, &original, Format::of(path, &original))?;
-    replace(path, &text).map_err(failed)
-}
-
-/// A reader finds the old file or the new one, also after a crash. A link's target is replaced, not the link.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let path = fs::canonicalize(path)?;
-    let mut name = path.file_name().expect("a file that was read has a name").to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = File::create(&new)?;
-    // A password may be inside: nobody may read it who could not read it before.
-    file.set_permissions(fs::metadata(&path)?.permissions())?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    File::open(path.parent().expect("a canonical file has a directory"))?.sync_all()
+    // A link's target is replaced, not the link.
+    let path = fs::canonicalize(path).map_err(failed)?;
+    whole_file::replace(&path, text.as_bytes()).map_err(failed)
 }
 
 /// Adds lines under a heading of their own, as Redis does.

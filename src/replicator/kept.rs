@@ -6,8 +6,9 @@
 use crate::error::Fault;
 use crate::slot::assignment::Assignment;
 use crate::slot::placement::Placement;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use crate::whole_file;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 const NAME: &str = "slots.toml";
@@ -20,9 +21,13 @@ pub fn path(data_dir: &Path) -> PathBuf {
 
 /// What it says; None: there is none.
 pub fn read(file: &Path) -> Result<Option<Assignment>, Fault> {
+    parsed(file, Assignment::from_toml)
+}
+
+fn parsed<T>(file: &Path, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Fault> {
     let fault = |why: String| Fault::new(format!("reading {}", file.display()), why);
     match fs::read_to_string(file) {
-        Ok(text) => Assignment::from_toml(&text).map(Some).map_err(fault),
+        Ok(text) => parse(&text).map(Some).map_err(fault),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fault(error.to_string())),
     }
@@ -30,7 +35,7 @@ pub fn read(file: &Path) -> Result<Option<Assignment>, Fault> {
 
 /// Writes it anew: whole or not at all, and on disk when this returns.
 pub fn write(file: &Path, assignment: &Assignment) -> io::Result<()> {
-    replace(file, &assignment.to_toml())
+    whole_file::replace(file, assignment.to_toml().as_bytes())
 }
 
 /// Where the file is that says on which shards slots lie.
@@ -40,25 +45,11 @@ pub fn placement_path(data_dir: &Path) -> PathBuf {
 
 /// Which shards slots lie on, of a node with so many of both; where nothing is kept they are spread evenly.
 pub fn read_placement(file: &Path, slots: u16, shards: u16) -> Result<Placement, Fault> {
-    let fault = |why: String| Fault::new(format!("reading {}", file.display()), why);
-    match fs::read_to_string(file) {
-        Ok(text) => Placement::from_toml(&text, slots, shards).map_err(fault),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Placement::even(slots, shards)),
-        Err(error) => Err(fault(error.to_string())),
-    }
+    let kept = parsed(file, |text| Placement::from_toml(text, slots, shards))?;
+    Ok(kept.unwrap_or_else(|| Placement::even(slots, shards)))
 }
 
 /// As `write`.
 pub fn write_placement(file: &Path, placement: &Placement) -> io::Result<()> {
-    replace(file, &placement.to_toml())
-}
-
-fn replace(file: &Path, text: &str) -> io::Result<()> {
-    let new = file.with_extension("toml.new");
-    let mut written = File::create(&new)?;
-    written.write_all(text.as_bytes())?;
-    written.sync_all()?;
-    fs::rename(&new, file)?;
-    let dir = file.parent().expect("it lies in the data directory");
-    File::open(dir)?.sync_all()
+    whole_file::replace(file, placement.to_toml().as_bytes())
 }

@@ -7,9 +7,9 @@ use crate::error::Fault;
 use crate::replicator::kept;
 use crate::slot::SlotHash;
 use crate::slot::placement::Placement;
+use crate::whole_file;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Version of the directory as a whole; a higher one is refused.
@@ -174,12 +174,7 @@ fn fresh(wanted: Wanted) -> std::io::Result<Identity> {
 
 fn write(path: &Path, identity: &Identity) -> std::io::Result<()> {
     let text = toml::to_string(identity).expect("plain fields are always TOML");
-    let new = path.join("haypile.id.new");
-    let mut file = File::create(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(new, path.join("haypile.id"))?;
-    File::open(path)?.sync_all()
+    whole_file::replace(&path.join("haypile.id"), text.as_bytes())
 }
 
 fn placement(path: &Path, identity: &Identity) -> Result<Placement, Fault> {

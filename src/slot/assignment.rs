@@ -3,7 +3,7 @@
 //! Pure; kept as TOML in the data directory (`server/FORMAT.md`). Must not know how slots come and go.
 
 use super::set::{self, SlotSet, TableSlots};
-use super::{Slot, TableId};
+use super::{Slot, TableId, from_kept};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -173,11 +173,7 @@ impl Assignment {
 
     /// Reads what `to_toml` has written.
     pub fn from_toml(text: &str) -> Result<Assignment, String> {
-        let head: Head = toml::from_str(text).map_err(|error| error.to_string())?;
-        if head.format != FORMAT {
-            return Err(format!("it has format {}; this program knows {FORMAT}", head.format));
-        }
-        let kept: Kept = toml::from_str(text).map_err(|error| error.to_string())?;
+        let kept: Kept = from_kept(text, FORMAT)?;
         let mut assignment = Assignment::default();
         for table in kept.table {
             let id = TableId(table.id);
@@ -227,11 +223,6 @@ fn by_peer(peers: BTreeMap<Arc<Peer>, SlotSet>) -> Vec<KeptPeer> {
 
 /// Version of the text; others are refused.
 const FORMAT: u32 = 1;
-
-#[derive(Deserialize)]
-struct Head {
-    format: u32,
-}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

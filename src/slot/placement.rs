@@ -4,7 +4,7 @@
 //! (`server/FORMAT.md`). Pure. Must not know how slots move.
 
 use super::set::{self, SlotSet};
-use super::{ShardId, Slot};
+use super::{ShardId, Slot, from_kept};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -104,15 +104,7 @@ impl Placement {
     /// # Errors
     /// What is wrong with the text, or where it is of another node.
     pub fn from_toml(text: &str, slots: u16, shards: u16) -> Result<Placement, String> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
-        let head: Head = toml::from_str(text).map_err(|error| error.to_string())?;
-        if head.format != FORMAT {
-            return Err(format!("it has format {}; this program knows {FORMAT}", head.format));
-        }
-        let kept: Kept = toml::from_str(text).map_err(|error| error.to_string())?;
+        let kept: Kept = from_kept(text, FORMAT)?;
         let mut of: Vec<Option<ShardId>> = vec![None; usize::from(slots)];
         for KeptShard { id, slots: named } in kept.shard {
             if id >= shards {

@@ -4,8 +4,9 @@
 //! directory copied back from somewhere can make it wrong. Knows no link.
 
 use crate::replica::redis::{Place, Resume};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use crate::whole_file;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 const TITLE: &str = "haypile redis-stream 1";
@@ -54,12 +55,7 @@ impl Kept {
     /// Replaces the file as a whole. Waits for the disk.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let text = self.text().ok_or(io::Error::other("a name in it cannot be written"))?;
-        let new = path.with_extension("new");
-        let mut file = File::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(path.parent().expect("it is in the data directory"))?.sync_all()
+        whole_file::replace(path, text.as_bytes())
     }
 
     /// What the file says; None if there is none, or it says nothing that is known.
