@@ -237,8 +237,13 @@ impl Running {
             if ended_ns.is_some_and(|ended: u64| now_ns > ended + DRAIN.as_nanos() as u64) {
                 return Ok(());
             }
+            // When every connection owes too much, only replies can change that.
+            let mut blocked = false;
             while ended_ns.is_none() && due_ns <= now_ns {
-                let Some(number) = self.free_connection(next) else { break };
+                let Some(number) = self.free_connection(next) else {
+                    blocked = true;
+                    break;
+                };
                 next = number + 1;
                 match self.take_batch(due_ns) {
                     0 => ended_ns = Some(now_ns),
@@ -249,8 +254,7 @@ impl Running {
                     }
                 }
             }
-            // When every connection owes too much, only replies can change that.
-            let blocked = ended_ns.is_none() && due_ns <= self.now_ns();
+            // What has become due since is not blocked: the wait for it ends at once.
             let until_ns = if ended_ns.is_some() || blocked { self.now_ns() + 100_000_000 } else { due_ns };
             self.wait(Some(until_ns), |running, number| {
                 running.receive(number)?;
