@@ -165,6 +165,23 @@ fn long_values_hold_no_core_and_survive() {
     }
 }
 
+/// The server stops reading from who waits and has sent much; it must go on when what it holds is only the beginning
+/// of a command.
+#[test]
+fn a_long_command_cut_while_another_waits_is_read_to_its_end() {
+    let server = Server::start(Options::shards(1));
+    let mut one = server.client();
+    let value = vec![b'v'; 1_000_000];
+    let head = format!("*3\r\n$3\r\nSET\r\n$4\r\nlong\r\n${}\r\n", value.len());
+    one.write_raw(b"BLPOP nothing 0.5\r\nSET short 1\r\n").expect("it reads");
+    one.write_raw(&[head.as_bytes(), &value[..400_000]].concat()).expect("it reads");
+    assert!(one.read().expect("an answer").is_nil());
+    assert_eq!(one.read().expect("an answer"), Value::ok());
+    one.write_raw(&[&value[400_000..], b"\r\n"].concat()).expect("it reads");
+    assert_eq!(one.read().expect("an answer"), Value::ok());
+    assert_eq!(one.ask("STRLEN long"), Value::Int(value.len() as i64));
+}
+
 /// Many keys that one command always gives the same value: a reader that sees two is shown half a command.
 const ATOMIC_KEYS: usize = 6_000;
 

@@ -332,7 +332,9 @@ impl Serving {
                 core.end_wait(conn, None);
             }
             let Some(connection) = core.connections.get_mut(place) else { continue };
-            if connection.paused && connection.input.len() < limits::INPUT_PAUSE_BYTES / 2 {
+            // One that is not blocked holds the beginning of a large command: the rest of it must come.
+            let caught_up = !connection.blocked || connection.input.len() < limits::INPUT_PAUSE_BYTES / 2;
+            if connection.paused && caught_up {
                 connection.paused = false;
                 ring.resume_recv(connection.socket)?;
             }
