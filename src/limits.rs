@@ -86,10 +86,12 @@ pub const COMMIT_OPS_MAX: usize = 1_000;
 /// A piece: half a millisecond of work.
 pub const COMMIT_PIECE_OPS: usize = 300;
 pub const COMMIT_PIECE_BYTES: usize = 256 * 1024;
-/// What turns have logged gathers while RocksDB is being given a batch; writes wait when it is this much, bytes, or
-/// an eighth of what a shard's memtables are sealed at, if that is less.
-pub const GATHERED_MAX_BYTES: usize = 1 << 20;
-/// Up to so many rows and elements and bytes a core gives RocksDB itself, at the end of their turn; more a thread.
+/// What turns have logged gathers until it is worth a batch: half of this, bytes, or half of an eighth of what a
+/// shard's memtables are sealed at, if that is less. Writes wait when it is all of it.
+pub const GATHERED_MAX_BYTES: usize = 512 << 10;
+/// Or it has waited for so long: what RocksDB lacks stays little where little is written.
+pub const GATHERED_MAX_MS: u64 = 20;
+/// Up to so many rows and elements and bytes a core gives RocksDB itself; more a thread.
 pub const APPLY_HERE_MAX: usize = 128;
 pub const APPLY_HERE_BYTES: usize = 64 * 1024;
 /// Commands that wait on one core (for the disk, a latch, a gate); beyond it connections are read no further.

@@ -9,21 +9,23 @@ use super::work::Done;
 use crate::error::Fault;
 
 impl Owner {
-    /// Gives a shard's RocksDB what turns have logged, unless it is being given something: then that gathers.
+    /// Gives a shard's RocksDB what turns have logged, when it is time, and unless it is being given something.
     pub(super) fn apply(&mut self, at: usize) -> Result<(), Fault> {
-        let shard = &mut self.shards[at];
-        if shard.data.hot.is_clean() || shard.data.is_applying() {
+        let now_ms = self.clock.now_ms();
+        let data = &mut self.shards[at].data;
+        if data.hot.is_clean() || data.is_applying() {
             return Ok(());
         }
-        let stalled = shard.data.is_stalled();
-        if shard.data.is_little() && !stalled {
-            return shard.apply();
-        }
-        // What RocksDB has refused it is offered again at each tick.
-        if !self.pools.applier.has_room() || (stalled && !self.ticked) {
-            return Ok(());
-        }
+        let (stalled, due) = (data.is_stalled(), data.is_due(now_ms));
         let asked = self.wants_applied(at);
+        // What RocksDB has refused it is offered again at each tick.
+        let wanted = if stalled { self.ticked } else { asked || due };
+        if !wanted || !self.pools.applier.has_room() {
+            return Ok(());
+        }
+        if self.shards[at].data.is_little() && !stalled {
+            return self.shards[at].apply();
+        }
         let apply = self.shards[at].apply_away(asked);
         let run = move || Done::Applied { shard: at, applied: apply.run() };
         self.pools.applier.submit(run).expect("it has said that it has room");

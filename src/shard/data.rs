@@ -43,8 +43,10 @@ pub struct Data {
     unsealed_bytes: usize,
     /// Of entries copied in, in the batch that is offered now.
     copied_bytes: usize,
-    /// Writes wait when so many bytes have gathered behind the batch that a thread writes.
+    /// Writes wait when so many bytes have gathered; half of them are worth a batch.
     gathered_max_bytes: usize,
+    /// When the first of them was seen at the end of a turn; milliseconds since the epoch.
+    gathered_since_ms: Option<u64>,
     /// So many rows and elements may be given to RocksDB here, without a thread.
     pub here_max: usize,
     /// Batches sent away since somebody waits until RocksDB has everything: meanwhile more has been logged.
@@ -69,6 +71,7 @@ impl Data {
             unsealed_bytes: 0,
             copied_bytes: 0,
             gathered_max_bytes: limits::GATHERED_MAX_BYTES,
+            gathered_since_ms: None,
             here_max: limits::APPLY_HERE_MAX,
             rounds: 0,
         }
@@ -201,6 +204,16 @@ impl Data {
         }
     }
 
+    /// What has gathered is worth a batch, or has waited long enough. Asked at the end of each turn.
+    pub fn is_due(&mut self, now_ms: u64) -> bool {
+        if self.hot.written().is_empty() {
+            return false;
+        }
+        let since_ms = *self.gathered_since_ms.get_or_insert(now_ms);
+        self.hot.written().bytes() >= self.gathered_max_bytes / 2
+            || now_ms >= since_ms + limits::GATHERED_MAX_MS
+    }
+
     /// A thread writes what was gathered.
     pub fn is_applying(&self) -> bool {
         self.batch.is_none()
@@ -232,6 +245,7 @@ impl Data {
         let upto = self.whole_up_to(position);
         let fill = (!self.stalled).then(|| (self.hot.send(), upto));
         let batch = self.batch.take().expect("one batch is written after the other");
+        self.gathered_since_ms = None;
         self.rounds = if asked { self.rounds + 1 } else { 0 };
         Apply { writing: self.store.writing(), batch, fill }
     }
@@ -263,6 +277,7 @@ impl Data {
         let upto = self.whole_up_to(position);
         let batch = self.batch.as_mut().expect("no thread is writing");
         self.hot.written().fill(batch, upto);
+        self.gathered_since_ms = None;
         self.rounds = 0;
     }
 
