@@ -103,6 +103,10 @@ const TABLE_FORMAT: i32 = 6;
 /// time to be synced up to the last batch that was taken.
 const BY_NAME: &str = "avoid_flush_during_shutdown=true;bgerror_resume_retry_interval=5000000";
 
+/// As without a setter: the search for a key's place in a memtable begins at the place of the last one. Batches come
+/// in the order of keys.
+const FINGER: &str = "memtable_insert_with_hint_prefix_extractor=fixed:1";
+
 /// Another one without a setter: what is written out from a memtable stays in memory, else every seal would
 /// make the rows just written cold.
 pub(super) const SET_ONCE_OPEN: [(&str, &str); 1] =
@@ -162,7 +166,8 @@ fn one_family(
     gate: &Arc<Gate>,
 ) -> Result<Options, StoreError> {
     let target = options.memtable_target_bytes.max(MIB);
-    let mut cf = Options::default();
+    let mut cf =
+        Options::default().get_options_from_string(FINGER).map_err(StoreError::of("RocksDB options"))?;
     let memtable = target.saturating_mul(MEMTABLE_SLACK);
     cf.set_write_buffer_size(memtable);
     cf.set_max_write_buffer_number(IMMUTABLE_MEMTABLES_STOP as c_int);
