@@ -10,6 +10,7 @@ use super::options::{self, IMMUTABLE_MEMTABLES_STOP, L0_SLOWDOWN_FILES, PENDING_
 use super::row::Row;
 use super::scan::View;
 use super::slots::SlotEntry;
+use super::value::copied;
 use super::{DIRECTORY_FORMAT, SharedMemory, StoreError, StoreOptions};
 use crate::metrics::shard::FileStats;
 use crate::slot::ShardId;
@@ -521,7 +522,7 @@ fn reading(tier: ReadTier) -> ReadOptions {
 pub(super) fn get_row(db: &DB, read: &ReadOptions, key: &Key) -> Result<Cached<Row>, StoreError> {
     match db.get_pinned_opt(key, read) {
         Ok(None) => Ok(Cached::Absent),
-        Ok(Some(found)) => Row::decode(&Bytes::copy_from_slice(&found))
+        Ok(Some(found)) => Row::decode(&copied(&found))
             .map(Cached::Found)
             .map_err(|why| StoreError::damaged("a row", why, key)),
         Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Cached::Miss),
@@ -536,7 +537,7 @@ pub(super) fn get_element(
 ) -> Result<Cached<Bytes>, StoreError> {
     match db.get_pinned_cf_opt(family_of(db, Family::Element), &key.0, read) {
         Ok(None) => Ok(Cached::Absent),
-        Ok(Some(found)) => Ok(Cached::Found(Bytes::copy_from_slice(&found))),
+        Ok(Some(found)) => Ok(Cached::Found(copied(&found))),
         Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Cached::Miss),
         Err(error) => Err(StoreError::of("reading an element")(error)),
     }

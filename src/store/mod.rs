@@ -19,6 +19,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 pub mod tx;
+mod value;
 pub mod varint;
 
 pub use batch::Batch;
@@ -32,6 +33,7 @@ pub use options::{SharedMemory, StoreOptions};
 pub use row::Row;
 pub use scan::{Counted, Due, DueScan, RowHead, RowItem, RowScan, Step, View};
 pub use slots::SlotEntry;
+pub use value::copied;
 
 /// Version of a store's directory as a whole; a higher one is refused. See FORMAT.md.
 pub const DIRECTORY_FORMAT: u32 = 1;

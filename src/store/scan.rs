@@ -11,6 +11,7 @@ use super::key::{
 };
 use super::row::{Kind, Row, Version};
 use super::tx::Visit;
+use super::value::copied;
 use crate::error::Stop;
 use bytes::Bytes;
 use rocksdb::{DB, DBRawIterator, ErrorKind, ReadOptions, ReadTier, Snapshot};
@@ -319,8 +320,7 @@ pub struct RowHead {
 impl RowItem<'_> {
     /// Copies the value.
     pub fn row(&self) -> Result<Row, StoreError> {
-        Row::decode(&Bytes::copy_from_slice(self.bytes))
-            .map_err(|why| StoreError::damaged("a row", why, self.name))
+        Row::decode(&copied(self.bytes)).map_err(|why| StoreError::damaged("a row", why, self.name))
     }
 
     /// Copies no value.

@@ -5,6 +5,7 @@
 
 use crate::error::Stop;
 use crate::resp::number;
+use crate::store::copied;
 use crate::store::row::{Body, Form, Row, STRING_INLINE_MAX_BYTES, STRING_PIECE_BYTES, Version};
 use crate::store::tx::{KeyRef, Tx};
 use bytes::Bytes;
@@ -91,7 +92,7 @@ pub fn read_range(tx: &mut Tx<'_>, key: KeyRef<'_>, row: &Row, range: Range<u64>
 /// The row of a new value, without expiry; the pieces of a long one are put under a new version.
 pub fn create(tx: &mut Tx<'_>, key: KeyRef<'_>, value: &[u8]) -> Result<Row, Stop> {
     if value.len() <= STRING_INLINE_MAX_BYTES {
-        return Ok(Row::string(Bytes::copy_from_slice(value)));
+        return Ok(Row::string(copied(value)));
     }
     let version = tx.new_version(key)?;
     let len = value.len() as u64;
