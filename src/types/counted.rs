@@ -143,12 +143,24 @@ impl<'k> Counted<'k> {
 
     /// An element has moved: it stands at its new place already, and no more at the old one.
     pub fn moved(&self, tx: &mut Tx<'_>, from: &[u8], to: &[u8], weight: u64) -> Result<(), Stop> {
-        let bucket = |bucket: Option<Bucket>| bucket.map(|bucket| bucket.place);
-        if bucket(self.floor(tx, 0, from)?) == bucket(self.floor(tx, 0, to)?) {
+        let mut left = self.floor(tx, 0, from)?.ok_or_else(damaged)?;
+        let mut joined = self.floor(tx, 0, to)?.ok_or_else(damaged)?;
+        if left.place == joined.place {
             return Ok(());
         }
-        self.remove(tx, from, weight)?;
-        self.insert(tx, to, weight)
+        let between = Subs::new(&above(1, from.min(to)), &above(1, from.max(to)));
+        let apart = self.first(tx, between)?.is_some();
+        if apart || left.width <= WIDTH_MIN || joined.width >= WIDTH_MAX {
+            self.remove(tx, from, weight)?;
+            return self.insert(tx, to, weight);
+        }
+        // Mostly neither is cut or joined, and the level above stays as it is.
+        left.take(weight, 1)?;
+        joined.weight += weight;
+        joined.width += 1;
+        self.put(tx, 0, &left);
+        self.put(tx, 0, &joined);
+        Ok(())
     }
 
     /// Weight of everything before the bucket that a place lies in, and the bucket's own place.
@@ -368,8 +380,16 @@ mod tests {
                         model.insert(place, weight);
                     } else if let Some(weight) = known {
                         tx.put_element(tx.key(b"k"), VERSION, &element(place), None);
-                        counted.remove(tx, &at, u64::from(weight))?;
                         model.remove(&place);
+                        let to = random.u32(..1 << 16);
+                        if random.bool() && !model.contains_key(&to) {
+                            let value = Some(Bytes::copy_from_slice(&[weight]));
+                            tx.put_element(tx.key(b"k"), VERSION, &element(to), value);
+                            counted.moved(tx, &at, &to.to_be_bytes(), u64::from(weight))?;
+                            model.insert(to, weight);
+                        } else {
+                            counted.remove(tx, &at, u64::from(weight))?;
+                        }
                     }
                     Ok(())
                 });
