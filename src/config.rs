@@ -80,6 +80,8 @@ pub struct Config {
     pub min_replicas_to_write: u32,
     /// Seconds.
     pub min_replicas_max_lag_s: u32,
+    /// Replicas that have a write before it is answered; 0: it is answered at once.
+    pub consensus_level: u32,
     /// Seconds.
     pub repl_timeout_s: u32,
     /// 0: any number.

@@ -8,6 +8,7 @@ use nodes::{assert_same, caught_up, eventually, follow, info, info_text, is_up, 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Keys of every type, small and large, in several databases, some that expire.
 fn fill(client: &mut Client, round: usize) {
@@ -374,6 +375,53 @@ fn followers_that_must_keep_up_are_waited_for() {
     let text = metrics(&primary);
     let online = format!("haypile_follower_online{{ip=\"127.0.0.1\",port=\"{}\"}} 1", follower.port());
     assert!(text.contains("haypile_followers 1\n") && text.contains(&online), "{text}");
+}
+
+#[test]
+fn a_write_is_shown_to_nobody_before_enough_followers_have_it() {
+    let primary = Server::start(Options::shards(2).with(&["--consensus-level", "1"]));
+    let follower = Server::start(Options::shards(2));
+    let refused = primary.client().ask("SET a b").error_text();
+    assert_eq!(refused, "ERR Incomplete: Not enough follower");
+    follow(&follower, &primary);
+    eventually("it is there", || primary.client().ask("SET a 1") == Value::ok());
+    let mut client = primary.client();
+    // Keys of both shards, by one command, by a pipeline, and by one that runs for long.
+    assert_eq!(client.ask("MSET a 1 b 1 c 1 d 1 e 1"), Value::ok());
+    assert_eq!(client.ask("LRANGE no 0 -1"), Value::Array(vec![]));
+    follower.signal("STOP");
+    let mut waiting: Vec<(Client, Value)> = Vec::new();
+    let mut wait = |line: &str, answer: Value| {
+        let mut client = primary.client();
+        client.write_raw(format!("{line}\r\n").as_bytes()).expect("it is connected");
+        waiting.push((client, answer));
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    wait("SET a 2", Value::ok());
+    wait("INCR b", Value::Int(2));
+    wait("GET a", Value::bulk("2"));
+    wait("GET b", Value::bulk("2"));
+    wait("MSET c 2 d 2 e 2", Value::ok());
+    wait("DEL nothing c", Value::Int(1));
+    for (client, _) in &mut waiting {
+        client.set_timeout(Duration::from_millis(200));
+        assert!(client.read().is_err(), "it has been answered");
+        client.set_timeout(Duration::from_secs(30));
+    }
+    assert!(client.ask("GET untouched").is_nil(), "what has long been there is shown");
+    follower.signal("CONT");
+    for (client, answer) in &mut waiting {
+        assert_eq!(client.read().expect("it is answered"), *answer);
+    }
+    eventually("all of it is there", || caught_up(&follower, &primary));
+    drop(follower);
+    let refused = Value::Error(b"ERR Incomplete: Not enough follower".to_vec());
+    eventually("it is missed", || info(&primary, "connected_slaves") == "0");
+    assert_eq!(client.ask("SET a 3"), refused);
+    assert_eq!(client.ask("CONFIG SET consensus-level 0"), Value::ok());
+    assert_eq!(client.ask("SET a 4"), Value::ok());
+    assert_eq!(client.ask("CONFIG SET consensus-level 1"), Value::ok());
+    assert_eq!(client.ask("SET a 5"), refused);
 }
 
 #[test]

@@ -116,8 +116,8 @@ static MEANINGS: &[(&str, Meaning)] = &[
     ("userblacklist", missing(ACCESS)),
     ("replicaof", Meaning::Takes(replicaof)),
     ("slaveof", Meaning::Takes(replicaof)),
-    ("replication-num", Meaning::Missing { unless: &["0"], why: "writes will not wait for replicas" }),
-    ("consensus-level", Meaning::Missing { unless: &["0"], why: "writes will not wait for replicas" }),
+    // How many replicas a slot may have at most there; `consensus-level` says how many are waited for.
+    ("replication-num", Meaning::Nothing),
     ("cluster-enabled", Meaning::Missing { unless: &["no"], why: "Redis Cluster is not supported yet" }),
     ("slotmigrate", Meaning::Missing { unless: &["no"], why: "slot migration is not supported yet" }),
     ("loadmodule", missing("modules are not supported: their commands will be unknown")),

@@ -480,6 +480,7 @@ impl Core {
         self.owner.events.threshold_ms = config.latency_monitor_threshold_ms;
         self.owner.setting.reply_max_elements = config.reply_max_elements;
         self.owner.setting.reply_max_bytes = config.reply_max_bytes;
+        self.owner.setting.consensus_level = config.consensus_level;
         let value_max = self.owner.setting.value_max_bytes;
         self.limits.bulk_max_bytes = config.proto_max_bulk_len.min(value_max);
         if self.node.core == CoreId(0) {

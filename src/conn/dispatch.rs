@@ -241,6 +241,7 @@ impl Core {
             follows: published.follows(),
             is_sharded: self.owner.assigned.is_some(),
             lacks_followers: published.good_followers() < config.min_replicas_to_write,
+            lacks_quorum: published.lacks_quorum(config.consensus_level),
         }
     }
 

@@ -360,7 +360,7 @@ impl Serving {
                 continue;
             }
             let spare = std::mem::take(&mut connection.spare);
-            let bytes = connection.pending.out.take(|shard| owner.shard(shard).released(now_ms), spare);
+            let bytes = connection.pending.out.take(|shard| owner.shard(shard).answerable(now_ms), spare);
             if connection.pending.out.is_gated() || connection.pending.out.is_long() {
                 core.gated.push(place);
             }

@@ -20,6 +20,8 @@ pub struct Standing {
     pub is_sharded: bool,
     /// Fewer followers keep up than writes want.
     pub lacks_followers: bool,
+    /// Fewer followers are there than a write would wait for (`consensus-level`).
+    pub lacks_quorum: bool,
 }
 
 /// What may run, or why not. The names of a giant command's keys are looked at when it is planned.
@@ -108,13 +110,15 @@ fn may_write(
     run: Run,
     args: &Args<'_>,
 ) -> Result<(), ClientError> {
-    let refuses = standing.follows || standing.lacks_followers;
+    let refuses = standing.follows || standing.lacks_followers || standing.lacks_quorum;
     if !refuses || session.is_primary || !table.spec_of(run, args).is_some_and(|spec| spec.has(flag::WRITE)) {
         return Ok(());
     }
-    Err(ClientError::fixed(match standing.follows {
-        true => "READONLY You can't write against a read only replica.",
-        false => "NOREPLICAS Not enough good replicas to write.",
+    Err(ClientError::fixed(match standing {
+        Standing { follows: true, .. } => "READONLY You can't write against a read only replica.",
+        Standing { lacks_followers: true, .. } => "NOREPLICAS Not enough good replicas to write.",
+        // Pika's words.
+        _ => "ERR Incomplete: Not enough follower",
     }))
 }
 

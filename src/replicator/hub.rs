@@ -6,6 +6,7 @@ use super::digest::Digests;
 use super::dropped::Dropped;
 use super::follower::{Forget, Link};
 use super::migrate::Migrations;
+use super::quorum::Quorum;
 use super::rehome::Rehoming;
 use super::slots::Slots;
 use super::{Place, Replicator, commands, failover, kept};
@@ -45,7 +46,7 @@ pub struct Hub {
     pub shared: Arc<Shared>,
     config: RefCell<Arc<Config>>,
     lanes: RefCell<Lanes<Parcel>>,
-    doorbells: Vec<Doorbell>,
+    pub(super) doorbells: Vec<Doorbell>,
     /// By ticket. What comes is bounded by what the link has asked and not been answered.
     routes: RefCell<FxHashMap<u64, UnboundedSender<Answer>>>,
     /// Questions to all cores, by ticket.
@@ -60,7 +61,8 @@ pub struct Hub {
     /// What it still does when the process stops.
     ending: RefCell<Option<JoinHandle<()>>>,
     /// Who follows this node, captures too, by ticket.
-    followers: RefCell<FxHashMap<u64, Attached>>,
+    pub(super) followers: RefCell<FxHashMap<u64, Attached>>,
+    pub(super) quorum: RefCell<Quorum>,
     pub waits: RefCell<commands::Waits>,
     pub failover: RefCell<Option<failover::UnderWay>>,
     status: Arc<SharedStatus>,
@@ -134,6 +136,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         link: RefCell::new(None),
         ending: RefCell::default(),
         followers: RefCell::default(),
+        quorum: RefCell::default(),
         waits: RefCell::default(),
         failover: RefCell::default(),
         status,
@@ -150,6 +153,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
 impl Hub {
     fn begin(self: &Rc<Self>) {
         self.begin_tidying();
+        self.regroup();
         if self.slots.is_some() {
             let hub = self.clone();
             tokio::task::spawn_local(async move { hub.begin_slots().await });
@@ -367,7 +371,10 @@ impl Hub {
                 }
                 Parcel::Message(Message::Ask { from, ticket, ask }) => self.asked(from, ticket, ask),
                 Parcel::Message(Message::Assigned { ticket, core }) => self.core_told(ticket, core),
-                Parcel::Message(Message::Configured(config)) => *self.config.borrow_mut() = config,
+                Parcel::Message(Message::Configured(config)) => {
+                    *self.config.borrow_mut() = config;
+                    self.look_at_quorum();
+                }
                 Parcel::Connection(moving) => super::primary::attach(self, *moving),
                 Parcel::Message(_) => unreachable!("cores send nothing else here"),
             }
@@ -387,12 +394,19 @@ impl Hub {
 
     /// Takes over what a link knows of its follower.
     pub fn note_follower(&self, ticket: u64, attached: Attached) {
-        self.followers.borrow_mut().insert(ticket, attached);
+        let (has_all, slots) = (attached.has_all, attached.slots.clone());
+        let before = self.followers.borrow_mut().insert(ticket, attached);
+        if before.is_some_and(|before| (before.has_all, before.slots) == (has_all, slots)) {
+            self.look_at_quorum();
+        } else {
+            self.regroup();
+        }
         self.followers_changed();
     }
 
     pub fn forget_follower(&self, ticket: u64) {
         self.followers.borrow_mut().remove(&ticket);
+        self.regroup();
         self.followers_changed();
     }
 

@@ -17,6 +17,7 @@ mod migrate;
 mod peer;
 mod pkcluster;
 mod primary;
+mod quorum;
 pub mod redis;
 mod rehome;
 mod rewind;

@@ -195,6 +195,7 @@ impl Change {
         let next = Arc::new(next);
         *slots.assigned.borrow_mut() = next.clone();
         slots.changed.send_replace(());
+        hub.regroup();
         hub.tell_cores(|ticket| Message::Assign { ticket, assignment: next.clone() }).await;
     }
 

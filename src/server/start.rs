@@ -318,6 +318,7 @@ fn run_core(plan: CorePlan) -> Result<(), Fault> {
         tables: plan.config.databases,
         reply_max_elements: plan.config.reply_max_elements,
         reply_max_bytes: plan.config.reply_max_bytes,
+        consensus_level: plan.config.consensus_level,
         value_max_bytes: plan.ledger.value_max,
     };
     let mut shards = Vec::new();

@@ -288,7 +288,7 @@ impl Owner {
             Client::Task { id, reply } => self.finish(id, shard, reply, lsn),
             Client::Commit { gather, .. } => {
                 let done = Message::StepDone(StepDone::Committed { gather, shard });
-                self.send_released(gather.core, shard, lsn, done);
+                self.send_answerable(gather.core, shard, lsn, done);
             }
             Client::Part { gather, .. } => self.done(gather, StepDone::Committed { gather, shard }),
             Client::Primary { from, stream, lsn: of, .. } => self.appended(at, from, stream, of, lsn),

@@ -10,6 +10,7 @@ mod data;
 mod figures;
 mod follow;
 pub mod garbage;
+mod held;
 pub mod hot;
 pub mod hot_elements;
 pub mod jobs;

@@ -44,6 +44,8 @@ pub struct Setting {
     pub reply_max_elements: u64,
     /// Bytes of a reply that is held whole; 0: any number.
     pub reply_max_bytes: u64,
+    /// Followers that have a write before clients are shown it.
+    pub consensus_level: u32,
 }
 
 /// A reply for a connection of this core; it may leave when `position` of its shard is released.
@@ -101,8 +103,8 @@ pub struct Owner {
     pub finished: Vec<Finished>,
     /// For other cores, sent when the turn is committed.
     pub outgoing: Vec<(CoreId, Message)>,
-    /// Replies for other cores that wait for the log; by local shard.
-    held: Vec<VecDeque<(u64, CoreId, Message)>>,
+    /// What waits for the log; by local shard.
+    pub(super) held: Vec<super::held::Held>,
     pub(super) steps: super::steps::Steps,
     /// Commits in pieces, by local shard.
     pub(super) larges: Vec<Larges>,
@@ -177,7 +179,7 @@ impl Owner {
             pools,
             finished: Vec::new(),
             outgoing: Vec::new(),
-            held: shards.iter().map(|_| VecDeque::new()).collect(),
+            held: shards.iter().map(|_| super::held::Held::default()).collect(),
             steps: super::steps::Steps::new(shards.len()),
             larges: shards.iter().map(|_| Larges::default()).collect(),
             larges_moved: false,
@@ -429,17 +431,7 @@ impl Owner {
             self.finished.push(Finished { answer, shard, position });
             return;
         }
-        self.send_released(line.core, shard, position, Message::Answers(vec![answer]));
-    }
-
-    /// Sends a message once the shard's log has been released up to `position`.
-    pub(super) fn send_released(&mut self, to: CoreId, shard: ShardId, position: u64, message: Message) {
-        let at = self.at(shard);
-        if position <= self.shards[at].released(self.clock.now_ms()) || position == 0 {
-            self.outgoing.push((to, message));
-        } else {
-            self.held[at].push_back((position, to, message));
-        }
+        self.send_answerable(line.core, shard, position, Message::Answers(vec![answer]));
     }
 
     /// A waiting command is to be woken when these keys are written.
@@ -553,6 +545,7 @@ impl Owner {
         self.advance_sweeps();
         self.larges_moved = false;
         for at in 0..self.shards.len() {
+            self.ask_followers(at);
             self.larges_moved |= self.advance_large(at);
             self.larges_moved |= self.advance_follow(at)?;
             let was_open = self.shards[at].accepts_writes();
@@ -568,18 +561,18 @@ impl Owner {
             for line in self.shards[at].data.waiters.take_woken() {
                 self.outgoing.push((line.core, Message::Wake { conn: line.conn }));
             }
-            let released = self.shards[at].released(now_ms);
-            while let Some((position, ..)) = self.held[at].front()
-                && *position <= released
-            {
-                let (_, to, message) = self.held[at].pop_front().expect("it has a front");
-                self.outgoing.push((to, message));
-            }
+            self.send_held(at, now_ms);
         }
         self.ticked = false;
         self.end_sweeps(now_ms);
         self.submit_jobs();
         Ok(())
+    }
+
+    /// Looks how far followers are, where clients are answered for them.
+    fn ask_followers(&mut self, at: usize) {
+        let (shard, level) = (&mut self.shards[at], self.setting.consensus_level);
+        shard.set_acknowledged((level > 0).then(|| self.published.acknowledged(shard.id, level)));
     }
 
     /// Nothing in any log can be taken back any more.
@@ -602,7 +595,7 @@ impl Owner {
             && self.sweeps.is_empty()
             && self.larges.iter().all(Larges::is_empty)
             && self.follow.iter().all(super::follow::Follow::is_quiet)
-            && self.held.iter().all(VecDeque::is_empty)
+            && self.held.iter().all(super::held::Held::is_empty)
     }
 }
 

@@ -16,15 +16,24 @@ pub struct Published {
     follows: AtomicBool,
     /// Followers that have acknowledged lately.
     good_followers: AtomicU32,
+    /// The `consensus-level` that the two below are of.
+    quorum_level: AtomicU32,
+    /// Fewer followers than that are there.
+    lacks_quorum: AtomicBool,
+    /// By shard: so many followers have its log up to here.
+    acknowledged: Box<[AtomicU64]>,
 }
 
 impl Published {
     pub fn new(shards: u16) -> Published {
         Published {
-            upto: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            upto: zeros(shards),
             awaited: AtomicBool::new(false),
             follows: AtomicBool::new(false),
             good_followers: AtomicU32::new(0),
+            quorum_level: AtomicU32::new(0),
+            lacks_quorum: AtomicBool::new(false),
+            acknowledged: zeros(shards),
         }
     }
 
@@ -66,4 +75,42 @@ impl Published {
     pub fn set_good_followers(&self, count: u32) {
         self.good_followers.store(count, Ordering::Release);
     }
+
+    /// Whether fewer followers are there than a level asks for, or that is not known yet.
+    pub fn lacks_quorum(&self, level: u32) -> bool {
+        level > 0
+            && (self.quorum_level.load(Ordering::Acquire) != level
+                || self.lacks_quorum.load(Ordering::Acquire))
+    }
+
+    /// Up to where a shard's log may be shown to clients, as far as followers are concerned.
+    pub fn acknowledged(&self, shard: ShardId, level: u32) -> u64 {
+        if level == 0 || self.follows() {
+            return u64::MAX;
+        }
+        match self.quorum_level.load(Ordering::Acquire) == level {
+            true => self.acknowledged[usize::from(shard.0)].load(Ordering::Acquire),
+            false => 0,
+        }
+    }
+
+    /// `acknowledged`: by shard. True if that is news.
+    pub fn set_acknowledged(&self, level: u32, lacks: bool, acknowledged: &[u64]) -> bool {
+        let before = self.quorum_level.load(Ordering::Relaxed);
+        let mut news = before != level;
+        if news {
+            // Numbers of another level must not be taken for those of the new one.
+            self.quorum_level.store(0, Ordering::Release);
+        }
+        for (of, now) in self.acknowledged.iter().zip(acknowledged) {
+            news |= of.swap(*now, Ordering::AcqRel) != *now;
+        }
+        news |= self.lacks_quorum.swap(lacks, Ordering::AcqRel) != lacks;
+        self.quorum_level.store(level, Ordering::Release);
+        news
+    }
+}
+
+fn zeros(shards: u16) -> Box<[AtomicU64]> {
+    (0..shards).map(|_| AtomicU64::new(0)).collect()
 }

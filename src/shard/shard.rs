@@ -43,6 +43,8 @@ pub struct Shard {
     pub latches: Latches<Holder>,
     pub settled: Settled,
     fsync: Fsync,
+    /// Clients are shown no more of the log than followers have: up to here. None: they need not have it.
+    acknowledged: Option<u64>,
     body: Vec<u8>,
     /// Writes wait while the memtable is switched.
     sealing: bool,
@@ -84,6 +86,7 @@ impl Shard {
             latches: Latches::default(),
             settled,
             fsync,
+            acknowledged: None,
             body: Vec::new(),
             sealing: false,
             unsealed_bytes_max: seal_bytes as usize * UNSEALED_MAX,
@@ -98,7 +101,17 @@ impl Shard {
 
     pub fn set_fsync(&mut self, fsync: Fsync) {
         self.fsync = fsync;
-        self.data.note_undurable = fsync == Fsync::Always;
+        self.note_undurable();
+    }
+
+    /// How far followers have its log that clients may be shown nothing without; None: no follower is asked.
+    pub fn set_acknowledged(&mut self, acknowledged: Option<u64>) {
+        self.acknowledged = acknowledged;
+        self.note_undurable();
+    }
+
+    fn note_undurable(&mut self) {
+        self.data.note_undurable = self.fsync == Fsync::Always || self.acknowledged.is_some();
     }
 
     pub fn fsync(&self) -> Fsync {
@@ -239,7 +252,12 @@ impl Shard {
         self.data.apply_away(self.log.written().0, asked)
     }
 
-    /// The position up to which answers may leave under the policy in force.
+    /// The position up to which clients may be answered.
+    pub fn answerable(&self, now_ms: u64) -> u64 {
+        self.released(now_ms).min(self.acknowledged.unwrap_or(u64::MAX))
+    }
+
+    /// The position up to which the log counts under the policy in force, for this node and its followers.
     pub fn released(&self, now_ms: u64) -> u64 {
         match self.fsync {
             Fsync::No => self.log.written().0,
@@ -255,7 +273,12 @@ impl Shard {
     /// Looks how far the log can no longer be taken back: what stands there need not be waited for.
     pub fn settle(&mut self) {
         self.settled.advance(self.log.durable().0);
-        self.data.undurable.settle(self.settled.upto());
+        let settled = self.settled.upto();
+        self.data.undurable.settle(match (self.acknowledged, self.fsync) {
+            (None, _) => settled,
+            (Some(acknowledged), Fsync::Always) => acknowledged.min(settled),
+            (Some(acknowledged), _) => acknowledged,
+        });
     }
 
     /// Nothing that is written can be taken back.

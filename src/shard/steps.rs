@@ -12,7 +12,6 @@ use super::owner::Owner;
 use super::shard::Holder;
 use super::work::{Done, Lent, Places, Reading};
 use crate::binlog::{Lsn, Participant, Txn};
-use crate::config::Fsync;
 use crate::error::ClientError;
 use crate::resp::reply::Reply;
 use crate::slot::{CoreId, ShardId, Slot, TableId};
@@ -133,7 +132,7 @@ impl Owner {
                 if parts.is_empty() {
                     let position = self.shards[at].join_work(&work, &[], None, now_ms);
                     let done = Message::StepDone(StepDone::Committed { gather, shard });
-                    return self.send_released(gather.core, shard, position, done);
+                    return self.send_answerable(gather.core, shard, position, done);
                 }
                 self.commit_whole(at, gather, work, parts);
             }
@@ -189,7 +188,7 @@ impl Owner {
         if whole.applied {
             // The command stands with its whole, so the whole's shard says when the answer may leave.
             let done = Message::StepDone(StepDone::Committed { gather, shard: home });
-            self.send_released(gather.core, home, home_lsn, done);
+            self.send_answerable(gather.core, home, home_lsn, done);
         }
     }
 
@@ -279,9 +278,11 @@ impl Owner {
                 StepDone::Failed { gather, shard, reply }
             }
         };
-        // What is shown must not be taken back by a power cut: under `always` it waits for the disk.
-        let position = if self.shards[self.at(shard)].fsync() == Fsync::Always { position } else { 0 };
-        self.send_released(gather.core, shard, position, Message::StepDone(done));
+        // What is shown must not be taken back: under `always` it waits for the disk, and for followers that are
+        // asked.
+        let waits = self.shards[self.at(shard)].data.note_undurable;
+        let position = if waits { position } else { 0 };
+        self.send_answerable(gather.core, shard, position, Message::StepDone(done));
     }
 }
 

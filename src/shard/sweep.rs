@@ -173,7 +173,7 @@ impl Owner {
         if self.sweeps.is_empty() {
             return;
         }
-        let released: Vec<_> = self.shards.iter().map(|shard| shard.released(now_ms)).collect();
+        let released: Vec<_> = self.shards.iter().map(|shard| shard.answerable(now_ms)).collect();
         let over = |_: &u64, sweep: &mut Sweep| {
             let waits = sweep.positions.iter().zip(&released).any(|(position, released)| position > released);
             let searched = sweep.at == released.len() && sweep.names.is_empty();

@@ -146,6 +146,7 @@ impl Plant<'_> {
                 tables: TABLES,
                 reply_max_elements: 0,
                 reply_max_bytes: 0,
+                consensus_level: 0,
                 value_max_bytes: ledger.value_max,
             };
             let published = Arc::new(Published::new(owners.len() as u16));
