@@ -115,7 +115,7 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
     }
     let settlement = Arc::new(Settlement::new(shard_count));
     let (ready, doorbells) = channel();
-    let mut pools = Pools::start(&config, cores, &background)?;
+    let mut pools = Pools::start(&config, cores, &background, &allowed)?;
     let mut by_core: Vec<Vec<ShardPlan>> = (0..cores).map(|_| Vec::new()).collect();
     for plan in plans {
         by_core[usize::from(map.owner(plan.shard).0)].push(plan);
@@ -234,7 +234,7 @@ const FLUSH_JOBS_PER_CORE_MAX: usize = 64;
 const APPLY_JOBS_PER_CORE_MAX: usize = FLUSH_JOBS_PER_CORE_MAX / 2;
 
 impl Pools {
-    fn start(config: &Config, cores: u16, cpus: &[usize]) -> Result<Pools, Fault> {
+    fn start(config: &Config, cores: u16, cpus: &[usize], allowed: &[usize]) -> Result<Pools, Fault> {
         let failed = |error| Fault::new("starting the blocking pool", error);
         let cores = usize::from(cores);
         let queue = cores * limits::COLD_IN_FLIGHT_PER_CORE_MAX;
@@ -244,8 +244,9 @@ impl Pools {
             // One flusher for the device: its syncs are what group commit waits for.
             flush: Pool::start("flush", 1, cores * FLUSH_JOBS_PER_CORE_MAX, Some(cpus.to_vec()))
                 .map_err(failed)?,
-            // One for each core: it does for the core what the core would do otherwise.
-            apply: Pool::start("apply", cores, cores * APPLY_JOBS_PER_CORE_MAX, Some(cpus.to_vec()))
+            // One for each core: it does for the core what the core would do otherwise. Anywhere: they may be many,
+            // and the CPUs beside the cores' few.
+            apply: Pool::start("apply", cores, cores * APPLY_JOBS_PER_CORE_MAX, Some(allowed.to_vec()))
                 .map_err(failed)?,
         })
     }
