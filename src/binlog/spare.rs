@@ -28,7 +28,12 @@ pub struct SyncJob {
     pub(crate) upto: Lsn,
     /// What the newest of the files holds by now: a job that had to wait for others makes that durable too.
     pub(crate) in_file: Arc<AtomicU64>,
+    /// More is about to come, and may come along.
+    pub(crate) waits: bool,
 }
+
+/// How long a sync waits for what is about to come: a part of what it takes itself, on a device that is quick.
+const COMPANY_WAIT: Duration = Duration::from_micros(100);
 
 /// Proof that everything up to an LSN is durable.
 #[derive(Debug)]
@@ -40,6 +45,9 @@ pub struct SyncDone {
 impl SyncJob {
     /// An error is fatal: a second try could succeed without the data being there.
     pub fn run(self) -> Result<SyncDone, LogError> {
+        if self.waits {
+            std::thread::sleep(COMPANY_WAIT);
+        }
         let began = Instant::now();
         // Looked at before the sync begins: what is written meanwhile may not be in it.
         let upto = self.upto.max(Lsn(self.in_file.load(Ordering::Acquire)));

@@ -86,7 +86,12 @@ pub struct Writer {
     unsynced_since_ms: Option<u64>,
     syncing_since_ms: Option<u64>,
     syncing: bool,
+    /// Frames that the last sync has made durable.
+    last_synced: u64,
 }
+
+/// A sync of fewer frames waits a moment, where the one before has shown that more come together.
+const COMPANY_FRAMES: u64 = 16;
 
 /// What a writer begins with: a segment with nothing in it, durable.
 pub(crate) struct Beginning {
@@ -136,6 +141,7 @@ impl Writer {
             unsynced_since_ms: None,
             syncing_since_ms: None,
             syncing: false,
+            last_synced: 0,
         }
     }
 
@@ -416,6 +422,7 @@ impl Writer {
             return None;
         }
         self.syncing = true;
+        let waiting = self.written.0 - self.durable.0;
         self.syncing_since_ms = self.unsynced_since_ms.take();
         if self.has_pending() {
             self.unsynced_since_ms = Some(self.time_ms);
@@ -430,6 +437,7 @@ impl Writer {
             sync_dir: std::mem::take(&mut self.dir_unsynced),
             upto: self.written,
             in_file: self.in_file.clone(),
+            waits: waiting < COMPANY_FRAMES && waiting < self.last_synced,
         })
     }
 
@@ -440,6 +448,7 @@ impl Writer {
         );
         self.syncing = false;
         self.syncing_since_ms = None;
+        self.last_synced = done.upto.0 - self.durable.0;
         self.durable = done.upto;
         if self.durable == self.written && !self.has_pending() {
             self.unsynced_since_ms = None;
@@ -545,7 +554,7 @@ impl Writer {
         let files = std::mem::take(&mut self.unsynced);
         let (disk, dir) = (self.disk.clone(), self.options.dir.clone());
         let (sync_dir, upto, in_file) = (self.dir_unsynced, self.written, self.in_file);
-        Ok(SyncJob { disk, dir, files, sync_dir, upto, in_file }.run()?.upto)
+        Ok(SyncJob { disk, dir, files, sync_dir, upto, in_file, waits: false }.run()?.upto)
     }
 }
 
