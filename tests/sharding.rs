@@ -165,6 +165,33 @@ fn a_node_is_primary_of_some_slots_and_follower_of_others() {
 }
 
 #[test]
+fn writes_wait_for_the_followers_of_their_slots() {
+    let wanting = |shards| sharded(shards).with(&["--consensus-level", "1"]);
+    let (left, right) = (Server::start(wanting(2)), Server::start(wanting(1)));
+    is_ok(&left, "ADDSLOTS 0-19");
+    is_ok(&right, "ADDSLOTS 0-19");
+    let not_enough = "ERR Incomplete: Not enough follower";
+    assert_eq!(left.client().ask(&format!("SET {} v", key_of(1, 0))).error_text(), not_enough);
+    // Each follows the other in some slots: neither waits for what waits for it.
+    is_ok(&right, &format!("SLOTSSLAVEOF 127.0.0.1 {} 0-9", left.port()));
+    is_ok(&left, &format!("SLOTSSLAVEOF 127.0.0.1 {} 10-19", right.port()));
+    let is_taken =
+        |server: &Server, slot| server.client().ask(&format!("SET {} v", key_of(slot, 0))) == Value::ok();
+    eventually("it has a follower", || is_taken(&left, 1));
+    eventually("the other too", || is_taken(&right, 11));
+    fill(&mut left.client(), 0..10, 1);
+    fill(&mut right.client(), 10..20, 1);
+    same(&left, &right, 0..20);
+    let block = info_slot(&left, 1);
+    assert!(block.contains("  consensus_last_log=filenum: ") && block.contains(" index: 7\r\n"), "{block}");
+    // One slot that nobody follows, and this node can promise nothing.
+    is_ok(&left, "ADDSLOTS 30");
+    assert_eq!(left.client().ask(&format!("SET {} v", key_of(1, 0))).error_text(), not_enough);
+    is_ok(&left, "DELSLOTS 30");
+    eventually("it can again", || is_taken(&left, 1));
+}
+
+#[test]
 fn slots_go_on_where_they_were_after_a_kill_of_either_side() {
     let mut primary = Server::start(sharded(2));
     let mut follower = Server::start(sharded(2));

@@ -387,6 +387,12 @@ async fn show(hub: &Rc<Hub>, table: TableId, slots: Option<&[u8]>) -> Result<Str
             "(db{}:{}) binlog_offset={filenum} {},safety_purge=none",
             table.0, slot.0, at.index
         )];
+        if hub.config().consensus_level > 0 {
+            lines.push(format!(
+                "  consensus_last_log=filenum: {filenum} offset: {index} term: {filenum} index: {index}",
+                index = at.index
+            ));
+        }
         let here: Vec<&Behind> = followers.iter().filter(|behind| behind.follower.has(table, slot)).collect();
         if role.is_primary() || !here.is_empty() {
             lines.extend(["  Role: Master".into(), format!("  connected_slaves: {}", here.len())]);
