@@ -4,6 +4,7 @@
 //! snapshot on the blocking pool; only the `Source` differs. Must not know which.
 
 use super::row::{Kind, Row, Version};
+use super::value::copied;
 use crate::error::{ClientError, Stop};
 use crate::resp::stream::{Parts, Shape};
 use crate::slot::{Slot, SlotHash, TableId};
@@ -289,7 +290,7 @@ impl<'s> Tx<'s> {
     pub fn put_element(&mut self, key: KeyRef<'_>, version: Version, sub: &[u8], value: Option<Bytes>) {
         let name = match self.elements.last_key_value() {
             Some((_, last)) if last.name == key.name => last.name.clone(),
-            _ => Bytes::copy_from_slice(key.name),
+            _ => copied(key.name),
         };
         let at = (key.table, key.slot, version, Sub::from_slice(sub));
         self.elements.insert(at, Written { name, value });

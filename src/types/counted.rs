@@ -8,6 +8,7 @@
 
 use super::packed::{Packed, damaged};
 use crate::error::Stop;
+use crate::store::copied;
 use crate::store::row::Version;
 use crate::store::tx::{KeyRef, Sub, Subs, Tx};
 use bytes::Bytes;
@@ -291,10 +292,10 @@ impl Bucket {
     }
 
     fn encode(&self) -> Bytes {
-        let mut value = Vec::with_capacity(16);
-        value.extend_from_slice(&self.weight.to_be_bytes());
-        value.extend_from_slice(&self.width.to_be_bytes());
-        value.into()
+        let mut value = [0; 16];
+        value[..8].copy_from_slice(&self.weight.to_be_bytes());
+        value[8..].copy_from_slice(&self.width.to_be_bytes());
+        copied(&value)
     }
 
     fn decode(place: &[u8], value: &[u8]) -> Result<Bucket, Stop> {

@@ -6,6 +6,7 @@
 use super::names::{self, Named, Names, See};
 use super::packed::{Packed, damaged, put_number, put_text};
 use crate::error::Stop;
+use crate::store::copied;
 use crate::store::row::{Body, Extra, Form, Kind, Row, Version};
 use crate::store::tx::{KeyRef, Tx};
 use bytes::Bytes;
@@ -106,7 +107,7 @@ impl<'k> Map<'k> {
                     self.changed = true;
                 }
                 if before.as_deref() != Some(payload) {
-                    tx.put_element(self.key, version, &sub, Some(Bytes::copy_from_slice(payload)));
+                    tx.put_element(self.key, version, &sub, Some(copied(payload)));
                 }
                 return Ok(before);
             }

@@ -8,9 +8,9 @@ use super::map::{INLINE_MAX, INLINE_MAX_BYTES};
 use super::names::{self, Names};
 use super::packed::{Packed, damaged};
 use crate::error::Stop;
-use crate::store::NAME_MAX_BYTES;
 use crate::store::row::{Body, Extra, Form, Kind, Row, Version};
 use crate::store::tx::{KeyRef, Sub, Subs, Tx};
+use crate::store::{NAME_MAX_BYTES, copied};
 use bytes::Bytes;
 use place::{Entries, Entry, TAG};
 
@@ -513,7 +513,7 @@ impl<'k> SortedSet<'k> {
 }
 
 fn put_entry(tx: &mut Tx<'_>, key: KeyRef<'_>, version: Version, entry: &Entry<'_>) {
-    let score = Bytes::copy_from_slice(&entry.score);
+    let score = copied(&entry.score);
     tx.put_element(key, version, &names::sub(entry.member), Some(score));
     tx.put_element(key, version, &place::sub(&entry.place()), Some(Bytes::new()));
 }
