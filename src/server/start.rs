@@ -79,7 +79,8 @@ pub fn serve(loaded: Loaded) -> Result<(), Fault> {
         .collect();
     let map = SlotMap::new(data.placement.clone(), owners);
 
-    // Threads of RocksDB and of the pools stay off the data cores where there is another CPU.
+    // Threads of RocksDB and of the pools, those that apply batches excepted, stay off the data cores where there is
+    // another CPU.
     let rest: Vec<usize> = allowed.iter().copied().filter(|cpu| !cpus.contains(&Some(*cpu))).collect();
     let background = if rest.is_empty() { allowed.clone() } else { rest };
     executor::confine_thread(&background).map_err(|error| Fault::new("placing background threads", error))?;

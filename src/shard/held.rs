@@ -8,13 +8,15 @@ use super::owner::Owner;
 use crate::slot::{CoreId, ShardId};
 use std::collections::VecDeque;
 
+type Queue = VecDeque<(u64, CoreId, Message)>;
+
 /// Those of one shard, each queue in the order of positions.
 #[derive(Default)]
 pub(super) struct Held {
     /// Wait until the log counts here.
-    here: VecDeque<(u64, CoreId, Message)>,
+    here: Queue,
     /// Wait until clients may be answered: for followers too, where these are asked.
-    clients: VecDeque<(u64, CoreId, Message)>,
+    clients: Queue,
 }
 
 impl Held {
@@ -27,21 +29,15 @@ impl Owner {
     /// Sends a message once a shard's log counts up to `position`.
     pub(super) fn send_released(&mut self, to: CoreId, shard: ShardId, position: u64, message: Message) {
         let at = self.at(shard);
-        if position <= self.shards[at].released(self.clock.now_ms()) {
-            self.outgoing.push((to, message));
-        } else {
-            self.held[at].here.push_back((position, to, message));
-        }
+        let upto = self.shards[at].released(self.clock.now_ms());
+        send(&mut self.outgoing, &mut self.held[at].here, upto, (position, to, message));
     }
 
     /// Sends a message that clients will hear of, once they may be shown what stands at `position`.
     pub(super) fn send_answerable(&mut self, to: CoreId, shard: ShardId, position: u64, message: Message) {
         let at = self.at(shard);
-        if position <= self.shards[at].answerable(self.clock.now_ms()) {
-            self.outgoing.push((to, message));
-        } else {
-            self.held[at].clients.push_back((position, to, message));
-        }
+        let upto = self.shards[at].answerable(self.clock.now_ms());
+        send(&mut self.outgoing, &mut self.held[at].clients, upto, (position, to, message));
     }
 
     /// Sends what may go by now.
@@ -55,5 +51,18 @@ impl Owner {
             let ready = queue.partition_point(|(position, ..)| *position <= upto);
             self.outgoing.extend(queue.drain(..ready).map(|(_, to, message)| (to, message)));
         }
+    }
+}
+
+fn send(
+    outgoing: &mut Vec<(CoreId, Message)>,
+    queue: &mut Queue,
+    upto: u64,
+    (position, to, message): (u64, CoreId, Message),
+) {
+    if position <= upto {
+        outgoing.push((to, message));
+    } else {
+        queue.push_back((position, to, message));
     }
 }

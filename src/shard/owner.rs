@@ -48,7 +48,7 @@ pub struct Setting {
     pub consensus_level: u32,
 }
 
-/// A reply for a connection of this core; it may leave when `position` of its shard is released.
+/// A reply for a connection of this core; it may leave when `position` of its shard is answerable.
 pub struct Finished {
     pub answer: Answer,
     pub shard: ShardId,
