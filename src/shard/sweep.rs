@@ -173,10 +173,10 @@ impl Owner {
         if self.sweeps.is_empty() {
             return;
         }
-        let released: Vec<_> = self.shards.iter().map(|shard| shard.answerable(now_ms)).collect();
+        let answerable: Vec<_> = self.shards.iter().map(|shard| shard.answerable(now_ms)).collect();
         let over = |_: &u64, sweep: &mut Sweep| {
-            let waits = sweep.positions.iter().zip(&released).any(|(position, released)| position > released);
-            let searched = sweep.at == released.len() && sweep.names.is_empty();
+            let waits = sweep.positions.iter().zip(&answerable).any(|(position, upto)| position > upto);
+            let searched = sweep.at == answerable.len() && sweep.names.is_empty();
             sweep.under_way == 0 && (sweep.failed.is_some() || searched) && !waits
         };
         let over: Vec<_> = self.sweeps.sweeps.extract_if(.., over).collect();
