@@ -401,7 +401,7 @@ impl Core {
                     lines.filter(|connection| client::filter_matches(&filter, &connection.session, now_ms));
                 Tell::Clients(
                     lines
-                        .map(|connection| connection.line(now_ms, self.waits.contains_key(&connection.id)))
+                        .map(|connection| connection.line(now_ms, self.is_blocked(connection.id)))
                         .collect(),
                 )
             }
@@ -503,7 +503,7 @@ impl Core {
             stats.output_buffer_bytes += output;
         }
         stats.expire_lag_ms = self.owner.expire_lag_ms();
-        stats.blocked_clients = self.waits.len() as u64;
+        stats.blocked_clients = self.blocked_count() as u64;
         stats.slow_logged = self.timing.slow.len() as u64;
         stats.shards = self.owner.shard_stats();
         stats.ops_per_second = self.node.ops_per_second();

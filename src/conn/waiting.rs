@@ -54,6 +54,8 @@ pub struct Wait {
     /// The arguments that are keys it waits for, and the shards that know it.
     keys: Vec<usize>,
     shards: Vec<ShardId>,
+    /// It has found nothing since the shards know it: it counts as blocked.
+    blocked: bool,
     /// It runs, and other shards than those must know it: some of its slots have moved.
     moved: bool,
     /// One of its keys was written while writes were held.
@@ -78,6 +80,7 @@ impl Core {
             otherwise: Reply::NilArray,
             keys: Vec::new(),
             shards: Vec::new(),
+            blocked: false,
             moved: false,
             held: false,
             ending: false,
@@ -150,7 +153,7 @@ impl Core {
                 self.attempt_waiting(answer.conn);
             }
             _ => {
-                wait.phase = Phase::Sleeping;
+                (wait.phase, wait.blocked) = (Phase::Sleeping, true);
                 self.go_on_waiting(answer.conn);
             }
         }
@@ -261,6 +264,16 @@ impl Core {
     /// Whether this connection's command changes nothing before it is woken.
     pub fn sleeps(&self, conn: u64) -> bool {
         self.waits.get(&conn).is_some_and(|wait| wait.phase == Phase::Sleeping)
+    }
+
+    /// Whether this connection's command waits in the eyes of others: one that may still find what is there does not.
+    pub fn is_blocked(&self, conn: u64) -> bool {
+        self.waits.get(&conn).is_some_and(|wait| wait.blocked)
+    }
+
+    /// How many do.
+    pub fn blocked_count(&self) -> usize {
+        self.waits.values().filter(|wait| wait.blocked).count()
     }
 
     fn go_on_waiting(&mut self, conn: u64) {

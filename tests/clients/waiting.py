@@ -113,7 +113,7 @@ assert r.info("clients")["blocked_clients"] == 0
 # CLIENT UNBLOCK.
 waiter = Waiter("BLPOP", "unblock", 0)
 assert r.client_unblock(waiter.id) == 1
-assert waiter.answer() is None
+assert waiter.answer() is None, waiter.reply
 waiter = Waiter("BLPOP", "unblock", 0)
 assert r.client_unblock(waiter.id, error=True) == 1
 assert isinstance(waiter.answer(), redis.ResponseError) and "UNBLOCKED" in str(waiter.reply)
@@ -122,7 +122,7 @@ assert r.client_unblock(waiter.id) == 0
 # A key of another type wakes and is an error only where Redis has one: SET does not wake.
 waiter = Waiter("BLPOP", "typed", 0.5)
 r.set("typed", "v")
-assert waiter.answer() is None
+assert waiter.answer() is None, waiter.reply
 
 # Replies of many entries arrive whole, in both protocols, and what follows them is in its place.
 COUNT = 60_000
