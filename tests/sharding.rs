@@ -66,8 +66,8 @@ fn a_node_serves_the_slots_it_has_and_forgets_those_it_loses() {
     is_ok(&server, "ADDSLOTS 5");
     assert_eq!(server.client().ask(&format!("GET {key}")), Value::NilBulk, "it begins empty");
     assert_eq!(
-        pk(&server, "ADDTABLE 1 64"),
-        "ERR Internal error: every table of this node has 1024 slots (default-slot-num)"
+        pk(&server, "ADDTABLE 1 1025"),
+        "ERR Internal error: a table of this node has 1 to 1024 slots"
     );
     assert_eq!(server.client().ask("SELECT 1").error_text(), "ERR DB index is out of range");
     is_ok(&server, "ADDTABLE 1 1024");
@@ -373,4 +373,84 @@ fn wait_counts_who_follows_what_its_client_has_written() {
     );
     is_ok(&right, &format!("DROPSLOTS 0-9 127.0.0.1 {}", left.port()));
     assert_eq!(info_slot(&right, 3), "");
+}
+
+/// Of table 1, which has so many slots.
+const FEW_SLOTS: u32 = 16;
+
+fn in_table_one(server: &Server) -> Client {
+    let mut client = server.client();
+    client.must(&args!["SELECT", "1"]);
+    client
+}
+
+#[test]
+fn a_table_may_have_fewer_slots_than_others() {
+    let mut primary = Server::start(sharded(2));
+    let mut follower = Server::start(sharded(3));
+    for server in [&primary, &follower] {
+        is_ok(server, "ADDTABLE 1 16");
+        is_ok(server, "ADDSLOTS 0-15 1");
+        is_ok(server, "ADDSLOTS 0-1023");
+    }
+    assert_eq!(pk(&primary, "ADDSLOTS 16 1"), "ERR Corruption: partition index out of range");
+    let few = |key: &str| crc32fast::hash(key.as_bytes()) % FEW_SLOTS;
+    let keys: Vec<String> = (0..200).map(|n| format!("k{n}")).collect();
+    is_ok(&follower, &format!("SLOTSSLAVEOF 127.0.0.1 {} all 1", primary.port()));
+    let mut client = in_table_one(&primary);
+    for key in &keys {
+        client.must(&args!["SET", key, format!("of {key}")]);
+        client.must(&args!["RPUSH", format!("l{{{key}}}"), "a", "b"]);
+    }
+    client.must(&args!["MSET", "k0", "of k0", "k1", "of k1", "k2", "of k2"]);
+    assert_eq!(
+        client.ask("COPY k0 k0 DB 0").error_text(),
+        "ERR the two tables have different numbers of slots"
+    );
+    let all = |server: &Server| {
+        let mut client = in_table_one(server);
+        let is_there = |key: &String| client.must(&args!["GET", key]) == Value::bulk(format!("of {key}"));
+        keys.iter().all(is_there)
+    };
+    let digest = |server: &Server| pk(server, "DIGEST 0-15 1");
+    eventually("the follower has the table", || digest(&primary) == digest(&follower) && all(&follower));
+
+    // What ends is deleted, though nobody reads it.
+    for key in &keys {
+        client.must(&args!["SET", format!("e{key}"), "v", "PX", "50"]);
+    }
+    let count = |server: &Server| in_table_one(server).ask("DBSIZE");
+    eventually("keys that have ended are gone", || count(&primary) == Value::Int(400));
+    eventually("on the follower too", || count(&follower) == Value::Int(400));
+
+    // Its slots move between the shards, with those of the other table, and to another node.
+    is_ok(&primary, "MOVESLOT 0-7 1");
+    assert!(all(&primary));
+    for server in [&mut primary, &mut follower] {
+        server.kill9();
+        server.restart();
+        assert!(all(server));
+    }
+    let third = Server::start(sharded(1));
+    is_ok(&third, "ADDTABLE 1 16");
+    is_ok(&primary, &format!("MIGRATESLOT 3 127.0.0.1 {} 1", third.port()));
+    for key in &keys {
+        let here = in_table_one(&primary).ask(&format!("GET {key}"));
+        if few(key) == 3 {
+            assert_eq!(here.error_text(), "ERR Partition not found");
+            assert_eq!(in_table_one(&third).ask(&format!("GET {key}")), Value::bulk(format!("of {key}")));
+        } else {
+            assert_eq!(here, Value::bulk(format!("of {key}")));
+        }
+    }
+    let other = Server::start(sharded(1));
+    is_ok(&other, "ADDTABLE 1 32");
+    is_ok(&other, "ADDSLOTS 0-15 1");
+    is_ok(&other, &format!("SLOTSSLAVEOF 127.0.0.1 {} 0-2 1", primary.port()));
+    eventually("it is said that they do not fit", || {
+        other.log_tail().contains("a table has another number of slots here")
+    });
+    is_ok(&other, "SLOTSSLAVEOF NO ONE 0-2 1");
+    is_ok(&other, "DELTABLE 1");
+    is_ok(&other, "ADDTABLE 1 16");
 }

@@ -15,7 +15,7 @@ use crate::replica::follower::{Action, Event, Follower, Settings};
 use crate::replica::greeting::{Copies, Peer};
 use crate::replica::position::SlotName;
 use crate::replica::status;
-use crate::replica::wire::{Identity, Message};
+use crate::replica::wire::{Identity, Message, SlotCounts};
 use crate::shard::mesh::{Portion, SlotPosition};
 use crate::slot::placement::Placement;
 use crate::slot::set::{self, TableSlots};
@@ -107,6 +107,7 @@ impl<'o> Capture<'o> {
                 tables: u32::MAX,
                 crc16: false,
                 node: [b'0'; 40],
+                slot_counts: SlotCounts::new(),
             },
             slots: slots(chosen)?,
             timeout_ms: TIMEOUT_MS,

@@ -114,7 +114,8 @@ impl Core {
 
     fn uses_held(&self, call: &Call<'_>) -> bool {
         let keys = &call.command.spec.keys;
-        let is_held = |name: &[u8]| self.owner.is_held(self.node.hash.slot_of(name));
+        let hash = self.node.hash_of(call.table);
+        let is_held = |name: &[u8]| self.owner.is_held(hash.slot_of(name));
         // What is wrong with the arguments is found by the command.
         keys.go_beyond(&call.args)
             || keys.of(&call.args).is_ok_and(|keys| keys.iter().any(|key| is_held(call.args.get(key.arg))))

@@ -20,6 +20,7 @@ use crate::shard::mesh::{
 };
 use crate::shard::work::Done;
 use crate::slot::{CoreId, ShardId, TableId};
+use crate::store::tx::Scope;
 use rustc_hash::FxHashMap;
 use std::sync::atomic::Ordering;
 
@@ -140,10 +141,11 @@ impl Core {
         self.coordination.planning.insert(number, Planning { owed, protocol: manner.protocol });
         self.coordination.giants += 1;
         self.owner.stats.long_commands += 1;
-        let (to, map, hash) = (self.node.core, self.node.map.clone(), self.node.hash);
+        let (to, map) = (self.node.core, self.node.map.clone());
+        let (usual, hash) = (self.node.hash, self.node.hash_of(call.table));
         let (assigned, manner) = (self.owner.assigned.clone(), self.slot_manner(place));
         let job = move || {
-            let refused = assigned.and_then(|assigned| giant::refusal(&assigned, hash, manner, &call));
+            let refused = assigned.and_then(|assigned| giant::refusal(&assigned, usual, manner, &call));
             let planned = refused.map_or_else(|| giant::plan(call, &map, hash), Err);
             let message = Message::Planned { number, planned };
             Done::Told { to, message: Box::new(message) }
@@ -260,7 +262,7 @@ impl Core {
     }
 
     fn surroundings(&self) -> Surroundings<'_> {
-        let scope = self.owner.scope(TableId(0), u32::MAX);
+        let scope = Scope { hash: self.node.hash, ..self.owner.scope(TableId(0), u32::MAX) };
         let assigned = self.owner.assigned.as_deref();
         Surroundings { map: &self.node.map, scope, tables: self.owner.setting.tables, assigned }
     }
@@ -400,9 +402,7 @@ impl Core {
                 let lines =
                     lines.filter(|connection| client::filter_matches(&filter, &connection.session, now_ms));
                 Tell::Clients(
-                    lines
-                        .map(|connection| connection.line(now_ms, self.is_blocked(connection.id)))
-                        .collect(),
+                    lines.map(|connection| connection.line(now_ms, self.is_blocked(connection.id))).collect(),
                 )
             }
             Ask::ClientKill(filter) => {

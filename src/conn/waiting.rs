@@ -105,7 +105,12 @@ impl Core {
             }
             Verdict::Refuse(error) => return self.settle(owed, Reply::Error(error)),
         }
-        match route::route(&self.node.map, self.node.hash, &borrowed.command.spec, &borrowed.args) {
+        match route::route(
+            &self.node.map,
+            self.node.hash_of(borrowed.table),
+            &borrowed.command.spec,
+            &borrowed.args,
+        ) {
             Err(error) => self.settle(owed, Reply::Error(error)),
             Ok(Route::One(shard)) => {
                 let call = crate::shard::mesh::Call { shard, ..borrowed };
@@ -178,11 +183,11 @@ impl Core {
     fn make_known(&mut self, conn: u64) -> usize {
         let line = LineId { core: self.node.core, conn };
         let wait = self.waits.get_mut(&conn).expect("it waits until it is answered");
-        let args = wait.call.call().args;
+        let (args, hash) = (wait.call.call().args, self.node.hash_of(wait.call.table));
         let mut by_shard: BTreeMap<ShardId, Vec<(TableId, Bytes)>> = BTreeMap::new();
         for &key in &wait.keys {
             let name = args.get(key);
-            let shard = route::shard_of(&self.node.map, self.node.hash, name);
+            let shard = route::shard_of(&self.node.map, hash, name);
             by_shard.entry(shard).or_default().push((wait.call.table, Bytes::copy_from_slice(name)));
         }
         wait.shards = by_shard.keys().copied().collect();
@@ -200,9 +205,9 @@ impl Core {
     /// Slots have moved between shards: those who wait for keys in them make themselves known where these are now, and
     /// run again then. One that runs at this moment does so when it comes back with nothing.
     pub fn announce_moved(&mut self, before: &SlotMap) {
-        let (hash, now) = (self.node.hash, &self.node.map);
+        let (node, now) = (&self.node, &self.node.map);
         let has_moved = |wait: &&mut Wait| {
-            let args = wait.call.call().args;
+            let (args, hash) = (wait.call.call().args, node.hash_of(wait.call.table));
             let mut slots = wait.keys.iter().map(|key| hash.slot_of(args.get(*key)));
             slots.any(|slot| before.shard_of(slot) != now.shard_of(slot))
         };

@@ -26,10 +26,10 @@ pub struct Manner {
     pub readonly: bool,
 }
 
-/// Looks at every key of a command.
+/// Looks at every key of a command. `usual`: how keys lie in the slots of a table that is not here.
 pub fn judge(
     assignment: &Assignment,
-    hash: SlotHash,
+    usual: SlotHash,
     manner: Manner,
     table: TableId,
     spec: &Spec,
@@ -38,9 +38,14 @@ pub fn judge(
     // What is wrong with the arguments is found by the command.
     let Ok(keys) = spec.keys.of(args) else { return Verdict::Serve };
     let write = spec.has(flag::WRITE);
+    let hash = assignment.hash_of(table, usual);
     let mut verdict = Verdict::Serve;
     for key in keys {
         let (table, slot) = (key.table.unwrap_or(table), hash.slot_of(args.get(key.arg)));
+        // What runs on both keys knows one way from a name to a slot.
+        if assignment.hash_of(table, usual) != hash {
+            return Verdict::Refuse(ClientError::fixed("ERR the two tables have different numbers of slots"));
+        }
         match assignment.role(table, slot) {
             Role::Primary => {}
             Role::Held => verdict = Verdict::Hold,

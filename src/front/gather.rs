@@ -90,12 +90,20 @@ pub struct Gather {
 /// What a coordinator may look at.
 pub struct Surroundings<'a> {
     pub map: &'a SlotMap,
-    /// Its table is the command's own, whatever it says here.
+    /// Of no command's table, and with the usual hash: `scope_in` makes a command's.
     pub scope: Scope,
     /// Names that FLUSHALL covers.
     pub tables: u32,
     /// In sharding mode: which slots are this node's to write.
     pub assigned: Option<&'a Assignment>,
+}
+
+impl Surroundings<'_> {
+    fn scope_in(&self, table: TableId) -> Scope {
+        let usual = self.scope.hash;
+        let hash = self.assigned.map_or(usual, |assigned| assigned.hash_of(table, usual));
+        Scope { table, hash, ..self.scope }
+    }
 }
 
 impl Gather {
@@ -107,10 +115,10 @@ impl Gather {
         around: &Surroundings<'_>,
     ) -> Gather {
         let mut by_shard: BTreeMap<ShardId, Vec<(TableId, Bytes)>> = BTreeMap::new();
-        let args = call.call().args;
+        let (args, hash) = (call.call().args, around.scope_in(call.table).hash);
         for key in keys {
             let name = args.get(key.arg);
-            let shard = route::shard_of(around.map, around.scope.hash, name);
+            let shard = route::shard_of(around.map, hash, name);
             let table = key.table.unwrap_or(call.table);
             by_shard.entry(shard).or_default().push((table, Bytes::copy_from_slice(name)));
         }
@@ -297,11 +305,11 @@ impl Gather {
             Plan::Command(call) if is_long(self.fetch, &fetched) => {
                 let taken = Arc::new(AtomicBool::new(false));
                 self.phase = Phase::Computing { taken: taken.clone() };
-                let (scope, map, protocol) = (around.scope, around.map.clone(), self.protocol);
+                let (scope, map, protocol) = (around.scope_in(call.table), around.map.clone(), self.protocol);
                 return Next::Compute(Box::new(Compute { call, fetched, scope, map, protocol, taken }));
             }
             Plan::Command(call) => {
-                let scope = Scope { table: call.table, ..around.scope };
+                let scope = around.scope_in(call.table);
                 let (reply, effects) = run(&call, &mut FetchedSource::new(fetched), scope);
                 let origin = call.command.origin();
                 let work = |effects: Vec<_>| ShardWork {

@@ -37,11 +37,11 @@ const KEYS_ONE_BY_ONE_MAX: usize = 64;
 /// In sharding mode: why the command is not served here. One that would have to wait has waited before.
 pub fn refusal(
     assignment: &Assignment,
-    hash: SlotHash,
+    usual: SlotHash,
     manner: assigned::Manner,
     call: &OwnedCall,
 ) -> Option<ClientError> {
-    match judge(assignment, hash, manner, call.table, &call.command.spec, &call.call().args) {
+    match judge(assignment, usual, manner, call.table, &call.command.spec, &call.call().args) {
         Verdict::Refuse(error) => Some(error),
         Verdict::Serve | Verdict::Hold => None,
     }
@@ -93,7 +93,6 @@ pub struct Compute {
 impl Compute {
     pub fn run(self) -> Computed {
         let Compute { call, mut fetched, scope, map, protocol, taken } = self;
-        let scope = Scope { table: call.table, ..scope };
         let lent: Vec<Lent> = fetched.iter_mut().filter_map(|fetched| fetched.lent.take()).collect();
         let (reply, effects) = if lent.is_empty() {
             taken.store(true, Ordering::Release);

@@ -146,6 +146,7 @@ impl Fields {
             slots_per_table: self.stream()?.0,
             crc16: self.flag()?,
             node: self.node()?,
+            slot_counts: self.list(|fields| Ok((fields.table()?, fields.stream()?.0)))?.into_iter().collect(),
             slots: if self.flag()? { Some(self.slots()?) } else { None },
             positions: self.positions()?,
             rewinds: self.list(|fields| {
@@ -363,14 +364,16 @@ mod tests {
             fork: Position { index, term },
             keys,
         });
-        let has = (positions(), vec(rewind, 0..4));
+        let counts = proptest::collection::btree_map(any::<u32>().prop_map(TableId), any::<u16>(), 0..4);
+        let has = (positions(), vec(rewind, 0..4), counts);
         let subscribe = (any::<u32>(), any::<u16>(), any::<bool>(), node(), wanted, has).prop_map(
-            |(tables, slots_per_table, crc16, node, slots, (positions, rewinds))| {
+            |(tables, slots_per_table, crc16, node, slots, (positions, rewinds, slot_counts))| {
                 Message::Subscribe(Subscribe {
                     tables,
                     slots_per_table,
                     crc16,
                     node,
+                    slot_counts,
                     slots,
                     positions,
                     rewinds,

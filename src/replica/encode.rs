@@ -186,6 +186,10 @@ impl Fields<'_> {
         self.number(u64::from(subscribe.tables)).number(u64::from(subscribe.slots_per_table));
         self.0.push(u8::from(subscribe.crc16));
         self.0.extend_from_slice(&subscribe.node);
+        self.number(subscribe.slot_counts.len() as u64);
+        for (table, slots) in &subscribe.slot_counts {
+            self.number(u64::from(table.0)).number(u64::from(*slots));
+        }
         self.0.push(u8::from(subscribe.slots.is_some()));
         if let Some(slots) = &subscribe.slots {
             self.slots(slots);

@@ -372,8 +372,8 @@ impl Follower {
 
     fn connected(&mut self, actions: &mut Vec<Action>) {
         (self.phase, self.heard_ms, self.said_ms) = (Phase::Handshake, self.now_ms, self.now_ms);
-        let Identity { placement, tables, crc16, node } = &self.settings.own;
-        let (tables, crc16, node) = (*tables, *crc16, *node);
+        let Identity { placement, tables, crc16, node, slot_counts } = &self.settings.own;
+        let (tables, crc16, node, slot_counts) = (*tables, *crc16, *node, slot_counts.clone());
         let lost = self.lost.iter().map(|slot| slot_position(*slot, Position::default()));
         let kept = self.positions.iter().filter(|at| !self.lost.contains(&(at.table, at.slot)));
         let mut positions: Vec<SlotPosition> = kept.chain(lost).collect();
@@ -382,7 +382,8 @@ impl Follower {
         let slots = self.settings.slots.clone();
         let rewinds =
             self.rewinds.values().filter(|rewind| self.lost.contains(&rewind.slot)).cloned().collect();
-        let subscribe = Subscribe { tables, slots_per_table, crc16, node, slots, positions, rewinds };
+        let subscribe =
+            Subscribe { tables, slots_per_table, crc16, node, slot_counts, slots, positions, rewinds };
         actions.push(Action::Send(Message::Subscribe(subscribe)));
     }
 

@@ -26,4 +26,4 @@ mod tests;
 pub mod wire;
 
 /// Version of what two nodes say to each other; others are refused.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;

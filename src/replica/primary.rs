@@ -395,7 +395,7 @@ impl Primary {
     }
 
     fn refusal(&self, subscribe: &Subscribe) -> Option<&'static str> {
-        let Identity { placement, tables, crc16, node } = &self.settings.own;
+        let Identity { placement, tables, crc16, node, slot_counts } = &self.settings.own;
         // A capture has no slots of its own that this node's could differ from.
         if let Peer::Node { .. } = self.settings.peer {
             if subscribe.node == *node {
@@ -403,6 +403,13 @@ impl Primary {
             }
             if subscribe.slots_per_table != placement.slots() || subscribe.crc16 != *crc16 {
                 return Some("the two nodes divide keys into slots differently");
+            }
+            let offers =
+                |table: &TableId| self.settings.offers.as_ref().is_some_and(|of| of.contains_key(table));
+            let differs = |table: &TableId| subscribe.slot_counts.get(table) != slot_counts.get(table);
+            let mut wanted = subscribe.slots.iter().flat_map(|slots| slots.keys());
+            if wanted.any(|table| offers(table) && differs(table)) {
+                return Some("a table has another number of slots here");
             }
             match (&subscribe.slots, &self.settings.offers) {
                 (None, Some(_)) => return Some("the primary is in sharding mode: slots must be named"),

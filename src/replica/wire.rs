@@ -13,6 +13,7 @@ use crate::slot::{ShardId, Slot, TableId};
 use crate::store::Entry;
 use bytes::Bytes;
 use smallvec::SmallVec;
+use std::collections::BTreeMap;
 
 /// A data directory's id: 40 hex digits.
 pub type NodeId = [u8; 40];
@@ -26,7 +27,12 @@ pub struct Identity {
     /// Slots are Redis Cluster's.
     pub crc16: bool,
     pub node: NodeId,
+    /// Of tables that have another number of slots than the placement.
+    pub slot_counts: SlotCounts,
 }
+
+/// How many slots tables have, where it is not the usual number.
+pub type SlotCounts = BTreeMap<TableId, u16>;
 
 /// A *stream* is a shard of the primary; its LSNs are of that shard's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +126,8 @@ pub struct Subscribe {
     /// Slots are Redis Cluster's.
     pub crc16: bool,
     pub node: NodeId,
+    /// Of tables that have not `slots_per_table`.
+    pub slot_counts: SlotCounts,
     /// The slots that it wants; None: all that there are.
     pub slots: Option<TableSlots>,
     /// Of those, the slots that it has records of. One at index 0 must be copied: what the follower has of it counts for

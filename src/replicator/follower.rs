@@ -215,7 +215,7 @@ impl PrimaryLink {
     fn new(hub: Rc<Hub>, facts: Rc<RefCell<Following>>, slots: Option<TableSlots>) -> PrimaryLink {
         let place = &hub.place;
         let settings = Settings {
-            own: place.identity(),
+            own: hub.identity(),
             slots: slots.clone(),
             timeout_ms: u64::from(hub.config().repl_timeout_s) * 1000,
             seed: fastrand::u64(..),

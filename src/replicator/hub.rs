@@ -15,7 +15,7 @@ use crate::conn::moving::{Moving, Parcel};
 use crate::conn::serve::Shared;
 use crate::limits;
 use crate::replica::status::{Follower, Following, SharedStatus, Status};
-use crate::replica::wire::NodeId;
+use crate::replica::wire::{Identity, NodeId};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::lanes::Lanes;
@@ -23,7 +23,7 @@ use crate::shard::mesh::{Ask, Asker, LogEnd, Message, Replicate, Replicated, Tel
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::slot::set::{self, TableSlots};
-use crate::slot::{CoreId, ShardId};
+use crate::slot::{CoreId, ShardId, SlotHash};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -238,6 +238,21 @@ impl Hub {
     /// Changes whenever followers may have more of a log.
     pub fn growth(&self) -> watch::Receiver<u64> {
         self.grown.subscribe()
+    }
+
+    /// What this node is to others now.
+    pub fn identity(&self) -> Identity {
+        let usual = self.place.hash.slots();
+        let assigned = self.slots.as_ref().map(Slots::assigned);
+        let counts = assigned.iter().flat_map(|of| of.tables().map(|table| (table, of.slots(table))));
+        let counts = counts.filter_map(|(table, slots)| slots.map(|slots| (table, slots)));
+        Identity {
+            placement: self.place.map.borrow().placement().clone(),
+            tables: self.place.tables,
+            crc16: self.place.hash == SlotHash::Crc16,
+            node: self.place.run_id.as_bytes().try_into().expect("the data directory's id has 40 digits"),
+            slot_counts: counts.filter(|(_, slots)| *slots != usual).collect(),
+        }
     }
 
     pub fn config(&self) -> Arc<Config> {

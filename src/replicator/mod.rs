@@ -31,7 +31,6 @@ use crate::conn::serve::Shared;
 use crate::error::Fault;
 use crate::front::node::SlotMap;
 use crate::replica::status::SharedStatus;
-use crate::replica::wire::Identity;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::lanes::Lanes;
 use crate::shard::published::Published;
@@ -66,15 +65,6 @@ impl Place {
     /// Which shard has which slot now.
     pub fn map(&self) -> SlotMap {
         self.map.borrow().clone()
-    }
-
-    pub fn identity(&self) -> Identity {
-        Identity {
-            placement: self.map.borrow().placement().clone(),
-            tables: self.tables,
-            crc16: self.hash == SlotHash::Crc16,
-            node: self.run_id.as_bytes().try_into().expect("the data directory's id has 40 digits"),
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::resp::reply::Reply;
 use crate::shard::mesh::SlotsAsk;
 use crate::slot::assignment::{Assignment, Peer, Role};
 use crate::slot::set::{self, NoSlots, SlotSet, TableSlots};
-use crate::slot::{ShardId, Slot, TableId};
+use crate::slot::{ShardId, Slot, SlotHash, TableId};
 use rustc_hash::FxHashMap;
 use std::fmt::Write;
 use std::rc::Rc;
@@ -81,13 +81,13 @@ async fn add_table(hub: &Rc<Hub>, table: TableId, slots: u64) -> Result<Reply, C
     if next.slots(table).is_some() {
         return Err(ClientError::fixed("ERR Internal error: table already exist!"));
     }
-    // A shard's run of slots is the same in every table.
-    let count = hub.place.hash.slots();
-    if slots != u64::from(count) {
-        return Err(ClientError::new(format!(
-            "ERR Internal error: every table of this node has {count} slots (default-slot-num)"
-        )));
-    }
+    // Where a slot lies is the same in every table, and is known for so many.
+    let most = hub.place.hash.slots();
+    let least = if hub.place.hash == SlotHash::Crc16 { most } else { 1 };
+    let count = u16::try_from(slots).ok().filter(|count| (least..=most).contains(count));
+    let count = count.ok_or_else(|| {
+        ClientError::new(format!("ERR Internal error: a table of this node has {least} to {most} slots"))
+    })?;
     if table.0 >= hub.place.tables {
         return Err(ClientError::new(format!(
             "ERR Internal error: table ids are below {} (databases)",
@@ -103,6 +103,9 @@ async fn delete_table(hub: &Rc<Hub>, table: TableId) -> Result<Reply, ClientErro
     let count = next.slots(table).ok_or(NO_TABLE)?;
     let all = set::all(count);
     may_delete(hub, &next, table, &all)?;
+    // As long as a command is under way in it, its number of slots must be known.
+    next.set(table, &all, &Role::Absent);
+    assign(&change, next.clone(), &TableSlots::new()).await?;
     next.remove_table(table);
     assign(&change, next, &TableSlots::new()).await
 }

@@ -113,7 +113,7 @@ impl FollowerLink {
     fn new(hub: Rc<Hub>, ticket: u64, wire: Wire, peer: Peer, facts: Follower) -> FollowerLink {
         let (config, place) = (hub.config(), &hub.place);
         let settings = Settings {
-            own: place.identity(),
+            own: hub.identity(),
             offers: hub.slots.as_ref().map(|slots| slots.assigned().here()),
             peer,
             window_bytes: limits::REPLICA_WINDOW_BYTES as u64,

@@ -36,10 +36,11 @@ impl Owner {
 
     /// A command is under way here that uses a slot which is held. One that only reads, and has its snapshot, may.
     pub fn uses_what_is_held(&self) -> bool {
-        let hash = self.setting.hash;
         let is_such = |call: &OwnedCall| match call.spans.is_empty() {
             true => call.command.spec.has(flag::WRITE),
-            false => key_names(&call.call()).iter().any(|(_, name)| self.is_held(hash.slot_of(name))),
+            false => key_names(&call.call())
+                .iter()
+                .any(|(table, name)| self.is_held(self.hash_of(*table).slot_of(name))),
         };
         self.held_slots.is_some()
             && (self.tasks.iter().any(|(_, task)| is_such(&task.call)) || self.lines.any(is_such))
@@ -47,7 +48,6 @@ impl Owner {
 
     /// A command is under way here that writes a slot which is not, or not at this moment, the node's to write.
     pub fn writes_what_is_not_assigned(&self) -> bool {
-        let hash = self.setting.hash;
         let is_such = |call: &OwnedCall| {
             // One that runs away from the core has its arguments with it.
             let away = call.spans.is_empty();
@@ -55,7 +55,7 @@ impl Owner {
                 && (away
                     || key_names(&call.call())
                         .iter()
-                        .any(|(table, name)| !self.is_own(*table, hash.slot_of(name))))
+                        .any(|(table, name)| !self.is_own(*table, self.hash_of(*table).slot_of(name))))
         };
         self.assigned.is_some()
             && (self.tasks.iter().any(|(_, task)| is_such(&task.call)) || self.lines.any(is_such))

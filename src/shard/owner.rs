@@ -209,8 +209,16 @@ impl Owner {
         &self.shards[self.at(shard)]
     }
 
+    /// How a table's keys lie in its slots.
+    pub fn hash_of(&self, table: TableId) -> SlotHash {
+        self.assigned
+            .as_ref()
+            .map_or(self.setting.hash, |assigned| assigned.hash_of(table, self.setting.hash))
+    }
+
     pub fn scope(&self, table: TableId, steps_max: u32) -> Scope {
-        let Setting { hash, tables, value_max_bytes, reply_max_elements, .. } = self.setting;
+        let Setting { tables, value_max_bytes, reply_max_elements, .. } = self.setting;
+        let hash = self.hash_of(table);
         let (now_ms, seed) = (self.clock.now_ms(), self.seed.get());
         self.seed.set(seed.wrapping_add(1));
         Scope { table, hash, tables, now_ms, value_max_bytes, steps_max, reply_max_elements, seed }

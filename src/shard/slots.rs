@@ -230,10 +230,16 @@ impl SlotTable {
             .map(|(slot, state)| (Slot(slot as u16), state))
     }
 
-    /// Which table's slot this incarnation is, if it is still one's.
-    pub fn table_of(&self, slot: Slot, incarnation: Incarnation) -> Option<TableId> {
-        let holds = |slots: &[SlotState]| slots[usize::from(slot.0)].incarnation == incarnation;
-        self.tables.iter().find(|(_, slots)| holds(slots)).map(|(table, _)| *table)
+    /// Which table's slot this incarnation is, if it is still one's. `slot_of`: in which slot of a table it may be.
+    pub fn place_of(
+        &self,
+        incarnation: Incarnation,
+        slot_of: impl Fn(TableId) -> Slot,
+    ) -> Option<(TableId, Slot)> {
+        let places = self.tables.iter().map(|(table, slots)| (*table, slot_of(*table), slots));
+        let mut places =
+            places.filter(|(_, slot, slots)| slots[usize::from(slot.0)].incarnation == incarnation);
+        places.next().map(|(table, slot, _)| (table, slot))
     }
 
     /// Each slot's incarnation and next index: a copy for a job away from the core.

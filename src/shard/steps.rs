@@ -213,8 +213,9 @@ impl Owner {
             let slots = &self.shards[at].data.slots;
             let places = match names {
                 Names::Keys(keys) => {
-                    let slot_of = |name| self.setting.hash.slot_of(name);
-                    let placed: Vec<_> = keys.iter().map(|(table, name)| (*table, slot_of(name))).collect();
+                    let slot_of = |table, name| self.hash_of(table).slot_of(name);
+                    let placed: Vec<_> =
+                        keys.iter().map(|(table, name)| (*table, slot_of(*table, name))).collect();
                     Places::of(slots, placed.into_iter())
                 }
                 Names::Set(set) => Places::of_table(slots, set.table()),
@@ -236,9 +237,9 @@ impl Owner {
         if let Some(fetched) = self.fetch_cached(at, &keys, fetch) {
             return self.fetched(gather, shard, Ok(fetched));
         }
-        let hash = self.setting.hash;
+        let slot_of = |table, name: &Bytes| self.hash_of(table).slot_of(name);
         let placed: Vec<_> =
-            keys.into_iter().map(|(table, name)| (table, hash.slot_of(&name), name)).collect();
+            keys.into_iter().map(|(table, name)| (table, slot_of(table, &name), name)).collect();
         let places =
             Places::of(&self.shards[at].data.slots, placed.iter().map(|(table, slot, _)| (*table, *slot)));
         let reader = self.shards[at].data.store.reader();
@@ -254,7 +255,7 @@ impl Owner {
         }
         let mut fetched = Fetched::default();
         for (table, name) in keys {
-            let slot = self.setting.hash.slot_of(name);
+            let slot = self.hash_of(*table).slot_of(name);
             let shard = &mut self.shards[at];
             let state = *shard.data.slots.get(*table, slot);
             fetched.next_index.push((*table, slot, state.next_index));

@@ -491,14 +491,14 @@ impl Owner {
         }
         let oldest_ms = due.first().filter(|_| behind).map(|first| now_ms.saturating_sub(first.expire_ms));
         self.upkeep[at].expire_lag_ms = oldest_ms.unwrap_or(0);
-        let hash = self.setting.hash;
         for key in due {
-            let shard = &mut self.shards[at];
+            let shard = &self.shards[at];
             if !shard.accepts_writes() || !shard.log.has_room() {
                 return;
             }
-            let slot = hash.slot_of(&key.name);
-            let Some(table) = shard.data.slots.table_of(slot, key.incarnation) else {
+            let slot_of = |table| self.hash_of(table).slot_of(&key.name);
+            let Some((table, slot)) = shard.data.slots.place_of(key.incarnation, slot_of) else {
+                let shard = &mut self.shards[at];
                 shard.data.forget_due(key.expire_ms, key.incarnation, key.name);
                 continue;
             };

@@ -3,7 +3,7 @@
 //! Pure; kept as TOML in the data directory (`server/FORMAT.md`). Must not know how slots come and go.
 
 use super::set::{self, SlotSet, TableSlots};
-use super::{Slot, TableId, from_kept};
+use super::{Slot, SlotHash, TableId, from_kept};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -85,6 +85,14 @@ impl Assignment {
     /// The number of a table's slots.
     pub fn slots(&self, table: TableId) -> Option<u16> {
         self.0.get(&table).map(|roles| roles.len() as u16)
+    }
+
+    /// How a table's keys lie in its slots. `usual`: how those of a table do that is not here.
+    pub fn hash_of(&self, table: TableId, usual: SlotHash) -> SlotHash {
+        match usual {
+            SlotHash::Crc32 { .. } => self.slots(table).map_or(usual, |slots| SlotHash::Crc32 { slots }),
+            SlotHash::Crc16 => usual,
+        }
     }
 
     pub fn role(&self, table: TableId, slot: Slot) -> &Role {

@@ -6,7 +6,7 @@ use crate::replica::history::{Diverged, History};
 use crate::replica::keys::Rewind;
 use crate::replica::position::Position;
 use crate::replica::status::Link;
-use crate::replica::wire::{Identity, Message, Record, Subscribe};
+use crate::replica::wire::{Identity, Message, Record, SlotCounts, Subscribe};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::placement::Placement;
 use crate::slot::set::TableSlots;
@@ -30,7 +30,13 @@ impl Bench {
     fn new() -> Bench {
         let placement = Placement::even(8, 2);
         let settings = Settings {
-            own: Identity { placement, tables: 2, crc16: false, node: [b'f'; 40] },
+            own: Identity {
+                placement,
+                tables: 2,
+                crc16: false,
+                node: [b'f'; 40],
+                slot_counts: SlotCounts::new(),
+            },
             slots: None,
             timeout_ms: 1000,
             seed: 7,

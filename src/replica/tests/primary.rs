@@ -5,7 +5,7 @@ use crate::replica::greeting::{Copies, Peer};
 use crate::replica::history::History;
 use crate::replica::position::Position;
 use crate::replica::primary::{Action, Event, Held, Indexed, Logged, Primary, Settings, Stage};
-use crate::replica::wire::{Identity, Message, Subscribe};
+use crate::replica::wire::{Identity, Message, SlotCounts, Subscribe};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::placement::Placement;
 use crate::slot::set::{self, TableSlots};
@@ -26,11 +26,31 @@ struct Bench {
 fn bench_settings() -> Settings {
     let placement = Placement::even(SLOTS, 1);
     Settings {
-        own: Identity { placement, tables: 2, crc16: false, node: [b'a'; 40] },
+        own: Identity {
+            placement,
+            tables: 2,
+            crc16: false,
+            node: [b'a'; 40],
+            slot_counts: SlotCounts::new(),
+        },
         offers: None,
         peer: Peer::Node { port: 1 },
         window_bytes: 1 << 20,
         timeout_ms: 1000,
+    }
+}
+
+/// What a follower of the same kind says.
+fn wanting(slots: Option<TableSlots>, positions: Vec<SlotPosition>) -> Subscribe {
+    Subscribe {
+        tables: 2,
+        slots_per_table: SLOTS,
+        crc16: false,
+        node: [b'b'; 40],
+        slot_counts: SlotCounts::new(),
+        slots,
+        positions,
+        rewinds: vec![],
     }
 }
 
@@ -56,17 +76,7 @@ impl Bench {
     }
 
     fn subscribe_to(&mut self, slots: Option<TableSlots>, positions: Vec<SlotPosition>) -> Vec<Action> {
-        let node = [b'b'; 40];
-        let subscribe = Subscribe {
-            tables: 2,
-            slots_per_table: SLOTS,
-            crc16: false,
-            node,
-            slots,
-            positions,
-            rewinds: vec![],
-        };
-        self.tell(Event::Received(Message::Subscribe(subscribe)))
+        self.tell(Event::Received(Message::Subscribe(wanting(slots, positions))))
     }
 
     /// The follower and all shards have these positions, and the logs have come so far.
@@ -177,15 +187,7 @@ fn a_silent_follower_is_closed_and_one_that_is_heard_is_not() {
 
 #[test]
 fn nodes_that_divide_keys_differently_do_not_follow_each_other() {
-    let own = Subscribe {
-        tables: 2,
-        slots_per_table: SLOTS,
-        crc16: false,
-        node: [b'b'; 40],
-        slots: None,
-        positions: vec![],
-        rewinds: vec![],
-    };
+    let own = wanting(None, vec![]);
     for subscribe in [
         Subscribe { slots_per_table: SLOTS * 2, ..own.clone() },
         Subscribe { crc16: true, ..own.clone() },
@@ -407,6 +409,26 @@ fn a_follower_of_some_slots_is_sent_nothing_of_the_others() {
 }
 
 #[test]
+fn a_table_of_another_number_of_slots_is_not_followed() {
+    let counts = |slots| SlotCounts::from([(TABLE, slots)]);
+    let refuses = |here: SlotCounts, there: SlotCounts| {
+        let mut settings = Settings { offers: Some(slots("0-1")), ..bench_settings() };
+        settings.own.slot_counts = here;
+        let mut bench = Bench::new(1, 1 << 20);
+        bench.primary = Primary::new(settings, 0);
+        let mut subscribe = wanting(Some(slots("0-1")), Vec::new());
+        subscribe.slot_counts = there;
+        is_closed(&bench.tell(Event::Received(Message::Subscribe(subscribe))))
+    };
+    assert!(!refuses(SlotCounts::new(), SlotCounts::new()));
+    assert!(!refuses(counts(2), counts(2)));
+    assert!(refuses(counts(2), SlotCounts::new()));
+    assert!(refuses(SlotCounts::new(), counts(2)));
+    let other = SlotCounts::from([(TableId(TABLE.0 + 1), 2)]);
+    assert!(!refuses(SlotCounts::new(), other), "it is not here");
+}
+
+#[test]
 fn slots_that_are_not_here_are_named_and_nothing_is_said_of_them() {
     let offering = |text: &str| {
         let mut bench = Bench::new(1, 1 << 20);
@@ -444,6 +466,7 @@ fn captured(copies: Copies, has: Option<SlotPosition>) -> Vec<Action> {
         slots_per_table: u16::MAX,
         crc16: true,
         node,
+        slot_counts: SlotCounts::new(),
         slots: None,
         positions,
         rewinds: vec![],

@@ -16,7 +16,7 @@ use crate::replica::inflow::Rewound;
 use crate::replica::position::{Position, Positions, SlotName};
 use crate::replica::primary::{self, Primary, Stage};
 use crate::replica::status::Link as LinkState;
-use crate::replica::wire::Identity;
+use crate::replica::wire::{Identity, SlotCounts};
 use crate::shard::mesh::{Portion, SlotPosition};
 use crate::slot::placement::Placement;
 use crate::slot::set::{self, TableSlots};
@@ -558,7 +558,13 @@ impl Node {
         let shard = |id| Shard::new(id, run(&placement, id), crate::binlog::next_term(0, rng.random()));
         let id = [b'0' + at as u8; 40];
         let settings = follower::Settings {
-            own: Identity { placement: placement.clone(), tables: TABLES, crc16: false, node: id },
+            own: Identity {
+                placement: placement.clone(),
+                tables: TABLES,
+                crc16: false,
+                node: id,
+                slot_counts: SlotCounts::new(),
+            },
             slots: wanted.clone(),
             timeout_ms: TIMEOUT_MS,
             seed: at as u64,
@@ -597,7 +603,13 @@ impl Node {
         self.ticket += 1;
         self.link = None;
         let settings = follower::Settings {
-            own: Identity { placement: self.placement.clone(), tables: TABLES, crc16: false, node: self.id },
+            own: Identity {
+                placement: self.placement.clone(),
+                tables: TABLES,
+                crc16: false,
+                node: self.id,
+                slot_counts: SlotCounts::new(),
+            },
             slots: self.wanted.clone(),
             timeout_ms: TIMEOUT_MS,
             seed,

@@ -10,7 +10,7 @@ use crate::replica::greeting::Peer;
 use crate::replica::keys::{Branches, Rewind};
 use crate::replica::position::{Positions, SlotName};
 use crate::replica::primary::{self, Primary};
-use crate::replica::wire::{Identity, Message};
+use crate::replica::wire::{Identity, Message, SlotCounts};
 use crate::shard::mesh::SlotPosition;
 use crate::slot::ShardId;
 use crate::store::Entry;
@@ -236,6 +236,7 @@ impl World {
                 tables: TABLES,
                 crc16: false,
                 node: [b'0' + primary as u8; 40],
+                slot_counts: SlotCounts::new(),
             },
             offers: None,
             window_bytes: self.weather.window_bytes,
