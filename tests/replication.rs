@@ -501,6 +501,28 @@ fn one_database_is_copied_again() {
     assert_same(&follower, &primary);
 }
 
+#[test]
+fn a_node_without_a_history_fetches_everything() {
+    let (primary, follower) = (Server::start(Options::shards(1)), Server::start(Options::shards(1)));
+    fill(&mut primary.client(), 0);
+    follow(&follower, &primary);
+    assert_same(&follower, &primary);
+    let all = frames(&follower);
+    let grown = |round: &str| {
+        let before = frames(&follower);
+        assert_eq!(follower.client().ask("REPLICAOF NO ONE"), Value::ok());
+        follow(&follower, &primary);
+        primary.client().must(&args!["SET", "round", round]);
+        eventually("it follows", || follower.client().ask("GET round") == Value::bulk(round));
+        assert_same(&follower, &primary);
+        frames(&follower) - before
+    };
+    assert!(grown("1") < all / 2, "it goes on where it was");
+    assert_eq!(follower.client().ask("CLEARREPLICATIONID"), Value::ok());
+    assert!(grown("2") >= all / 2, "it has forgotten that");
+    assert!(grown("3") < all / 2, "once");
+}
+
 /// Values that fill several memtables.
 fn write_much(client: &mut Client) {
     for n in 0..600 {

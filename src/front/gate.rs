@@ -93,8 +93,16 @@ fn authenticated(session: &Session, password_set: bool, run: Run) -> Result<(), 
 }
 
 /// Commands about whole tables or nodes, where tables are cut into slots that each have their own primary.
-const NOT_SHARDED: [&str; 7] =
-    ["dbslaveof", "failover", "haypile-takeover", "pkpatternmatchdel", "replicaof", "slaveof", "swapdb"];
+const NOT_SHARDED: [&str; 8] = [
+    "clearreplicationid",
+    "dbslaveof",
+    "failover",
+    "haypile-takeover",
+    "pkpatternmatchdel",
+    "replicaof",
+    "slaveof",
+    "swapdb",
+];
 
 fn fits_mode(is_sharded: bool, run: Run) -> Result<(), ClientError> {
     if is_sharded && NOT_SHARDED.contains(&run.spec().name) {

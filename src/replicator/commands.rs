@@ -27,6 +27,7 @@ pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
     }
     let reply = match ask {
         ReplicationAsk::Follow { host, port, force } => {
+            let force = hub.history_cleared.take() || force;
             let same = hub.link.borrow().as_ref().is_some_and(|link| link.follows(&host, port));
             if same && !force {
                 Reply::Simple("OK Already connected to specified master")
@@ -45,6 +46,10 @@ pub fn run(hub: &Rc<Hub>, from: CoreId, ticket: u64, ask: ReplicationAsk) {
         ReplicationAsk::Slots(ask) => {
             let run = |hub: Rc<Hub>| async move { super::pkcluster::run(&hub, ask).await };
             return later(hub, from, ticket, run);
+        }
+        ReplicationAsk::ClearHistory => {
+            hub.history_cleared.set(true);
+            Reply::Ok
         }
         ReplicationAsk::CopyTable(table) => answer(copy_table(hub, table)),
         ReplicationAsk::Failover(plan) => answer(failover::begin(hub, plan)),

@@ -65,6 +65,8 @@ pub struct Hub {
     pub(super) quorum: RefCell<Quorum>,
     pub waits: RefCell<commands::Waits>,
     pub failover: RefCell<Option<failover::UnderWay>>,
+    /// From who is followed next everything is fetched.
+    pub history_cleared: Cell<bool>,
     status: Arc<SharedStatus>,
     copies_begun: Cell<u64>,
     pub dropped: Arc<Dropped>,
@@ -139,6 +141,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         quorum: RefCell::default(),
         waits: RefCell::default(),
         failover: RefCell::default(),
+        history_cleared: Cell::default(),
         status,
         copies_begun: Cell::default(),
         held,

@@ -145,6 +145,8 @@ pub enum ReplicationAsk {
     },
     FollowNobody,
     Slots(SlotsAsk),
+    /// From whoever is followed next everything is fetched, whatever the two have in common.
+    ClearHistory,
     /// Copy a table from the primary once more. Refused where there is none.
     CopyTable(TableId),
     /// Hand this node's role to a follower and follow it; answered when it has begun.

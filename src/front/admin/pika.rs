@@ -40,6 +40,18 @@ pub const COMMANDS: &[FrontCommand] = &[
         ),
         run: db_slave_of,
     },
+    FrontCommand {
+        spec: spec(
+            Server,
+            "clearreplicationid",
+            1,
+            CHANGE,
+            "0.2.0",
+            "O(1)",
+            "Makes this node fetch everything from whom it follows next, whatever it has of it",
+        ),
+        run: |ctx, _| Ok(ask_thread(ctx, ReplicationAsk::ClearHistory)),
+    },
 ];
 
 const PER_SEGMENT: &str = "O(N) where N is the number of segments that go";
