@@ -59,7 +59,17 @@ impl Hub {
     pub async fn begin_digest(self: &Rc<Self>, slots: TableSlots) -> Digesting {
         let map = self.place.map();
         let shards: BTreeSet<ShardId> = slots.values().flatten().map(|slot| map.shard_of(*slot)).collect();
-        let lent = self.ask_these(&shards, |_| Replicate::Lend).await;
+        self.begin_digest_of(&shards, false, slots).await
+    }
+
+    /// As `begin_digest`, of what these shards have of the slots: of those that lie there, or that are hidden there.
+    pub async fn begin_digest_of(
+        self: &Rc<Self>,
+        shards: &BTreeSet<ShardId>,
+        hidden: bool,
+        slots: TableSlots,
+    ) -> Digesting {
+        let lent = self.ask_these(shards, |_| Replicate::Lend { hidden }).await;
         let lent: Vec<LentShard> = lent
             .into_iter()
             .map(|lent| match lent {

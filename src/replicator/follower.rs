@@ -424,7 +424,7 @@ impl PrimaryLink {
                 Held::Ask(what) => self.hub.ask(self.ticket, shard, what),
                 Held::Rewind(slots) => {
                     of.making = Some(slots);
-                    self.hub.ask(self.ticket, shard, Replicate::Lend);
+                    self.hub.ask(self.ticket, shard, Replicate::Lend { hidden: false });
                 }
             }
         }

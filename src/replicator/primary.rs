@@ -245,7 +245,7 @@ impl FollowerLink {
             Action::Trace { shard, slots } => self.trace(shard, slots),
             Action::Copy { shard, slots, rewinds } => {
                 self.wanted.insert(shard, CopyWanted { slots, rewinds });
-                self.hub.ask(self.ticket, shard, Replicate::Lend);
+                self.hub.ask(self.ticket, shard, Replicate::Lend { hidden: false });
             }
             Action::CopyMore { shard } => self.more(shard),
             Action::Read { shard, from, bytes } => self.read(shard, from, bytes, events),

@@ -18,7 +18,7 @@ use crate::replica::wire::Record;
 use crate::shard::mesh::{LentShard, Message, Replicate, Replicated, SlotPosition};
 use crate::slot::ShardId;
 use crate::slot::placement::Placement;
-use crate::slot::set::SlotSet;
+use crate::slot::set::{SlotSet, TableSlots};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -174,31 +174,46 @@ impl<'h> Way<'h> {
         self.hub.hold_logs();
         self.hub.migrations.note_stage("copy");
         self.copy().await?;
+        self.hub.migrations.note_stage("compare");
+        self.compare().await?;
         self.hub.migrations.note_stage("hand over");
-        for _ in 0..limits::SLOT_HOLD_TRIES {
-            self.catch_up().await?;
-            self.settle().await;
-            let began = Instant::now();
-            let ready = self.pause().await;
-            let switched = match ready {
-                Ok(true) => self.switch().await.map(|()| true),
-                other => other,
-            };
-            if !matches!(switched, Ok(true)) {
-                self.place(&self.before, false, false).await;
-            }
-            self.hub.migrations.note_pause(began);
-            if switched? {
-                return Ok(());
-            }
-            tokio::time::sleep(limits::SLOT_HOLD_PAUSE).await;
+        let began = self.pause().await?;
+        let switched = self.switch().await;
+        if switched.is_err() {
+            self.release().await;
         }
-        Err("commands on these slots, or the log, take too long to end".into())
+        self.hub.migrations.note_pause(began);
+        switched
+    }
+
+    /// Compares what both shards hold: a short pause in which each is lent as it is.
+    async fn compare(&mut self) -> Result<(), String> {
+        let began = self.pause().await?;
+        let (from, to) = (BTreeSet::from([self.from]), BTreeSet::from([self.to]));
+        let mut slots = TableSlots::new();
+        for SlotPosition { table, slot, .. } in
+            self.of_these(state(self.hub.ask_these(&from, |_| Replicate::State).await).0)
+        {
+            slots.entry(table).or_default().insert(slot);
+        }
+        let old = self.hub.begin_digest_of(&from, false, slots.clone()).await;
+        let new = self.hub.begin_digest_of(&to, true, slots).await;
+        self.release().await;
+        self.hub.migrations.note_pause(began);
+        let (old, new) = (old.done().await?, new.done().await?);
+        if old == new {
+            return Ok(());
+        }
+        Err(format!("the two shards do not hold the same: {old} before, {new} now"))
     }
 
     /// The slots as they are at one moment, hidden on the new shard.
     async fn copy(&mut self) -> Result<(), String> {
-        let lent = self.hub.ask_these(&BTreeSet::from([self.from]), |_| Replicate::Lend).await.pop();
+        let lent = self
+            .hub
+            .ask_these(&BTreeSet::from([self.from]), |_| Replicate::Lend { hidden: false })
+            .await
+            .pop();
         let Some(Replicated::Lent(lent)) = lent else {
             unreachable!("the shard was asked for a way to read it")
         };
@@ -308,16 +323,34 @@ impl<'h> Way<'h> {
         Ok(())
     }
 
-    /// From now on nobody uses the slots, and the new shard has everything; false if that takes too long.
-    async fn pause(&mut self) -> Result<bool, String> {
-        let held = tokio::time::timeout(limits::SLOT_HOLD_WAIT, self.place(&self.before, true, true)).await;
-        if held.is_err() {
-            return Ok(false);
+    /// From now on nobody uses the slots, and the new shard has everything. When it began.
+    async fn pause(&mut self) -> Result<Instant, String> {
+        for _ in 0..limits::SLOT_HOLD_TRIES {
+            self.catch_up().await?;
+            self.settle().await;
+            let began = Instant::now();
+            let held =
+                tokio::time::timeout(limits::SLOT_HOLD_WAIT, self.place(&self.before, true, true)).await;
+            let ready = match held {
+                Ok(()) => tokio::time::timeout(limits::SLOT_HOLD_WAIT, self.last_records()).await,
+                Err(late) => Err(late),
+            };
+            if let Ok(Ok(())) = ready {
+                return Ok(began);
+            }
+            self.release().await;
+            self.hub.migrations.note_pause(began);
+            if let Ok(failed) = ready {
+                failed?;
+            }
+            tokio::time::sleep(limits::SLOT_HOLD_PAUSE).await;
         }
-        match tokio::time::timeout(limits::SLOT_HOLD_WAIT, self.last_records()).await {
-            Ok(done) => done.map(|()| true),
-            Err(_) => Ok(false),
-        }
+        Err("commands on these slots, or the log, take too long to end".into())
+    }
+
+    /// The slots are used again, where they were.
+    async fn release(&self) {
+        self.place(&self.before, false, false).await;
     }
 
     async fn last_records(&mut self) -> Result<(), String> {

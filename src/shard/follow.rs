@@ -31,7 +31,8 @@ pub(super) struct Follow {
     /// Slots that are whole here and become visible once files hold them.
     adopting: Option<Adopting>,
     /// Who waits for a way to read the shard.
-    lend: Vec<Asker>,
+    /// Who wants to read the shard; whether what is hidden in it.
+    lend: Vec<(Asker, bool)>,
     /// The last record of each stream that this turn has logged, for one answer to all of them.
     appended: Vec<(Asker, ShardId, u64, u64)>,
 }
@@ -125,12 +126,11 @@ impl Owner {
                 self.answer_follow(at, from, Replicated::State { positions, upto });
             }
             Replicate::Hidden => {
-                let hidden = self.shards[at].data.slots.hidden();
-                let positions = hidden.map(position).collect();
+                let positions = self.shards[at].data.slots.hidden().map(position).collect();
                 let upto = self.shards[at].log.written_or_pending().0;
                 self.answer_follow(at, from, Replicated::State { positions, upto });
             }
-            Replicate::Lend => self.follow[at].lend.push(from),
+            Replicate::Lend { hidden } => self.follow[at].lend.push((from, hidden)),
             Replicate::BeginTerm => {
                 self.begin_term(at);
                 self.answer_follow(at, from, Replicated::TermBegun);
@@ -191,19 +191,15 @@ impl Owner {
         if self.follow[at].lend.is_empty() || !whole {
             return;
         }
-        for to in std::mem::take(&mut self.follow[at].lend) {
+        for (to, hidden) in std::mem::take(&mut self.follow[at].lend) {
             let data = &self.shards[at].data;
-            let with_data = data.slots.tables().into_iter().flat_map(|table| {
-                let used = data.slots.used(table);
-                used.map(move |(slot, state)| {
-                    let (index, term) = (state.next_index - 1, state.term);
-                    (SlotPosition { table, slot, index, term }, state.incarnation)
-                })
-            });
+            let of: Vec<_> =
+                if hidden { data.slots.hidden().collect() } else { data.slots.positions().collect() };
+            let with_data = of.iter().filter(|(.., state)| state.incarnation != NONE);
             let lent = LentShard {
                 reader: data.store.reader(),
-                slots: with_data.collect(),
-                positions: positions(data),
+                slots: with_data.map(|of| (position(*of), of.2.incarnation)).collect(),
+                positions: of.iter().map(|of| position(*of)).collect(),
                 upto: self.shards[at].log.written().0,
                 reading: Reading::begin(&self.reading),
             };

@@ -377,8 +377,9 @@ pub enum Replicate {
     /// As `State`, of the slots of which something is here though they lie on another shard: on their way here, or left
     /// over.
     Hidden,
-    /// A way to read the shard as it is now, and the positions that are in it: answered by `Lent`.
-    Lend,
+    /// A way to read the shard as it is now, and the positions that are in it: answered by `Lent`. Of the slots that
+    /// lie there, or of those that `Hidden` tells.
+    Lend { hidden: bool },
     /// Records of this shard's slots, to be logged and shown: answered by `Appended`, once for as many as a turn
     /// has done.
     Append(Vec<Portion>),
