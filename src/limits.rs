@@ -167,6 +167,8 @@ pub const REPLICA_TICK_ALONE: Duration = Duration::from_secs(1);
 pub const REPLICA_WAITS_MAX: usize = 10_000;
 /// Sent to a follower of one shard's log and not acknowledged, bytes; then that shard's stream pauses.
 pub const REPLICA_WINDOW_BYTES: usize = 8 << 20;
+/// Of a shard's log: the last records that were read for followers, kept for the others of them, bytes.
+pub const REPLICA_RECENT_BYTES: usize = 1 << 20;
 /// Of a slot that is copied: what travels at once.
 pub const REPLICA_CHUNK_BYTES: usize = 128 << 10;
 pub const REPLICA_CHUNK_ENTRIES: usize = 500;

@@ -130,6 +130,14 @@ pub struct Logged {
     pub body: Bytes,
 }
 
+impl Logged {
+    /// What it takes in memory, about.
+    pub fn room_bytes(&self) -> usize {
+        const HEAD_BYTES: usize = 64;
+        self.body.len() + HEAD_BYTES
+    }
+}
+
 /// One segment's slots.
 #[derive(Clone, Debug)]
 pub struct Indexed {

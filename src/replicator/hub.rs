@@ -7,6 +7,7 @@ use super::dropped::Dropped;
 use super::follower::{Forget, Link};
 use super::migrate::Migrations;
 use super::quorum::Quorum;
+use super::recent::Recent;
 use super::rehome::Rehoming;
 use super::slots::Slots;
 use super::{Place, Replicator, commands, failover, kept};
@@ -62,6 +63,8 @@ pub struct Hub {
     ending: RefCell<Option<JoinHandle<()>>>,
     /// Who follows this node, captures too, by ticket.
     pub(super) followers: RefCell<FxHashMap<u64, Attached>>,
+    /// By shard.
+    pub recent: RefCell<Vec<Recent>>,
     pub(super) quorum: RefCell<Quorum>,
     pub waits: RefCell<commands::Waits>,
     pub failover: RefCell<Option<failover::UnderWay>>,
@@ -116,6 +119,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         replicator;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let held = RefCell::new(vec![None; place.logs.len()]);
+    let recent = recent(&place);
     let slots = assigned.map(|assigned| Slots::new(kept::path(&place.data_dir), assigned));
     let hub = Rc::new(Hub {
         slots,
@@ -138,6 +142,7 @@ pub fn run(replicator: Replicator) -> io::Result<()> {
         link: RefCell::new(None),
         ending: RefCell::default(),
         followers: RefCell::default(),
+        recent: RefCell::new(recent),
         quorum: RefCell::default(),
         waits: RefCell::default(),
         failover: RefCell::default(),
@@ -424,6 +429,9 @@ impl Hub {
 
     pub fn forget_follower(&self, ticket: u64) {
         self.followers.borrow_mut().remove(&ticket);
+        if self.followers.borrow().is_empty() {
+            *self.recent.borrow_mut() = recent(&self.place);
+        }
         self.regroup();
         self.followers_changed();
     }
@@ -532,6 +540,10 @@ impl Hub {
             offset: 0,
         });
     }
+}
+
+fn recent(place: &Place) -> Vec<Recent> {
+    place.logs.iter().map(|dir| Recent::new(dir.clone())).collect()
 }
 
 fn has_all(reached: &[u64], upto: &[LogEnd]) -> bool {

@@ -18,6 +18,7 @@ mod peer;
 mod pkcluster;
 mod primary;
 mod quorum;
+mod recent;
 pub mod redis;
 mod rehome;
 mod rewind;

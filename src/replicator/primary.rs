@@ -284,10 +284,10 @@ impl FollowerLink {
     }
 
     fn read(&mut self, shard: ShardId, from: Lsn, bytes: usize, events: &mut Vec<Event>) {
-        let at = usize::from(shard.0);
-        let end = self.logs[at].read(from, bytes, self.published[at], |record| {
-            events.push(Event::Read { shard, record });
-        });
+        let (at, published) = (usize::from(shard.0), self.published[usize::from(shard.0)]);
+        let mut show = |record| events.push(Event::Read { shard, record });
+        let recent = self.hub.recent.borrow_mut()[at].read(from, bytes, published, &mut show);
+        let end = recent.unwrap_or_else(|| self.logs[at].read(from, bytes, published, show));
         match end {
             Ok(End::UpTo(lsn)) => events.push(Event::ReadUpTo { shard, lsn }),
             Ok(End::Gone) => events.push(Event::Gone { shard }),

@@ -199,22 +199,20 @@ impl Tail {
                 Err(error) => return gone(error),
             };
             upto = record.lsn;
-            shown += record.body.len() + RECORD_HEAD_BYTES;
-            show(Logged {
+            let record = Logged {
                 lsn: record.lsn,
                 time_ms: record.time_ms,
                 touches: SmallVec::from_slice(record.touches),
                 txn: record.txn.cloned(),
                 body: Bytes::copy_from_slice(record.body),
-            });
+            };
+            shown += record.room_bytes();
+            show(record);
         }
         self.reader = Some(reader);
         Ok(End::UpTo(upto))
     }
 }
-
-/// What a record takes beside its body, about.
-const RECORD_HEAD_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
