@@ -231,6 +231,19 @@ impl Server {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(sent.expect("kill is installed").success(), "SIG{name}");
+        // A thread on another CPU runs on for a moment.
+        while name == "STOP" && !self.is_stopped() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the process is there");
+        let stat = |task: std::io::Result<fs::DirEntry>| fs::read_to_string(task?.path().join("stat"));
+        // The name of a thread, in brackets, may hold anything.
+        let stopped = |stat: String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+        // One that has ended meanwhile does nothing more.
+        tasks.map(stat).all(|stat| stat.map_or(true, stopped))
     }
 
     /// The end of what the server has said since its first start.
