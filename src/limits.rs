@@ -174,6 +174,8 @@ pub const REPLICA_CHUNK_BYTES: usize = 128 << 10;
 pub const REPLICA_CHUNK_ENTRIES: usize = 500;
 /// What one of them may take when it comes from another node: far more than any node makes.
 pub const REPLICA_CHUNK_MAX_BYTES: usize = 64 << 20;
+/// What is gathered of slots that are copied in before files are made of it, bytes.
+pub const COPIED_FILE_BYTES: usize = 16 << 20;
 /// After so many bytes a follower is told which slots are complete.
 pub const REPLICA_MARK_BYTES: usize = 8 << 20;
 

@@ -6,6 +6,7 @@
 
 use super::garbage::Garbage;
 use super::hot::{Hot, Known, RowName, RowNameRef};
+use super::intake::DueOf;
 use super::slots::{NONE, SlotTable};
 use super::unapplied::{Applied, Apply};
 use super::view::Undurable;
@@ -16,7 +17,7 @@ use crate::limits;
 use crate::slot::ShardId;
 use crate::store::effects::{Operation, SlotWide};
 use crate::store::tx::{Change, Effect};
-use crate::store::{Batch, Cached, ElementKey, Entry, Incarnation, Row, SlotEntry, Store, WriteError};
+use crate::store::{Batch, Cached, ElementKey, Incarnation, Row, SlotEntry, Store, WriteError};
 use bytes::Bytes;
 
 pub struct Data {
@@ -41,7 +42,7 @@ pub struct Data {
     pub parts_applied: Vec<(ShardId, u64)>,
     /// Given to RocksDB since its memtables were last switched, bytes.
     unsealed_bytes: usize,
-    /// Of entries copied in, in the batch that is offered now.
+    /// Of what is copied in, in the batch that is offered now.
     copied_bytes: usize,
     /// Writes wait when so many bytes have gathered; half of them are worth a batch.
     gathered_max_bytes: usize,
@@ -315,27 +316,19 @@ impl Data {
         }
     }
 
-    /// Writes entries of another node's under an incarnation that nobody reads. No log has them: a crash makes
-    /// them garbage. The inner error says what is wrong with them; then none of them is written.
-    pub fn copy_in(
-        &mut self,
-        incarnation: Incarnation,
-        entries: &[Entry],
-        position: u64,
-    ) -> Result<Result<(), &'static str>, Fault> {
+    /// Writes entries of the time index whose rows are copied in. No log has them: a crash makes them garbage.
+    pub fn note_due(&mut self, due: &[DueOf], position: u64) -> Result<(), Fault> {
         assert!(!self.stalled && self.hot.is_clean(), "the turn is applied before anything is copied in");
         let upto = self.whole_up_to(position);
         let batch = self.batch_here();
         batch.clear();
-        for entry in entries {
-            if let Err(why) = batch.put_entry(incarnation, entry) {
-                return Ok(Err(why));
-            }
+        for (expire_ms, incarnation, name) in due {
+            batch.put_time(*expire_ms, *incarnation, name);
         }
         let bytes = batch.size_bytes();
         batch.set_persisted(upto);
         self.copied_bytes = bytes;
-        self.write_batch().map(Ok)
+        self.write_batch()
     }
 
     /// Writes the slot table, so that the coming memtable switch persists it with the data.

@@ -4,18 +4,21 @@
 //! records follow each other; here that is asserted against the slot table. Knows no socket and no peer.
 
 use super::data::Data;
+use super::intake::{DueOf, Intake};
+use super::jobs::Needs;
 use super::large::Large;
 use super::mesh::{Asker, LentShard, LogEnd, Message, Portion, Replicate, Replicated, SlotPosition};
 use super::owner::Owner;
 use super::shard::Shard;
 use super::slots::{NONE, SlotState};
-use super::work::Reading;
+use super::upkeep::Event;
+use super::work::{Done, Reading};
 use crate::binlog::{FrameMeta, next_term};
 use crate::error::Fault;
 use crate::limits::{COMMIT_OPS_MAX, COMMIT_PIECE_BYTES};
 use crate::slot::{ShardId, Slot, TableId};
 use crate::store::effects::{Adopted, BodyReader, BodyWriter, Operation, Origin, SlotWide};
-use crate::store::{Entry, Incarnation};
+use crate::store::{Entry, Files, Incarnation, NotTaken, Piece};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 
@@ -28,9 +31,9 @@ pub(super) struct Follow {
     queue: VecDeque<(Asker, Replicate)>,
     /// Slots on their way in, shown to nobody.
     copying: FxHashMap<(TableId, Slot), Copying>,
+    pub(super) intake: Intake,
     /// Slots that are whole here and become visible once files hold them.
     adopting: Option<Adopting>,
-    /// Who waits for a way to read the shard.
     /// Who wants to read the shard; whether what is hidden in it.
     lend: Vec<(Asker, bool)>,
     /// The last record of each stream that this turn has logged, for one answer to all of them.
@@ -42,23 +45,25 @@ struct Copying {
     by: u64,
     incarnation: Incarnation,
     rows: u64,
+    /// Why files do not hold what has come.
+    broken: Option<String>,
 }
 
 struct Adopting {
     from: Asker,
     slots: Vec<SlotPosition>,
-    /// The seal that puts them into files.
-    seal: u64,
+    /// The seal that hands the last files over; None: they are not made yet.
+    seal: Option<u64>,
 }
 
 impl Follow {
     pub fn is_quiet(&self) -> bool {
-        self.queue.is_empty() && self.adopting.is_none() && self.lend.is_empty()
+        self.queue.is_empty() && self.adopting.is_none() && self.lend.is_empty() && !self.intake.has_due()
     }
 
-    /// The next step, a lending or a copy, begins with a RocksDB that has all that is logged.
+    /// The next step begins with a RocksDB that has all that is logged.
     pub(super) fn wants_applied(&self) -> bool {
-        !self.lend.is_empty() || matches!(self.queue.front(), Some((_, Replicate::Copy { .. })))
+        !self.lend.is_empty() || self.intake.has_due()
     }
 }
 
@@ -79,6 +84,7 @@ impl Owner {
         if self.follow[at].is_quiet() {
             return Ok(false);
         }
+        self.advance_intake(at)?;
         self.finish_adopting(at);
         let (mut moved, mut room) = (false, TAKEN_PER_TURN_BYTES);
         while room > 0
@@ -88,9 +94,7 @@ impl Owner {
         {
             let left = match what {
                 Replicate::Append(portions) => self.append(at, from, portions, &mut room),
-                Replicate::Copy { table, slot, entries } => {
-                    self.copy_in(at, from, table, slot, entries, &mut room)?
-                }
+                Replicate::Copy { table, slot, entries } => self.copy_in(at, from, table, slot, entries),
                 Replicate::Rewind(portion) => self.rewind(at, from, portion, &mut room),
                 other => {
                     self.at_once(at, from, other);
@@ -111,12 +115,13 @@ impl Owner {
     fn at_once(&mut self, at: usize, from: Asker, what: Replicate) {
         match what {
             Replicate::Adopt(slots) => {
-                let seal = self.upkeep[at].seal_now();
-                self.follow[at].adopting = Some(Adopting { from, slots, seal });
+                self.follow[at].adopting = Some(Adopting { from, slots, seal: None });
             }
             Replicate::Abandon => {
                 let by = |_: &(TableId, Slot), copying: &mut Copying| copying.by == from.ticket;
-                for (_, copying) in self.follow[at].copying.extract_if(by) {
+                let Follow { copying, intake, .. } = &mut self.follow[at];
+                for (_, copying) in copying.extract_if(by) {
+                    intake.forget(copying.incarnation);
                     self.shards[at].data.slots.add_garbage(copying.incarnation);
                 }
             }
@@ -262,7 +267,7 @@ impl Owner {
         self.send_released(from.core, shard, own, Message::Replicated { ticket: from.ticket, shard, what });
     }
 
-    /// Keeps entries of a slot that is being copied; gives them back when they cannot be written now.
+    /// Keeps entries of a slot that is being copied; gives them back when there is no room for them now.
     fn copy_in(
         &mut self,
         at: usize,
@@ -270,40 +275,86 @@ impl Owner {
         table: TableId,
         slot: Slot,
         entries: Vec<Entry>,
-        room: &mut usize,
-    ) -> Result<Option<Replicate>, Fault> {
-        if !self.may_append(at) || !self.shards[at].data.hot.is_clean() {
-            return Ok(Some(Replicate::Copy { table, slot, entries }));
+    ) -> Option<Replicate> {
+        let Follow { copying, intake, .. } = &mut self.follow[at];
+        if !intake.has_room(self.upkeep[at].copied_file_bytes()) {
+            return Some(Replicate::Copy { table, slot, entries });
         }
-        *room = room.saturating_sub(entries.iter().map(|entry| entry.value.len() + 1).sum());
-        let shard = &mut self.shards[at];
-        let copying = self.follow[at].copying.entry((table, slot)).or_insert_with(|| Copying {
+        let slots = &mut self.shards[at].data.slots;
+        let copying = copying.entry((table, slot)).or_insert_with(|| Copying {
             by: from.ticket,
-            incarnation: shard.data.slots.reserve(),
+            incarnation: slots.reserve(),
             rows: 0,
+            broken: None,
         });
-        copying.rows += entries.iter().filter(|entry| !entry.element).count() as u64;
-        let position = shard.log.written().0;
-        let what = match shard.data.copy_in(copying.incarnation, &entries, position)? {
-            Ok(()) => Replicated::Copied,
-            Err(why) => Replicated::Refused(format!("an entry that was sent cannot be read: {why}")),
+        let what = match &copying.broken {
+            Some(why) => Replicated::Refused(why.clone()),
+            None => {
+                copying.rows += entries.iter().filter(|entry| !entry.element).count() as u64;
+                let room = |entry: &Entry| entry.key.len() + entry.value.len() + size_of::<Entry>();
+                let bytes = entries.iter().map(room).sum();
+                intake.take(Piece { incarnation: copying.incarnation, entries }, bytes);
+                Replicated::Copied
+            }
         };
         self.answer_follow(at, from, what);
-        Ok(None)
+        None
+    }
+
+    /// Has files made of what was copied in, and writes what belongs beside them.
+    fn advance_intake(&mut self, at: usize) -> Result<(), Fault> {
+        let Follow { adopting, intake, .. } = &mut self.follow[at];
+        let file_bytes = self.upkeep[at].copied_file_bytes();
+        if self.upkeep[at].may_make_files()
+            && let Some((number, pieces)) = intake.begin(file_bytes, adopting.is_some())
+        {
+            let job = self.shards[at].data.store.intake_job(number, pieces);
+            let run = move || Done::Upkeep { shard: at, event: Event::FilesMade(job.run()) };
+            self.jobs.push_back((Needs::Nothing, Box::new(run)));
+        }
+        if self.follow[at].intake.has_due() && self.may_append(at) && self.shards[at].data.hot.is_clean() {
+            let due: Vec<DueOf> = self.follow[at].intake.take_due().collect();
+            let shard = &mut self.shards[at];
+            shard.data.note_due(&due, shard.log.written().0)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn files_made(&mut self, at: usize, made: Result<Files, NotTaken>) {
+        if let Err(not_taken) = self.follow[at].intake.made(made) {
+            self.not_taken(at, not_taken);
+        }
+    }
+
+    /// The copies that were in these files have to begin anew.
+    pub(super) fn not_taken(&mut self, at: usize, not_taken: NotTaken) {
+        let NotTaken { incarnations, why } = not_taken;
+        let why = format!("what was copied could not be written: {why}");
+        tracing::warn!(shard = self.shards[at].id.0, why, "a copy has to begin anew");
+        let copying = self.follow[at].copying.values_mut();
+        let broken = copying.filter(|copying| incarnations.contains(&copying.incarnation));
+        broken.for_each(|copying| copying.broken = Some(why.clone()));
     }
 
     /// Files hold what was copied: its slots become visible.
     fn finish_adopting(&mut self, at: usize) {
+        let Follow { adopting, intake, .. } = &mut self.follow[at];
+        let Some(waiting) = adopting else { return };
+        if waiting.seal.is_none() && intake.is_ready() {
+            waiting.seal = Some(self.upkeep[at].seal_now());
+        }
         let persisted = self.upkeep[at].seals_persisted();
-        let Some(adopting) = self.follow[at].adopting.take_if(|adopting| adopting.seal <= persisted) else {
-            return;
-        };
-        if !self.may_append(at) {
-            self.follow[at].adopting = Some(adopting);
+        let in_files = waiting.seal.is_some_and(|seal| seal <= persisted);
+        if !in_files || !self.may_append(at) {
             return;
         }
+        let Follow { adopting, copying, .. } = &mut self.follow[at];
+        let Adopting { from, slots, .. } = adopting.take().expect("looked above");
+        let broken = |at: &SlotPosition| copying.get(&(at.table, at.slot))?.broken.clone();
+        if let Some(why) = slots.iter().find_map(broken) {
+            return self.answer_follow(at, from, Replicated::Refused(why));
+        }
         let now_ms = self.clock.now_ms();
-        let Adopting { from, slots, .. } = adopting;
         for position in &slots {
             let SlotPosition { table, slot, index, term } = *position;
             let copied = self.follow[at].copying.remove(&(table, slot));

@@ -13,6 +13,7 @@ pub mod garbage;
 mod held;
 pub mod hot;
 pub mod hot_elements;
+mod intake;
 pub mod jobs;
 pub mod keyset;
 pub mod large;

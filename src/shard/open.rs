@@ -424,7 +424,8 @@ fn term_of_own(slots: &SlotTable, term: u64, kept: bool, log: &mut binlog::Write
 
 /// The shard as RocksDB's files have it.
 fn stored(store: Store, slots: u16, parts: Vec<(ShardId, u64)>, hot_bytes: u64) -> Result<Data, StoreError> {
-    let mut table = SlotTable::new(slots, store.next_incarnation()?, 1);
+    let next = store.next_incarnation()?.max(store.beyond_files()?);
+    let mut table = SlotTable::new(slots, next, 1);
     for entry in store.slot_entries()? {
         table.restore(
             entry.table,

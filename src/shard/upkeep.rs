@@ -18,7 +18,10 @@ use crate::resp::reply::Reply;
 use crate::slot::{ShardId, TableId};
 use crate::store::effects::Origin;
 use crate::store::tx::{Change, Effect};
-use crate::store::{Compacted, Erased, Incarnation, Pin, Reader, Sealed, Step as ScanStep, StoreError};
+use crate::store::{
+    Compacted, Erased, Files, Incarnation, NotTaken, Pin, Reader, SealDone, Sealed, Step as ScanStep,
+    StoreError,
+};
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use std::collections::VecDeque;
@@ -47,7 +50,8 @@ pub(super) const NOBODY: u64 = u64::MAX;
 pub enum Event {
     Synced(Result<SyncDone, LogError>),
     Reserved(Result<ReserveDone, LogError>),
-    Sealed(Result<Sealed, StoreError>),
+    Sealed(Result<SealDone, StoreError>),
+    FilesMade(Result<Files, NotTaken>),
     Erased(Vec<Incarnation>, Result<Erased, StoreError>),
     Due(Result<Vec<DueKey>, StoreError>),
     SpaceGivenBack(Result<Compacted, StoreError>),
@@ -176,6 +180,16 @@ impl Upkeep {
         self.seals + 1
     }
 
+    /// Of how much that is copied in files are made, bytes.
+    pub(super) fn copied_file_bytes(&self) -> usize {
+        limits::COPIED_FILE_BYTES.min(self.seal_bytes as usize / 4)
+    }
+
+    /// No seal waits for files that are being made, nor takes those that are ready.
+    pub(super) fn may_make_files(&self) -> bool {
+        matches!(self.seal, Seal::Idle | Seal::Flushing)
+    }
+
     pub fn seals_persisted(&self) -> u64 {
         self.seals_persisted
     }
@@ -289,7 +303,8 @@ impl Owner {
     fn advance_seal(&mut self, at: usize) -> Result<(), Fault> {
         let upkeep = &mut self.upkeep[at];
         let shard = &mut self.shards[at];
-        upkeep.seal_wanted |= shard.data.unsealed_bytes() as u64 >= upkeep.seal_bytes;
+        let intake = &mut self.follow[at].intake;
+        upkeep.seal_wanted |= (shard.data.unsealed_bytes() + intake.bytes()) as u64 >= upkeep.seal_bytes;
         if upkeep.seal == Seal::Idle && upkeep.seal_wanted {
             upkeep.seal = Seal::Syncing;
         }
@@ -299,7 +314,7 @@ impl Owner {
         let synced = shard.log.durable() == shard.log.written();
         match upkeep.seal {
             // An empty log is synced too: nothing was written since the last seal.
-            Seal::Syncing if synced => {
+            Seal::Syncing if synced && !intake.is_making() => {
                 shard.close_gate();
                 upkeep.seal = Seal::Closing;
             }
@@ -314,7 +329,7 @@ impl Owner {
                     return Ok(());
                 }
                 upkeep.seal = Seal::Switching;
-                let job = shard.data.store.seal_job();
+                let job = shard.data.store.seal_job(intake.hand_over());
                 let run = move || Done::Upkeep { shard: at, event: Event::Sealed(job.run()) };
                 self.flush_jobs.push_back(Box::new(run));
             }
@@ -333,7 +348,7 @@ impl Owner {
                 shard.sync_times.note(done.took);
                 self.events.note(Watched::LogSync, done.took.as_nanos() as u64, self.clock.now_ms());
                 shard.log.synced(done);
-                if upkeep.seal == Seal::Syncing {
+                if upkeep.seal == Seal::Syncing && !self.follow[at].intake.is_making() {
                     shard.close_gate();
                     upkeep.seal = Seal::Closing;
                 }
@@ -357,7 +372,12 @@ impl Owner {
                 }
             }
             Event::Sealed(result) => {
-                let sealed = result.map_err(|error| Fault::new("sealing memtables", error))?;
+                let SealDone { sealed, files, not_taken } =
+                    result.map_err(|error| Fault::new("sealing memtables", error))?;
+                self.follow[at].intake.handed_over(files);
+                if let Some(not_taken) = not_taken {
+                    self.not_taken(at, not_taken);
+                }
                 let upkeep = &mut self.upkeep[at];
                 self.shards[at].open_gate();
                 upkeep.seal = match sealed {
@@ -374,6 +394,7 @@ impl Owner {
                 }
                 self.gate_opened(at);
             }
+            Event::FilesMade(made) => self.files_made(at, made),
             Event::Erased(incarnations, result) => {
                 let upkeep = &mut self.upkeep[at];
                 upkeep.erasing = false;

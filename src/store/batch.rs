@@ -5,7 +5,7 @@
 //! `WriteBatch`, consumed by `write`, cannot. Knows no database handle, only the numbers of the column
 //! families.
 
-use super::key::{ElementKey, Family, Incarnation, Key, prefix, row_key, system, time_key};
+use super::key::{ElementKey, Family, Incarnation, Key, row_key, system, time_key};
 use super::row::Row;
 use super::slots::SlotEntry;
 use crate::slot::{ShardId, Slot, TableId};
@@ -68,7 +68,7 @@ impl Batch {
         self.put(Family::Row, &row_key(incarnation, name), &value);
         self.value = value;
         for expire_ms in row.expire_ms.into_iter().chain(row.field_expire_ms) {
-            self.put(Family::Time, &time_key(expire_ms, incarnation, name), &[]);
+            self.put_time(expire_ms, incarnation, name);
         }
     }
 
@@ -81,15 +81,13 @@ impl Batch {
         self.put(Family::Element, &key.0, value);
     }
 
-    /// `key`: what stands behind the incarnation.
-    pub(super) fn put_raw_element(&mut self, incarnation: Incarnation, key: &[u8], value: &[u8]) {
-        let mut whole = prefix(incarnation);
-        whole.extend_from_slice(key);
-        self.put(Family::Element, &whole, value);
-    }
-
     pub fn delete_element(&mut self, key: &ElementKey) {
         self.delete(Family::Element, &key.0);
+    }
+
+    /// Puts an entry into the time index, of a row that is on its way into a file.
+    pub fn put_time(&mut self, expire_ms: u64, incarnation: Incarnation, name: &[u8]) {
+        self.put(Family::Time, &time_key(expire_ms, incarnation, name), &[]);
     }
 
     /// Takes an entry out of the time index, once it has fallen due and been dealt with.

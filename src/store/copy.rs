@@ -4,7 +4,6 @@
 //! not travel: it is made from the rows. Must not know who asks for the copy, or what it travels in.
 
 use super::StoreError;
-use super::batch::Batch;
 use super::key::{Family, Incarnation, NAME_MAX_BYTES, split_element_tail};
 use super::row::{Row, Version};
 use super::scan::View;
@@ -86,20 +85,6 @@ impl View<'_> {
             if !visit(true, &key[4..], value) {
                 return Ok(());
             }
-        }
-        Ok(())
-    }
-}
-
-impl Batch {
-    /// Stores an entry of another node's under an incarnation of this one.
-    ///
-    /// # Errors
-    /// When it is no row and no element. Then it is not in the batch.
-    pub fn put_entry(&mut self, incarnation: Incarnation, entry: &Entry) -> Result<(), &'static str> {
-        match entry.parts()? {
-            EntryParts::Row { name, row } => self.put_row(incarnation, name, &row),
-            EntryParts::Element { .. } => self.put_raw_element(incarnation, &entry.key, &entry.value),
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 use super::batch::{Batch, FamilyNumbers};
 use super::erase::{CompactJob, DeadElements, EraseJob};
 use super::filter::Gate;
+use super::intake::{self, Files, IntakeJob, NotTaken, Piece, Workshop};
 use super::key::{ElementKey, Family, Incarnation, Key, Want, Wanted, prefix, row_key, system};
 use super::options::{self, IMMUTABLE_MEMTABLES_STOP, L0_SLOWDOWN_FILES, PENDING_SLOWDOWN_BYTES};
 use super::row::Row;
@@ -25,6 +26,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 const PROPERTY: &str = "reading a property";
+
+/// Where files of copied slots are made, in the store's directory.
+const COPIES: &str = "copies";
 
 /// The database with what must happen before it closes.
 pub(super) struct Open {
@@ -124,6 +128,7 @@ impl Pressure {
 /// One shard's RocksDB, written only by the core that owns it.
 pub struct Store {
     open: Arc<Open>,
+    workshop: Arc<Workshop>,
     numbers: FamilyNumbers,
     cache_only: ReadOptions,
     persisted: ReadOptions,
@@ -175,8 +180,11 @@ impl Store {
                 .map_err(StoreError::of("opening the store"))?;
         }
 
+        let made = |family| options::copied_files(family, options, shared, &open.gate);
+        let workshop = Workshop::open(dir.join(COPIES), made(Family::Row)?, made(Family::Element)?)?;
         let mut store = Store {
             open,
+            workshop: Arc::new(workshop),
             numbers,
             cache_only: reading(ReadTier::BlockCache),
             persisted: reading(ReadTier::Persisted),
@@ -278,8 +286,30 @@ impl Store {
 
     /// A job that seals the memtables. The shard sends it to the pool with its write gate closed, after
     /// syncing the log up to what is applied and putting its slot table.
-    pub fn seal_job(&self) -> SealJob {
-        SealJob { open: self.open.clone() }
+    /// `files`: what is handed over to RocksDB with them.
+    pub fn seal_job(&self, files: Vec<Files>) -> SealJob {
+        SealJob { open: self.open.clone(), files }
+    }
+
+    /// A job that makes files of pieces, which go to RocksDB with a seal. `number`: of these, given once while the
+    /// store is open.
+    pub fn intake_job(&self, number: u64, pieces: Vec<Piece>) -> IntakeJob {
+        IntakeJob { workshop: self.workshop.clone(), number, pieces }
+    }
+
+    /// The first number behind all that the files hold data of: a slot table that is older than a file does not know
+    /// all of them. Reads files: for the start.
+    pub fn beyond_files(&self) -> Result<Incarnation, StoreError> {
+        let mut beyond = Incarnation::FIRST;
+        for family in [Family::Row, Family::Element] {
+            let mut iter = self.open.db.raw_iterator_cf(self.open.family(family));
+            iter.seek_to_last();
+            let last =
+                iter.key().and_then(|key| key.first_chunk()).map(|of| Incarnation(u32::from_be_bytes(*of)));
+            iter.status().map_err(StoreError::of("looking for the last of the slots' data"))?;
+            beyond = beyond.max(last.map_or(beyond, Incarnation::next));
+        }
+        Ok(beyond)
     }
 
     /// Bytes in the memtables that are not sealed, all families.
@@ -484,6 +514,16 @@ impl Drop for Pin {
 /// Seals the memtables of all families at one point, for the pool.
 pub struct SealJob {
     open: Arc<Open>,
+    files: Vec<Files>,
+}
+
+/// What a seal has come to.
+pub struct SealDone {
+    pub sealed: Sealed,
+    /// To be handed over by the next one.
+    pub files: Vec<Files>,
+    /// What RocksDB has not taken.
+    pub not_taken: Option<NotTaken>,
 }
 
 /// How a seal went.
@@ -496,11 +536,17 @@ pub enum Sealed {
 }
 
 impl SealJob {
-    /// About 0.2 ms; the files are written afterwards, by RocksDB's flush thread.
-    pub fn run(&self) -> Result<Sealed, StoreError> {
+    /// About 0.2 ms; the memtables are written afterwards, by RocksDB's flush thread. Files that are handed over take
+    /// some milliseconds of the disk.
+    pub fn run(self) -> Result<SealDone, StoreError> {
         match flush(&self.open, false) {
-            Ok(()) => Ok(Sealed::Done),
-            Err(error) if error.kind() == ErrorKind::TryAgain => Ok(Sealed::Later),
+            Ok(()) => {
+                let not_taken = intake::ingest(&self.open, self.files).err();
+                Ok(SealDone { sealed: Sealed::Done, files: Vec::new(), not_taken })
+            }
+            Err(error) if error.kind() == ErrorKind::TryAgain => {
+                Ok(SealDone { sealed: Sealed::Later, files: self.files, not_taken: None })
+            }
             Err(error) => Err(StoreError::of("sealing the memtables")(error)),
         }
     }

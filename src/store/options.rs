@@ -159,6 +159,19 @@ pub(super) fn families(
     Ok(families)
 }
 
+/// How the files of copied slots are made. They go to the lowest level, and are compressed for it when they are next
+/// merged: a copy should not wait for that.
+pub(super) fn copied_files(
+    family: Family,
+    options: &StoreOptions,
+    shared: &SharedMemory,
+    gate: &Arc<Gate>,
+) -> Result<Options, StoreError> {
+    let mut files = one_family(family, options, shared, gate)?;
+    files.set_bottommost_compression_type(DBCompressionType::Lz4);
+    Ok(files)
+}
+
 fn one_family(
     family: Family,
     options: &StoreOptions,

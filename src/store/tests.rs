@@ -60,7 +60,7 @@ fn put(store: &mut Store, lsn: u64, name: &[u8], value: &[u8]) {
 }
 
 fn seal_and_wait(store: &Store) {
-    assert_eq!(store.seal_job().run().unwrap(), Sealed::Done);
+    assert_eq!(store.seal_job(Vec::new()).run().unwrap().sealed, Sealed::Done);
     wait_until("sealed memtables are in files", || store.flushed().unwrap());
 }
 
@@ -125,7 +125,7 @@ fn nothing_is_in_files_before_our_own_seal() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(store.persisted_lsn().unwrap(), None);
 
-    assert_eq!(store.seal_job().run().unwrap(), Sealed::Done);
+    assert_eq!(store.seal_job(Vec::new()).run().unwrap().sealed, Sealed::Done);
     for lsn in 13..=40 {
         put(&mut store, lsn, b"later", &noise(lsn, 4 << 10));
         let persisted = store.persisted_lsn().unwrap();
@@ -183,7 +183,7 @@ fn a_seal_is_one_point_for_all_families() {
     for round in 0..10 {
         let mut store = open(dir.path());
         lsn = store.applied_lsn().max(lsn);
-        let job = store.seal_job();
+        let job = store.seal_job(Vec::new());
         let pool = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(5));
             job.run()
@@ -195,7 +195,7 @@ fn a_seal_is_one_point_for_all_families() {
                 batch.put_element(&element(ONE, &lsn.to_be_bytes(), Version(lsn), b""), b"v");
             });
         }
-        assert_eq!(pool.join().unwrap().unwrap(), Sealed::Done);
+        assert_eq!(pool.join().unwrap().unwrap().sealed, Sealed::Done);
         wait_until("sealed memtables are in files", || store.flushed().unwrap());
         drop(store);
 
@@ -561,10 +561,10 @@ fn a_refused_batch_leaves_nothing_and_goes_in_later() {
     assert_eq!(store.applied_lsn(), lsn);
 
     level0_stop(&store, "3");
-    assert_eq!(store.seal_job().run().unwrap(), Sealed::Later);
+    assert_eq!(store.seal_job(Vec::new()).run().unwrap().sealed, Sealed::Later);
     assert_eq!(store.persisted_lsn().unwrap(), Some(lsn - 1));
     level0_stop(&store, "50");
-    wait_until("the seal goes through", || store.seal_job().run().unwrap() == Sealed::Done);
+    wait_until("the seal goes through", || store.seal_job(Vec::new()).run().unwrap().sealed == Sealed::Done);
     wait_until("it is in files", || store.flushed().unwrap());
     assert_eq!(store.persisted_lsn().unwrap(), Some(lsn));
 }
@@ -587,7 +587,9 @@ fn a_full_disk_refuses_writes_and_heals() {
         batch.put_row(ONE, &lsn.to_be_bytes(), &string(&noise(lsn, 60_000)));
         batch.set_persisted(lsn);
         match store.write(&mut batch) {
-            Ok(()) if lsn.is_multiple_of(20) => assert_eq!(store.seal_job().run().unwrap(), Sealed::Done),
+            Ok(()) if lsn.is_multiple_of(20) => {
+                assert_eq!(store.seal_job(Vec::new()).run().unwrap().sealed, Sealed::Done)
+            }
             Ok(()) => std::thread::sleep(Duration::from_millis(1)),
             Err(WriteError::Full) => break batch,
             Err(error) => panic!("{error}"),

@@ -186,7 +186,7 @@ impl Machine {
         for shard in &self.cores[at].owner.shards {
             let data = &shard.data;
             if shard.is_settled() && data.hot.is_clean() {
-                data.store.seal_job().run().expect("the disk works");
+                data.store.seal_job(Vec::new()).run().expect("the disk works");
                 while !data.store.flushed().expect("RocksDB answers") {
                     std::thread::yield_now();
                 }

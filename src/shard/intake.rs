@@ -1,0 +1,101 @@
+//! Slots that are copied into a shard: gathered, made into files by the pool, and handed to RocksDB with a seal.
+//!
+//! Knows no log and no slot: a copy has an incarnation that nobody reads. A seal begins only when no files are being
+//! made, so that what it calls garbage is in none of them.
+
+use crate::limits;
+use crate::store::{Files, Incarnation, NotTaken, Piece};
+use std::collections::VecDeque;
+
+/// A moment at which something of a copied row ends.
+pub type DueOf = (u64, Incarnation, Vec<u8>);
+
+#[derive(Default)]
+pub struct Intake {
+    gathered: Vec<Piece>,
+    gathered_bytes: usize,
+    /// What the pool makes files of, bytes.
+    making_bytes: Option<usize>,
+    ready: Vec<Files>,
+    ready_bytes: usize,
+    /// Of what is in files: to be written into the time index.
+    due: VecDeque<DueOf>,
+    /// What files have been made, or tried.
+    numbers: u64,
+}
+
+impl Intake {
+    /// More may come. `file_bytes`: of how much files are made.
+    pub fn has_room(&self, file_bytes: usize) -> bool {
+        self.gathered_bytes < file_bytes
+    }
+
+    /// `bytes`: what the piece takes in memory.
+    pub fn take(&mut self, piece: Piece, bytes: usize) {
+        self.gathered.push(piece);
+        self.gathered_bytes += bytes;
+    }
+
+    /// What is to be made into files, and their number. `all`: even if it is little.
+    pub fn begin(&mut self, file_bytes: usize, all: bool) -> Option<(u64, Vec<Piece>)> {
+        let worth = !self.has_room(file_bytes) || (all && !self.gathered.is_empty());
+        if self.is_making() || !worth {
+            return None;
+        }
+        self.making_bytes = Some(std::mem::take(&mut self.gathered_bytes));
+        self.numbers += 1;
+        Some((self.numbers, std::mem::take(&mut self.gathered)))
+    }
+
+    pub fn made(&mut self, made: Result<Files, NotTaken>) -> Result<(), NotTaken> {
+        let bytes = self.making_bytes.take().expect("files were being made");
+        let mut files = made?;
+        self.due.extend(std::mem::take(&mut files.due));
+        self.ready.push(files);
+        self.ready_bytes += bytes;
+        Ok(())
+    }
+
+    pub fn is_making(&self) -> bool {
+        self.making_bytes.is_some()
+    }
+
+    /// A seal that begins now hands over everything that has come.
+    pub fn is_ready(&self) -> bool {
+        self.gathered.is_empty() && !self.is_making() && self.due.is_empty()
+    }
+
+    /// For the seal that begins.
+    pub fn hand_over(&mut self) -> Vec<Files> {
+        assert!(!self.is_making(), "a seal waits until no files are being made");
+        std::mem::take(&mut self.ready)
+    }
+
+    /// The seal has handed them over, but for these.
+    pub fn handed_over(&mut self, files: Vec<Files>) {
+        if files.is_empty() {
+            self.ready_bytes = 0;
+        }
+        self.ready = files;
+    }
+
+    /// What RocksDB does not have yet, bytes.
+    pub fn bytes(&self) -> usize {
+        self.gathered_bytes + self.making_bytes.unwrap_or(0) + self.ready_bytes
+    }
+
+    pub fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    pub fn take_due(&mut self) -> impl Iterator<Item = DueOf> {
+        let count = self.due.len().min(limits::COMMIT_OPS_MAX);
+        self.due.drain(..count)
+    }
+
+    /// This copy comes to nothing.
+    pub fn forget(&mut self, incarnation: Incarnation) {
+        self.gathered.retain(|piece| piece.incarnation != incarnation);
+        self.due.retain(|(_, of, _)| *of != incarnation);
+    }
+}
