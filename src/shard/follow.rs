@@ -343,7 +343,7 @@ impl Owner {
         if waiting.seal.is_none() && intake.is_ready() {
             waiting.seal = Some(self.upkeep[at].seal_now());
         }
-        let persisted = self.upkeep[at].seals_persisted();
+        let persisted = self.upkeep[at].seals_persisted(self.clock.now_ms());
         let in_files = waiting.seal.is_some_and(|seal| seal <= persisted);
         if !in_files || !self.may_append(at) {
             return;

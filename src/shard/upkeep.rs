@@ -33,6 +33,8 @@ const SYNC_EVERY_MS: u64 = 50;
 /// Under `appendfsync no`: only so that sealing never waits for long.
 const SYNC_RARELY_MS: u64 = 1000;
 const PRESSURE_EVERY_MS: u64 = 100;
+/// Where somebody waits for what has been sealed to be in files.
+const AWAITED_EVERY_MS: u64 = 5;
 /// After a failure to prepare a segment: each attempt fills the disk and frees it again.
 const RESERVE_AGAIN_MS: u64 = 1000;
 const EXPIRE_EVERY_MS: u64 = 100;
@@ -190,7 +192,11 @@ impl Upkeep {
         matches!(self.seal, Seal::Idle | Seal::Flushing)
     }
 
-    pub fn seals_persisted(&self) -> u64 {
+    /// Asked by who waits for it: then it is looked for often.
+    pub fn seals_persisted(&mut self, now_ms: u64) -> u64 {
+        if self.seal == Seal::Flushing {
+            self.next_pressure_ms = self.next_pressure_ms.min(now_ms + AWAITED_EVERY_MS);
+        }
         self.seals_persisted
     }
 
