@@ -23,6 +23,10 @@ def wait_until(what, holds, patience_s=300):
         time.sleep(0.01)
 
 
+# A log that has all that is written meanwhile.
+LONG = ["--binlog-retention-bytes", "4GiB"]
+
+
 def main():
     ask = argparse.ArgumentParser()
     ask.add_argument("--haypile", required=True)
@@ -33,16 +37,31 @@ def main():
     opt = ask.parse_args()
     base, ports = tempfile.mkdtemp(prefix="haypile-replication-"), [free_port(), free_port()]
 
-    def start(at):
+    def start(at, *args):
         server = subprocess.Popen(
             [opt.haypile, "server", "--port", str(ports[at]), "--admin-bind", "", "--cores", "1", "--memory-budget",
-             "1GiB", "--data-dir", os.path.join(base, str(at)), "--binlog-retention-bytes", "4GiB"],
-            stderr=subprocess.DEVNULL)
+             "1GiB", "--data-dir", os.path.join(base, str(at)), *args], stderr=subprocess.DEVNULL)
         wait_ready(ports[at])
         return server
 
-    def bench(*args):
-        subprocess.run([opt.haypile, "bench", "-p", str(ports[0]), "-t", "set", "-d", str(opt.size), "-c", "50", "-q",
+    def copy(keys, size):
+        """Of what no log holds any more; each node's core has a CPU to itself."""
+        short = ["--binlog-retention-bytes", "1MiB", "--binlog-segment-bytes", "4MiB"]
+        servers = [start(at, *short, "--pin-cpus", str(at)) for at in (0, 1)]
+        bench("-r", str(keys), "-n", str(keys), "--keys", "sequential", "-P", "64", size=size)
+        time.sleep(4)
+        began, cpu = time.time(), [cpu_us(server.pid) for server in servers]
+        follow(True)
+        took, bytes = time.time() - began, keys * size
+        cpu = [(cpu_us(server.pid) - before) / 1e6 for server, before in zip(servers, cpu)]
+        assert replication(ports[0])["copies_begun"] != "0"
+        print(f"copy of {keys} keys of {size} bytes: {took:.1f} s, {bytes / took / 2**20:.0f} MiB/s of values; "
+              f"CPU: {cpu[0]:.2f} s the primary's, {cpu[1]:.2f} the follower's")
+        for at in (1, 0):
+            stop([servers.pop()], os.path.join(base, str(at)))
+
+    def bench(*args, size=opt.size):
+        subprocess.run([opt.haypile, "bench", "-p", str(ports[0]), "-t", "set", "-d", str(size), "-c", "50", "-q",
                         "--warm-up-s", "0", *args], check=True, capture_output=True)
 
     def follow(on):
@@ -56,13 +75,12 @@ def main():
 
     servers = []
     try:
-        servers += [start(0), start(1)]
+        copy(3_000_000, 128)
+        copy(900_000, 1024)
+        servers += [start(at, *LONG) for at in (0, 1)]
         primary, follower = servers
         bench("-r", "1000000", "-n", "1000000", "--keys", "sequential", "-P", "64")
-        began, bytes_before = time.time(), opt.size * 1_000_000
         follow(True)
-        took = time.time() - began
-        print(f"copy of a million keys of {opt.size} bytes: {took:.1f} s, {bytes_before / took / 2**20:.0f} MiB/s of values")
         for pipeline in (1, 16):
             ratios, costs = [], []
             for _ in range(opt.rounds):
@@ -98,7 +116,7 @@ def main():
         began = time.time()
         bench("-r", "1000000", "-n", str(missed), "-P", "64")
         making_s, made = time.time() - began, cpu_us(primary.pid) - made
-        servers.append(start(1))
+        servers.append(start(1, *LONG))
         began = time.time()
         follow(True)
         applying_s = time.time() - began

@@ -4,7 +4,7 @@ mod harness;
 mod nodes;
 
 use harness::{Client, Options, Server, Value, haypile_binary};
-use nodes::{assert_same, caught_up, eventually, follow, info, info_text, is_up, metrics};
+use nodes::{assert_same, caught_up, contents, eventually, follow, info, info_text, is_up, metrics};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -560,6 +560,47 @@ fn old_log_goes_when_nobody_needs_it() {
     assert_eq!(purge(&format!("PURGELOGSTO {first_safe}")), "", "what was safe is gone");
     fill(&mut primary.client(), 1);
     assert_same(&follower, &primary);
+}
+
+#[test]
+fn a_follower_that_is_killed_while_it_is_copied_to_has_all_in_the_end_and_nothing_else() {
+    let (primary, mut follower) = (Server::start(Options::shards(2)), Server::start(Options::shards(1)));
+    fill(&mut primary.client(), 0);
+    let mut client = primary.client();
+    let set = |client: &mut Client, db: u32, prefix: &str, value: &str| {
+        client.must(&args!["SELECT", db.to_string()]);
+        for n in 0..4_000 {
+            client.must(&args!["SET", format!("{prefix}{n}"), value, "PX", (600_000 + n).to_string()]);
+        }
+    };
+    for db in 0..4 {
+        set(&mut client, db, "key", &"v".repeat(3_000));
+    }
+    // A history of its own in every slot, which cannot be taken back key by key.
+    for db in 0..4 {
+        set(&mut follower.client(), db, "own", "w");
+        assert_eq!(follower.client().ask("FLUSHALL"), Value::ok());
+    }
+    let copies = || info(&primary, "copies_begun").parse::<u32>().expect("a number");
+    for round in 0..6 {
+        let before = copies();
+        follow(&follower, &primary);
+        eventually("a copy begins", || copies() > before);
+        std::thread::sleep(Duration::from_millis(40 * round));
+        follower.kill9();
+        follower.restart();
+    }
+    follow(&follower, &primary);
+    assert_same(&follower, &primary);
+    // Slots that begin anew after that have nothing of copies that came to nothing.
+    assert_eq!(follower.client().ask("REPLICAOF NO ONE"), Value::ok());
+    let mut client = follower.client();
+    assert_eq!(client.ask("FLUSHALL"), Value::ok());
+    set(&mut client, 1, "new", "v");
+    assert_eq!(contents(&follower).len(), 4_000);
+    follower.kill9();
+    follower.restart();
+    assert_eq!(contents(&follower).len(), 4_000);
 }
 
 #[test]

@@ -99,3 +99,60 @@ impl Intake {
         self.due.retain(|(_, of, _)| *of != incarnation);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE_BYTES: usize = 100;
+
+    fn piece(incarnation: u32) -> Piece {
+        Piece { incarnation: Incarnation(incarnation), entries: Vec::new() }
+    }
+
+    fn files(due: usize) -> Files {
+        let mut files = Files::default();
+        files.due.extend((0..due as u64).map(|at| (at, Incarnation(1), vec![])));
+        files
+    }
+
+    #[test]
+    fn enough_is_made_into_files_and_all_of_it_for_who_waits() {
+        let mut intake = Intake::default();
+        intake.take(piece(1), 60);
+        assert!(intake.begin(FILE_BYTES, false).is_none() && !intake.is_ready());
+        intake.take(piece(1), 60);
+        assert!(!intake.has_room(FILE_BYTES));
+        let (number, pieces) = intake.begin(FILE_BYTES, false).expect("it is enough");
+        assert_eq!((number, pieces.len()), (1, 2));
+        intake.take(piece(2), 10);
+        assert!(intake.begin(FILE_BYTES, true).is_none(), "one after the other");
+        assert!(intake.made(Ok(files(3))).is_ok());
+        assert_eq!(intake.begin(FILE_BYTES, true).map(|(number, _)| number), Some(2));
+        assert!(intake.made(Ok(files(0))).is_ok());
+        assert_eq!(intake.bytes(), 130);
+        assert!(!intake.is_ready(), "moments are to be noted");
+        assert_eq!(intake.take_due().count(), 3);
+        assert!(intake.is_ready());
+        let handed = intake.hand_over();
+        assert_eq!((handed.len(), intake.bytes()), (2, 130));
+        intake.handed_over(handed);
+        assert_eq!(intake.bytes(), 130, "RocksDB was too far behind");
+        assert_eq!(intake.hand_over().len(), 2);
+        intake.handed_over(Vec::new());
+        assert_eq!(intake.bytes(), 0);
+    }
+
+    #[test]
+    fn a_copy_that_comes_to_nothing_is_forgotten() {
+        let mut intake = Intake::default();
+        intake.take(piece(1), 60);
+        intake.take(piece(2), 60);
+        intake.forget(Incarnation(1));
+        let (_, pieces) = intake.begin(FILE_BYTES, true).expect("one is left");
+        assert_eq!(pieces.len(), 1);
+        let not_taken = NotTaken { incarnations: vec![Incarnation(2)], why: "full".into() };
+        assert!(intake.made(Err(not_taken)).is_err());
+        assert!(intake.is_ready() && intake.bytes() == 0);
+    }
+}

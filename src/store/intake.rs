@@ -182,3 +182,122 @@ pub(super) fn ingest(open: &Open, files: Vec<Files>) -> Result<(), NotTaken> {
 fn of_path(of: fn(&Files) -> &Option<PathBuf>) -> impl for<'f> Fn(&'f Files) -> Option<&'f Path> {
     move |files| of(files).as_deref()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::row::Version;
+    use crate::store::{ElementKey, Row, Sealed, SharedMemory, Store, StoreOptions};
+    use bytes::Bytes;
+
+    fn open(dir: &Path) -> Store {
+        let shared = SharedMemory::new(64 << 20, 64 << 20, 1).expect("there is memory");
+        let options = StoreOptions { create: true, memtable_target_bytes: 4 << 20, direct_io: false };
+        Store::open(dir, &options, &shared).expect("an empty directory, or a store's")
+    }
+
+    fn row(name: &str, expire_ms: Option<u64>) -> Entry {
+        let row = Row { expire_ms, ..Row::string(Bytes::copy_from_slice(name.as_bytes())) };
+        let mut value = Vec::new();
+        row.encode_into(&mut value);
+        Entry { element: false, key: Bytes::copy_from_slice(name.as_bytes()), value: value.into() }
+    }
+
+    fn element(name: &str, sub: &[u8]) -> Entry {
+        let key = ElementKey::new(Incarnation(1), name.as_bytes(), Version(7), sub);
+        Entry { element: true, key: Bytes::copy_from_slice(&key.0[4..]), value: Bytes::from_static(b"value") }
+    }
+
+    fn piece(incarnation: u32, entries: Vec<Entry>) -> Piece {
+        Piece { incarnation: Incarnation(incarnation), entries }
+    }
+
+    fn entries(store: &Store, incarnation: u32) -> Vec<Entry> {
+        let mut found = Vec::new();
+        let mut visit = |element: bool, key: &[u8], value: &[u8]| {
+            let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            found.push(Entry { element, key, value });
+            true
+        };
+        store.reader().view().entries(Incarnation(incarnation), &mut visit).expect("it can be read");
+        found
+    }
+
+    fn left(dir: &Path) -> usize {
+        std::fs::read_dir(dir.join("copies")).expect("it is made at the start").count()
+    }
+
+    #[test]
+    fn what_is_copied_is_there_when_it_is_sealed_and_not_before() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(dir.path());
+        // Of two slots that come at the same time, one in two pieces.
+        let pieces = vec![
+            piece(6, vec![row("a", None), row("b", Some(5))]),
+            piece(5, vec![row("z", Some(9)), element("z", b"1")]),
+            piece(6, vec![row("c", None), element("a", b"1"), element("a", b"2")]),
+        ];
+        let files = store.intake_job(1, pieces).run().expect("the disk works");
+        assert_eq!(files.incarnations, [Incarnation(5), Incarnation(6)]);
+        let due = |expire_ms, incarnation, name: &str| (expire_ms, Incarnation(incarnation), name.into());
+        assert_eq!(files.due, [due(9, 5, "z"), due(5, 6, "b")]);
+        assert_eq!((entries(&store, 6).len(), left(dir.path())), (0, 2));
+        let done = store.seal_job(vec![files]).run().expect("the disk works");
+        assert_eq!((done.sealed, done.files.len(), done.not_taken.is_none()), (Sealed::Done, 0, true));
+        assert_eq!(entries(&store, 5), [row("z", Some(9)), element("z", b"1")]);
+        let six = [row("a", None), row("b", Some(5)), row("c", None), element("a", b"1"), element("a", b"2")];
+        assert_eq!(entries(&store, 6), six);
+        assert_eq!((left(dir.path()), store.beyond_files().expect("it can be read")), (0, Incarnation(7)));
+        drop(store);
+        // Without a seal of its own: it is in files already.
+        assert_eq!(entries(&open(dir.path()), 6), six);
+    }
+
+    #[test]
+    fn what_no_node_sends_leaves_no_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(dir.path());
+        let broken = Entry { value: Bytes::from_static(b"?"), ..row("b", None) };
+        let short = Entry { key: Bytes::from_static(b"k"), ..element("a", b"1") };
+        for (number, wrong) in [
+            vec![row("b", None), row("a", None)],
+            vec![row("a", None), row("a", None)],
+            vec![row("a", None), broken],
+            vec![row("a", None), element("a", b"2"), element("a", b"1")],
+            vec![row("a", None), short],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let pieces = vec![piece(2, vec![row("a", None)]), piece(3, wrong)];
+            let not_taken = store.intake_job(number as u64, pieces).run().expect_err("it is wrong");
+            assert_eq!(not_taken.incarnations, [Incarnation(2), Incarnation(3)]);
+            assert_eq!(left(dir.path()), 0, "{}", not_taken.why);
+        }
+        assert_eq!(entries(&store, 2), []);
+    }
+
+    #[test]
+    fn files_that_were_handed_over_to_nobody_go_with_the_next_start() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(dir.path());
+        store.intake_job(1, vec![piece(9, vec![row("a", None)])]).run().expect("the disk works");
+        assert_eq!(left(dir.path()), 1);
+        drop(store);
+        let store = open(dir.path());
+        assert_eq!((left(dir.path()), store.beyond_files().expect("it can be read")), (0, Incarnation(1)));
+    }
+
+    #[test]
+    fn files_that_have_gone_are_not_taken_and_the_store_goes_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(dir.path());
+        let files = store.intake_job(1, vec![piece(4, vec![row("a", None)])]).run().expect("the disk works");
+        std::fs::remove_file(files.rows.as_ref().expect("it has rows")).expect("it is there");
+        let done = store.seal_job(vec![files]).run().expect("the seal is done all the same");
+        assert_eq!(done.not_taken.expect("it is said").incarnations, [Incarnation(4)]);
+        let files = store.intake_job(2, vec![piece(4, vec![row("a", None)])]).run().expect("the disk works");
+        assert!(store.seal_job(vec![files]).run().expect("the disk works").not_taken.is_none());
+        assert_eq!(entries(&store, 4), [row("a", None)]);
+    }
+}
