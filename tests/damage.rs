@@ -229,3 +229,52 @@ fn a_full_disk_refuses_writes_and_heals() {
 fn a_full_disk_under_rocksdb_refuses_writes_and_heals() {
     disk_fills("64MiB", 2);
 }
+
+/// A copy that finds no room begins anew until there is some; meanwhile the follower serves what it has.
+#[test]
+fn a_follower_whose_disk_fills_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount(112) else { return };
+    let ballast = disk.dir.path().join("ballast");
+    fs::write(&ballast, vec![1; 80 << 20]).expect("it fits");
+    let data = disk.dir.path().join("data");
+    fs::create_dir(&data).expect("it is ours");
+    let small = ["--binlog-segment-bytes", "1MiB", "--binlog-retention-bytes", "1MiB"];
+    let primary = Server::start(Options::shards(1));
+    let mut follower = Server::start_on(&data, Options::shards(1).with(&small));
+    let mut client = primary.client();
+    const COUNT: usize = 2_000;
+    // Nothing that could be compressed.
+    let value = |at: usize| {
+        let mut chance = fastrand::Rng::with_seed(at as u64);
+        (0..FILL_BYTES).map(|_| chance.u8(..)).collect::<Vec<u8>>()
+    };
+    for at in 0..COUNT {
+        assert_eq!(client.must(&args!["SET", format!("fill:{at}"), value(at)]), Value::ok());
+    }
+    let has_all = |follower: &Server| {
+        let mut client = follower.client();
+        (0..COUNT).all(|at| client.must(&args!["GET", format!("fill:{at}")]) == Value::Bulk(value(at)))
+    };
+    // What it had, in every slot, cannot be taken back key by key: so all is copied.
+    let mut other = follower.client();
+    (0..4_000).for_each(|n| drop(other.must(&args!["SET", format!("own:{n}"), "v"])));
+    assert_eq!(other.ask("FLUSHALL"), Value::ok());
+    assert_eq!(other.ask("SET kept v"), Value::ok());
+    let address = primary.port().to_string();
+    assert_eq!(other.must(&args!["REPLICAOF", "127.0.0.1", address]), Value::ok());
+    let within = |what: &str, mut holds: Box<dyn FnMut() -> bool + '_>| {
+        let deadline = Instant::now() + Duration::from_secs(90);
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}:\n{}", follower.log_tail());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    within("it finds no room", Box::new(|| follower.log_tail().contains("No space left on device")));
+    assert_eq!(other.ask("PING"), Value::Simple(b"PONG".to_vec()), "it serves");
+    fs::remove_file(&ballast).expect("it was written above");
+    within("it has all", Box::new(|| other.ask("DBSIZE") == Value::Int(COUNT as i64)));
+    assert!(has_all(&follower));
+    follower.kill9();
+    follower.restart();
+    assert!(has_all(&follower));
+}
