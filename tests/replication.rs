@@ -564,7 +564,10 @@ fn old_log_goes_when_nobody_needs_it() {
 
 #[test]
 fn a_follower_that_is_killed_while_it_is_copied_to_has_all_in_the_end_and_nothing_else() {
-    let (primary, mut follower) = (Server::start(Options::shards(2)), Server::start(Options::shards(1)));
+    // Slow, so that no copy is complete before it is cut off.
+    let primary = Server::start(Options::shards(2).with(&["--copy-bytes-per-second", "8MiB"]));
+    // With memtables so small that files are handed over before the copy is complete.
+    let mut follower = Server::start(Options::shards(1).memory_budget("64MiB"));
     fill(&mut primary.client(), 0);
     let mut client = primary.client();
     let set = |client: &mut Client, db: u32, prefix: &str, value: &str| {
@@ -586,10 +589,11 @@ fn a_follower_that_is_killed_while_it_is_copied_to_has_all_in_the_end_and_nothin
         let before = copies();
         follow(&follower, &primary);
         eventually("a copy begins", || copies() > before);
-        std::thread::sleep(Duration::from_millis(40 * round));
+        std::thread::sleep(Duration::from_millis(350 * round));
         follower.kill9();
         follower.restart();
     }
+    assert_eq!(primary.client().ask("CONFIG SET copy-bytes-per-second 0"), Value::ok());
     follow(&follower, &primary);
     assert_same(&follower, &primary);
     // Slots that begin anew after that have nothing of copies that came to nothing.
