@@ -89,6 +89,8 @@ pub const COMMIT_PIECE_BYTES: usize = 256 * 1024;
 /// What turns have logged gathers until it is worth a batch: half of this, bytes, or half of an eighth of what a
 /// shard's memtables are sealed at, if that is less. Writes wait when it is all of it.
 pub const GATHERED_MAX_BYTES: usize = 512 << 10;
+/// On a node that follows another.
+pub const GATHERED_FOLLOWING_MAX_BYTES: usize = 4 << 20;
 /// Or it has waited for so long: what RocksDB lacks stays little where little is written.
 pub const GATHERED_MAX_MS: u64 = 20;
 /// Up to so many rows and elements and bytes a core gives RocksDB itself; more a thread.

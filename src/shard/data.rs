@@ -44,8 +44,10 @@ pub struct Data {
     unsealed_bytes: usize,
     /// Of what is copied in, in the batch that is offered now.
     copied_bytes: usize,
-    /// Writes wait when so many bytes have gathered; half of them are worth a batch.
-    gathered_max_bytes: usize,
+    /// At what size its memtables are sealed. What is in none of them yet must stay a small part of it.
+    seal_bytes: usize,
+    /// What comes is a primary's records: nobody waits for each of them, and larger batches cost less.
+    pub follows: bool,
     /// When the first of them was seen at the end of a turn; milliseconds since the epoch.
     gathered_since_ms: Option<u64>,
     /// So many rows and elements may be given to RocksDB here, without a thread.
@@ -71,7 +73,8 @@ impl Data {
             parts_applied: Vec::new(),
             unsealed_bytes: 0,
             copied_bytes: 0,
-            gathered_max_bytes: limits::GATHERED_MAX_BYTES,
+            seal_bytes: usize::MAX,
+            follows: false,
             gathered_since_ms: None,
             here_max: limits::APPLY_HERE_MAX,
             rounds: 0,
@@ -82,14 +85,20 @@ impl Data {
         self.stalled
     }
 
-    /// `seal_bytes`: at what size its memtables are sealed. What is in none of them yet must stay a small part.
     pub fn set_seal_bytes(&mut self, seal_bytes: u64) {
-        self.gathered_max_bytes = (seal_bytes as usize / 8).min(limits::GATHERED_MAX_BYTES);
+        self.seal_bytes = seal_bytes as usize;
+    }
+
+    /// Writes wait when so many bytes have gathered; half of them are worth a batch.
+    fn gathered_max_bytes(&self) -> usize {
+        let most =
+            if self.follows { limits::GATHERED_FOLLOWING_MAX_BYTES } else { limits::GATHERED_MAX_BYTES };
+        most.min(self.seal_bytes / 8)
     }
 
     /// More is logged than RocksDB has been able to take: writes wait.
     pub fn is_behind(&self) -> bool {
-        self.hot.written().bytes() >= self.gathered_max_bytes
+        self.hot.written().bytes() >= self.gathered_max_bytes()
     }
 
     /// What the memtables will hold when all that is logged is applied, bytes. Beyond a multiple of what the shard
@@ -211,7 +220,7 @@ impl Data {
             return false;
         }
         let since_ms = *self.gathered_since_ms.get_or_insert(now_ms);
-        self.hot.written().bytes() >= self.gathered_max_bytes / 2
+        self.hot.written().bytes() >= self.gathered_max_bytes() / 2
             || now_ms >= since_ms + limits::GATHERED_MAX_MS
     }
 
