@@ -10,6 +10,7 @@ pub mod set;
 use crc::{CRC_16_XMODEM, Crc, Table};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::ops::RangeInclusive;
 
 /// A hash bucket of one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +60,14 @@ impl SlotHash {
         match self {
             SlotHash::Crc32 { slots } => slots,
             SlotHash::Crc16 => CLUSTER_SLOTS,
+        }
+    }
+
+    /// How many slots a table may have, where this is the usual way: where a slot lies is known for so many.
+    pub fn slots_of_a_table(self) -> RangeInclusive<u16> {
+        match self {
+            SlotHash::Crc32 { slots } => 1..=slots,
+            SlotHash::Crc16 => CLUSTER_SLOTS..=CLUSTER_SLOTS,
         }
     }
 

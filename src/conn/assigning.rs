@@ -114,7 +114,7 @@ impl Core {
 
     fn uses_held(&self, call: &Call<'_>) -> bool {
         let keys = &call.command.spec.keys;
-        let hash = self.node.hash_of(call.table);
+        let hash = self.owner.hash_of(call.table);
         let is_held = |name: &[u8]| self.owner.is_held(hash.slot_of(name));
         // What is wrong with the arguments is found by the command.
         keys.go_beyond(&call.args)

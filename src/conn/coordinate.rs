@@ -142,7 +142,7 @@ impl Core {
         self.coordination.giants += 1;
         self.owner.stats.long_commands += 1;
         let (to, map) = (self.node.core, self.node.map.clone());
-        let (usual, hash) = (self.node.hash, self.node.hash_of(call.table));
+        let (usual, hash) = (self.node.hash, self.owner.hash_of(call.table));
         let (assigned, manner) = (self.owner.assigned.clone(), self.slot_manner(place));
         let job = move || {
             let refused = assigned.and_then(|assigned| giant::refusal(&assigned, usual, manner, &call));

@@ -312,7 +312,7 @@ impl Core {
     /// In sharding mode, for WAIT.
     fn note_written(&mut self, place: usize, command: &KeyCommand, args: &Args<'_>) {
         let session = &mut self.connections[place].session;
-        let hash = self.node.hash_of(session.table);
+        let hash = self.owner.hash_of(session.table);
         for key in command.spec.keys.of(args).unwrap_or_default() {
             let slot = hash.slot_of(args.get(key.arg));
             session.written.note(key.table.unwrap_or(session.table), slot);
@@ -363,7 +363,7 @@ impl Core {
             self.begin_waiting(place, owed, call);
             return Flow::Next;
         }
-        let route = route::route(&self.node.map, self.node.hash_of(table), &command.spec, args);
+        let route = route::route(&self.node.map, self.owner.hash_of(table), &command.spec, args);
         let connection = &mut self.connections[place];
         match route {
             Err(error) => {

@@ -107,7 +107,7 @@ impl Core {
         }
         match route::route(
             &self.node.map,
-            self.node.hash_of(borrowed.table),
+            self.owner.hash_of(borrowed.table),
             &borrowed.command.spec,
             &borrowed.args,
         ) {
@@ -183,7 +183,7 @@ impl Core {
     fn make_known(&mut self, conn: u64) -> usize {
         let line = LineId { core: self.node.core, conn };
         let wait = self.waits.get_mut(&conn).expect("it waits until it is answered");
-        let (args, hash) = (wait.call.call().args, self.node.hash_of(wait.call.table));
+        let (args, hash) = (wait.call.call().args, self.owner.hash_of(wait.call.table));
         let mut by_shard: BTreeMap<ShardId, Vec<(TableId, Bytes)>> = BTreeMap::new();
         for &key in &wait.keys {
             let name = args.get(key);
@@ -205,9 +205,9 @@ impl Core {
     /// Slots have moved between shards: those who wait for keys in them make themselves known where these are now, and
     /// run again then. One that runs at this moment does so when it comes back with nothing.
     pub fn announce_moved(&mut self, before: &SlotMap) {
-        let (node, now) = (&self.node, &self.node.map);
+        let (owner, now) = (&self.owner, &self.node.map);
         let has_moved = |wait: &&mut Wait| {
-            let (args, hash) = (wait.call.call().args, node.hash_of(wait.call.table));
+            let (args, hash) = (wait.call.call().args, owner.hash_of(wait.call.table));
             let mut slots = wait.keys.iter().map(|key| hash.slot_of(args.get(*key)));
             slots.any(|slot| before.shard_of(slot) != now.shard_of(slot))
         };

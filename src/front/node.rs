@@ -68,7 +68,7 @@ impl SlotMap {
 pub struct Node {
     pub core: CoreId,
     pub cores: u16,
-    /// Of tables that have no number of slots of their own; `hash_of` tells a table's.
+    /// Of tables that have no number of slots of their own; `Owner::hash_of` tells a table's.
     pub hash: SlotHash,
     pub map: SlotMap,
     /// In sharding mode: what this node is to each slot.
@@ -113,11 +113,6 @@ impl Node {
             rate: Rate::default(),
             tables: BTreeMap::new(),
         }
-    }
-
-    /// How a table's keys lie in its slots.
-    pub fn hash_of(&self, table: TableId) -> SlotHash {
-        self.assigned.as_ref().map_or(self.hash, |assigned| assigned.hash_of(table, self.hash))
     }
 
     /// Where the replication thread stands among those that send each other messages: behind the cores and the

@@ -15,7 +15,7 @@ use crate::resp::reply::Reply;
 use crate::shard::mesh::SlotsAsk;
 use crate::slot::assignment::{Assignment, Peer, Role};
 use crate::slot::set::{self, NoSlots, SlotSet, TableSlots};
-use crate::slot::{ShardId, Slot, SlotHash, TableId};
+use crate::slot::{ShardId, Slot, TableId};
 use rustc_hash::FxHashMap;
 use std::fmt::Write;
 use std::rc::Rc;
@@ -81,11 +81,10 @@ async fn add_table(hub: &Rc<Hub>, table: TableId, slots: u64) -> Result<Reply, C
     if next.slots(table).is_some() {
         return Err(ClientError::fixed("ERR Internal error: table already exist!"));
     }
-    // Where a slot lies is the same in every table, and is known for so many.
-    let most = hub.place.hash.slots();
-    let least = if hub.place.hash == SlotHash::Crc16 { most } else { 1 };
-    let count = u16::try_from(slots).ok().filter(|count| (least..=most).contains(count));
+    let may_be = hub.place.hash.slots_of_a_table();
+    let count = u16::try_from(slots).ok().filter(|count| may_be.contains(count));
     let count = count.ok_or_else(|| {
+        let (least, most) = (may_be.start(), may_be.end());
         ClientError::new(format!("ERR Internal error: a table of this node has {least} to {most} slots"))
     })?;
     if table.0 >= hub.place.tables {

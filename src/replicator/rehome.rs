@@ -177,7 +177,7 @@ impl<'h> Way<'h> {
         self.hub.migrations.note_stage("compare");
         self.compare().await?;
         self.hub.migrations.note_stage("hand over");
-        let began = self.pause().await?;
+        let (began, _) = self.pause().await?;
         let switched = self.switch().await;
         if switched.is_err() {
             self.release().await;
@@ -188,12 +188,10 @@ impl<'h> Way<'h> {
 
     /// Compares what both shards hold: a short pause in which each is lent as it is.
     async fn compare(&mut self) -> Result<(), String> {
-        let began = self.pause().await?;
+        let (began, positions) = self.pause().await?;
         let (from, to) = (BTreeSet::from([self.from]), BTreeSet::from([self.to]));
         let mut slots = TableSlots::new();
-        for SlotPosition { table, slot, .. } in
-            self.of_these(state(self.hub.ask_these(&from, |_| Replicate::State).await).0)
-        {
+        for SlotPosition { table, slot, .. } in positions {
             slots.entry(table).or_default().insert(slot);
         }
         let old = self.hub.begin_digest_of(&from, false, slots.clone()).await;
@@ -323,8 +321,8 @@ impl<'h> Way<'h> {
         Ok(())
     }
 
-    /// From now on nobody uses the slots, and the new shard has everything. When it began.
-    async fn pause(&mut self) -> Result<Instant, String> {
+    /// From now on nobody uses the slots, and the new shard has everything. When it began, and where the slots stand.
+    async fn pause(&mut self) -> Result<(Instant, Vec<SlotPosition>), String> {
         for _ in 0..limits::SLOT_HOLD_TRIES {
             self.catch_up().await?;
             self.settle().await;
@@ -335,13 +333,13 @@ impl<'h> Way<'h> {
                 Ok(()) => tokio::time::timeout(limits::SLOT_HOLD_WAIT, self.last_records()).await,
                 Err(late) => Err(late),
             };
-            if let Ok(Ok(())) = ready {
-                return Ok(began);
+            if let Ok(Ok(positions)) = ready {
+                return Ok((began, positions));
             }
             self.release().await;
             self.hub.migrations.note_pause(began);
-            if let Ok(failed) = ready {
-                failed?;
+            if let Ok(Err(why)) = ready {
+                return Err(why);
             }
             tokio::time::sleep(limits::SLOT_HOLD_PAUSE).await;
         }
@@ -353,7 +351,7 @@ impl<'h> Way<'h> {
         self.place(&self.before, false, false).await;
     }
 
-    async fn last_records(&mut self) -> Result<(), String> {
+    async fn last_records(&mut self) -> Result<Vec<SlotPosition>, String> {
         let (positions, upto) =
             state(self.hub.ask_these(&BTreeSet::from([self.from]), |_| Replicate::State).await);
         while self.next <= Lsn(upto) {
@@ -367,13 +365,14 @@ impl<'h> Way<'h> {
         }
         let to = BTreeSet::from([self.to]);
         let hidden = state(self.hub.ask_these(&to, |_| Replicate::Hidden).await).0;
-        if self.of_these(positions) != self.of_these(hidden) {
+        let positions = self.of_these(positions);
+        if positions != self.of_these(hidden) {
             return Err("the two shards do not have the same; tables may have been exchanged".into());
         }
         // What is written there from now on must lie behind all that was written here.
         self.hub.ask_these(&to, |_| Replicate::BeginTerm).await;
         self.settle().await;
-        Ok(())
+        Ok(positions)
     }
 
     /// Until nothing that stands in any log now can be lost: what recovery makes whole by where slots lie is whole

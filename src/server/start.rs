@@ -27,7 +27,7 @@ use crate::shard::owner::{Owner, Setting};
 use crate::shard::published::Published;
 use crate::shard::settled::Settlement;
 use crate::slot::assignment::{Assignment, Role};
-use crate::slot::{CoreId, ShardId, SlotHash, TableId, set};
+use crate::slot::{CoreId, ShardId, TableId, set};
 use crate::store::SharedMemory;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -379,13 +379,9 @@ fn assigned(config: &Config, data: &DataDir) -> Result<Option<Arc<Assignment>>, 
                 .into(),
         )),
         (InstanceMode::Sharding, Some(kept)) => {
-            let hash = data.identity.hash();
-            let is_odd = |table: &TableId| match (kept.slots(*table), hash) {
-                (Some(slots), SlotHash::Crc32 { slots: most }) => slots == 0 || slots > most,
-                (slots, SlotHash::Crc16) => slots != Some(hash.slots()),
-                (None, _) => unreachable!("it is one of the tables"),
-            };
-            if let Some(table) = kept.tables().find(is_odd) {
+            let may_be = data.identity.hash().slots_of_a_table();
+            let fits = |table: &TableId| kept.slots(*table).is_some_and(|slots| may_be.contains(&slots));
+            if let Some(table) = kept.tables().find(|table| !fits(table)) {
                 return Err(refused(format!(
                     "slots.toml gives table {} a number of slots that it cannot have",
                     table.0

@@ -12,7 +12,8 @@ pub type DueOf = (u64, Incarnation, Vec<u8>);
 
 #[derive(Default)]
 pub struct Intake {
-    gathered: Vec<Piece>,
+    /// With what each takes in memory, bytes.
+    gathered: Vec<(Piece, usize)>,
     gathered_bytes: usize,
     /// What the pool makes files of, bytes.
     making_bytes: Option<usize>,
@@ -32,7 +33,7 @@ impl Intake {
 
     /// `bytes`: what the piece takes in memory.
     pub fn take(&mut self, piece: Piece, bytes: usize) {
-        self.gathered.push(piece);
+        self.gathered.push((piece, bytes));
         self.gathered_bytes += bytes;
     }
 
@@ -44,7 +45,8 @@ impl Intake {
         }
         self.making_bytes = Some(std::mem::take(&mut self.gathered_bytes));
         self.numbers += 1;
-        Some((self.numbers, std::mem::take(&mut self.gathered)))
+        let gathered = std::mem::take(&mut self.gathered);
+        Some((self.numbers, gathered.into_iter().map(|(piece, _)| piece).collect()))
     }
 
     pub fn made(&mut self, made: Result<Files, NotTaken>) -> Result<(), NotTaken> {
@@ -95,7 +97,8 @@ impl Intake {
 
     /// This copy comes to nothing.
     pub fn forget(&mut self, incarnation: Incarnation) {
-        self.gathered.retain(|piece| piece.incarnation != incarnation);
+        self.gathered.retain(|(piece, _)| piece.incarnation != incarnation);
+        self.gathered_bytes = self.gathered.iter().map(|(_, bytes)| bytes).sum();
         self.due.retain(|(_, of, _)| *of != incarnation);
     }
 }
@@ -149,6 +152,7 @@ mod tests {
         intake.take(piece(1), 60);
         intake.take(piece(2), 60);
         intake.forget(Incarnation(1));
+        assert_eq!(intake.bytes(), 60);
         let (_, pieces) = intake.begin(FILE_BYTES, true).expect("one is left");
         assert_eq!(pieces.len(), 1);
         let not_taken = NotTaken { incarnations: vec![Incarnation(2)], why: "full".into() };
