@@ -88,6 +88,8 @@ def main():
         reading, bytes_read = threading.Event(), [0]
 
         def read_whole():
+            # It shares a CPU with the load, which must not wait for it.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
             own = Line(port)
             own.send("HGETALL", "huge")
             while not reading.is_set():

@@ -65,6 +65,9 @@ pub const COMMAND_PER_TURN_MAX_BYTES: usize = 1024 * 1024;
 /// Giant commands that the connections of one core may have under way: each holds its bytes, its effects
 /// and its log records in memory.
 pub const GIANTS_PER_CORE_MAX: usize = 2;
+/// Commands of a pipeline whose keys are touched before the first of them runs, and where they are looked for.
+pub const LOOK_AHEAD_COMMANDS: usize = 16;
+pub const LOOK_AHEAD_BYTES: usize = 16 * KIB as usize;
 /// Bytes received that one turn looks at; what more has come waits in the buffers it came in.
 pub const RECEIVED_PER_TURN_MAX_BYTES: usize = 256 * 1024;
 /// Bytes given to a socket at once.
@@ -88,11 +91,13 @@ pub const COMMIT_PIECE_OPS: usize = 300;
 pub const COMMIT_PIECE_BYTES: usize = 256 * 1024;
 /// What turns have logged gathers until it is worth a batch: half of this, bytes, or half of an eighth of what a
 /// shard's memtables are sealed at, if that is less. Writes wait when it is all of it.
-pub const GATHERED_MAX_BYTES: usize = 512 << 10;
-/// On a node that follows another.
-pub const GATHERED_FOLLOWING_MAX_BYTES: usize = 4 << 20;
+pub const GATHERED_MAX_BYTES: usize = 4 << 20;
 /// Or it has waited for so long: what RocksDB lacks stays little where little is written.
 pub const GATHERED_MAX_MS: u64 = 20;
+/// The niceness of the threads that give RocksDB the rest, and of those that make long replies: a core that shares
+/// their CPU comes first, and they get a share all the same.
+pub const APPLY_NICE: i32 = 5;
+pub const LONG_REPLY_NICE: i32 = 10;
 /// Up to so many rows and elements and bytes a core gives RocksDB itself; more a thread.
 pub const APPLY_HERE_MAX: usize = 128;
 pub const APPLY_HERE_BYTES: usize = 64 * 1024;

@@ -19,6 +19,7 @@ use crate::resp::reply::Reply;
 use crate::shard::mesh::{Call, Calls, LineId, Message, OwnedCall};
 use crate::slot::ShardId;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// Of commands that can wait, those on streams do so only where they are told to.
 fn may_wait(command: &KeyCommand, args: &Args<'_>) -> bool {
@@ -140,7 +141,7 @@ impl Core {
         let connection = &mut self.connections[place];
         let line = LineId { core: self.node.core, conn: connection.id };
         let mut parser = std::mem::replace(&mut connection.parser, Parser::new());
-        let (mut used, mut giant) = (0, None);
+        let (mut used, mut touched, mut giant) = (0, 0, None);
         let parse_limits = self.limits_for(place);
         self.start_clock();
         while used < bytes.len() {
@@ -150,6 +151,10 @@ impl Core {
             }
             match parser.parse(&bytes[used..], &parse_limits) {
                 Ok(Some(length)) => {
+                    if used >= touched && used + length < bytes.len() {
+                        let end = bytes.len().min(used + limits::LOOK_AHEAD_BYTES);
+                        touched = used + self.look_ahead(place, &bytes[used..end], &parse_limits);
+                    }
                     let args = parser.args(&bytes[used..]);
                     if is_giant(args.len(), length) {
                         match self.admit_giant(place, &args) {
@@ -196,6 +201,28 @@ impl Core {
         self.connections[place].parser = parser;
         self.send_calls();
         (used, giant)
+    }
+
+    /// Has the keys touched that the next commands ask for; in how many bytes they stand. What is looked at is the
+    /// first argument: mostly it is the key, and nothing comes of it if it is not.
+    fn look_ahead(&mut self, place: usize, bytes: &[u8], parse_limits: &ParseLimits) -> usize {
+        let (mut at, mut names) = (0, SmallVec::<[_; limits::LOOK_AHEAD_COMMANDS]>::new());
+        while names.len() < limits::LOOK_AHEAD_COMMANDS
+            && let Ok(Some(length)) = self.scout.parse(&bytes[at..], parse_limits)
+        {
+            if let (None, [_, key, ..]) = (self.scout.scratch(), self.scout.spans()) {
+                let name = &bytes[at + key.start as usize..][..key.len as usize];
+                names.push(name);
+            }
+            self.scout.advance();
+            at += length;
+        }
+        self.scout.advance();
+        let table = self.connections[place].session.table;
+        let hash = self.owner.hash_of(table);
+        let shard_of = |name| route::shard_of(&self.node.map, hash, name);
+        self.owner.touch(table, names.into_iter().map(|name| (shard_of(name), name)));
+        at
     }
 
     /// Whether a giant command may begin now. None: it is refused, or is not about keys, and goes the way

@@ -16,7 +16,7 @@ use crate::front::session::Session;
 use crate::front::table::CommandTable;
 use crate::limits;
 use crate::metrics::TurnStage;
-use crate::resp::parse::ParseLimits;
+use crate::resp::parse::{ParseLimits, Parser};
 use crate::resp::reply::Reply;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::lanes::Lanes;
@@ -80,6 +80,8 @@ pub struct Core {
     pub node: Node,
     pub commands: CommandTable,
     pub limits: ParseLimits,
+    /// Parses commands before it is their turn.
+    pub scout: Parser,
     pub shared: Arc<Shared>,
     pub connections: Slab<Connection>,
     pub by_socket: FxHashMap<SocketId, usize>,
@@ -479,6 +481,7 @@ impl Core {
             node,
             commands: CommandTable::default(),
             limits,
+            scout: Parser::new(),
             shared,
             connections: Slab::new(),
             by_socket: FxHashMap::default(),

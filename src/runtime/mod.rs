@@ -8,6 +8,7 @@ pub mod doorbell;
 pub mod executor;
 pub mod lanes;
 pub mod pool;
+pub mod priority;
 pub mod reaper;
 pub mod ring;
 pub mod sleeper;

@@ -5,6 +5,7 @@
 
 use super::affinity::pin_current_thread;
 use super::doorbell::Doorbell;
+use super::priority::give_way;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -33,9 +34,15 @@ pub struct PoolHandle<R> {
 pub struct Full;
 
 impl Pool {
-    /// Starts `threads` threads named after `name`, on `cpus` if given (else wherever the caller may run).
-    /// All handles together may have `queue_max` jobs in flight.
-    pub fn start(name: &str, threads: usize, queue_max: usize, cpus: Option<Vec<usize>>) -> io::Result<Pool> {
+    /// Starts `threads` threads named after `name`, on `cpus` if given (else wherever the caller may run), that give
+    /// way to others by `nice`. All handles together may have `queue_max` jobs in flight.
+    pub fn start(
+        name: &str,
+        threads: usize,
+        queue_max: usize,
+        cpus: Option<Vec<usize>>,
+        nice: i32,
+    ) -> io::Result<Pool> {
         assert!(threads > 0, "a pool without threads would never answer");
         let (jobs, queue) = bounded::<Job>(queue_max);
         let threads = (0..threads)
@@ -45,6 +52,7 @@ impl Pool {
                     if let Some(cpus) = cpus {
                         pin_current_thread(&cpus).expect("the CPUs given to a pool exist and are allowed");
                     }
+                    give_way(nice);
                     work(&queue);
                 })
             })
@@ -166,7 +174,7 @@ mod tests {
 
     #[test]
     fn results_come_back_to_their_own_handle() {
-        let mut pool = Pool::start("test-pool", 3, 64, None).unwrap();
+        let mut pool = Pool::start("test-pool", 3, 64, None, 0).unwrap();
         let mut handles: Vec<PoolHandle<(usize, usize)>> =
             (0..2).map(|_| pool.handle(Doorbell::new().unwrap(), 32)).collect();
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -194,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_bound_counts_jobs_until_their_result_is_taken() {
-        let mut pool = Pool::start("test-pool", 1, 2, None).unwrap();
+        let mut pool = Pool::start("test-pool", 1, 2, None, 0).unwrap();
         let mut handle = pool.handle::<u32>(Doorbell::new().unwrap(), 2);
         let gate = Arc::new(Barrier::new(2));
         let inside = gate.clone();
@@ -218,7 +226,7 @@ mod tests {
     #[test]
     fn threads_stay_on_their_cpus() {
         let cpu = super::super::executor::cpus().unwrap()[0];
-        let mut pool = Pool::start("test-pool", 1, 1, Some(vec![cpu])).unwrap();
+        let mut pool = Pool::start("test-pool", 1, 1, Some(vec![cpu]), 0).unwrap();
         let mut handle = pool.handle::<String>(Doorbell::new().unwrap(), 1);
         handle.submit(|| std::fs::read_to_string("/proc/thread-self/status").unwrap()).unwrap();
         let mut status = None;
@@ -232,7 +240,7 @@ mod tests {
     #[test]
     #[ignore = "ends its process"]
     fn child_with_a_panicking_job() {
-        let mut pool = Pool::start("doomed", 1, 1, None).unwrap();
+        let mut pool = Pool::start("doomed", 1, 1, None, 0).unwrap();
         let mut handle = pool.handle::<u32>(Doorbell::new().unwrap(), 1);
         handle.submit(|| panic!("the job's own words")).unwrap();
         thread::sleep(Duration::from_secs(10));

@@ -240,15 +240,15 @@ impl Pools {
         let cores = usize::from(cores);
         let queue = cores * limits::COLD_IN_FLIGHT_PER_CORE_MAX;
         let threads = usize::from(config.cold_threads).max(1);
+        let (cpus, allowed) = (|| Some(cpus.to_vec()), Some(allowed.to_vec()));
+        let (flushes, applies) = (cores * FLUSH_JOBS_PER_CORE_MAX, cores * APPLY_JOBS_PER_CORE_MAX);
         Ok(Pools {
-            cold: Pool::start("cold", threads, queue, Some(cpus.to_vec())).map_err(failed)?,
+            cold: Pool::start("cold", threads, queue, cpus(), 0).map_err(failed)?,
             // One flusher for the device: its syncs are what group commit waits for.
-            flush: Pool::start("flush", 1, cores * FLUSH_JOBS_PER_CORE_MAX, Some(cpus.to_vec()))
-                .map_err(failed)?,
+            flush: Pool::start("flush", 1, flushes, cpus(), 0).map_err(failed)?,
             // One for each core: it does for the core what the core would do otherwise. Anywhere: they may be many,
             // and the CPUs beside the cores' few.
-            apply: Pool::start("apply", cores, cores * APPLY_JOBS_PER_CORE_MAX, Some(allowed.to_vec()))
-                .map_err(failed)?,
+            apply: Pool::start("apply", cores, applies, allowed, limits::APPLY_NICE).map_err(failed)?,
         })
     }
 

@@ -13,7 +13,6 @@ impl Owner {
     pub(super) fn apply(&mut self, at: usize) -> Result<(), Fault> {
         let now_ms = self.clock.now_ms();
         let data = &mut self.shards[at].data;
-        data.follows = self.published.follows();
         if data.hot.is_clean() || data.is_applying() {
             return Ok(());
         }

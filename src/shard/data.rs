@@ -46,8 +46,6 @@ pub struct Data {
     copied_bytes: usize,
     /// At what size its memtables are sealed. What is in none of them yet must stay a small part of it.
     seal_bytes: usize,
-    /// What comes is a primary's records: nobody waits for each of them, and larger batches cost less.
-    pub follows: bool,
     /// When the first of them was seen at the end of a turn; milliseconds since the epoch.
     gathered_since_ms: Option<u64>,
     /// So many rows and elements may be given to RocksDB here, without a thread.
@@ -74,7 +72,6 @@ impl Data {
             unsealed_bytes: 0,
             copied_bytes: 0,
             seal_bytes: usize::MAX,
-            follows: false,
             gathered_since_ms: None,
             here_max: limits::APPLY_HERE_MAX,
             rounds: 0,
@@ -91,9 +88,7 @@ impl Data {
 
     /// Writes wait when so many bytes have gathered; half of them are worth a batch.
     fn gathered_max_bytes(&self) -> usize {
-        let most =
-            if self.follows { limits::GATHERED_FOLLOWING_MAX_BYTES } else { limits::GATHERED_MAX_BYTES };
-        most.min(self.seal_bytes / 8)
+        limits::GATHERED_MAX_BYTES.min(self.seal_bytes / 8)
     }
 
     /// More is logged than RocksDB has been able to take: writes wait.

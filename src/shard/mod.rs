@@ -3,6 +3,7 @@
 //! Reading order: `mesh` (what travels), `shard` (one turn of one shard), `owner` (commands that wait),
 //! `steps` (commands on several shards), `upkeep` (what time brings). Knows no socket and no session.
 
+mod ahead;
 mod applying;
 mod asks;
 mod assigned;

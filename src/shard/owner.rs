@@ -87,7 +87,7 @@ pub struct Owner {
     pub clock: Clock,
     pub shards: Vec<Shard>,
     /// By shard id: where it stands in `shards`.
-    local: Vec<Option<usize>>,
+    pub(super) local: Vec<Option<usize>>,
     pub(super) lines: Lines,
     pub(super) tasks: Slab<Task>,
     /// Tasks that have what they waited for.

@@ -11,8 +11,9 @@ use crate::store::{Batch, ElementKey, ElementRange, Incarnation, WriteError, Wri
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use hashbrown::hash_map::Entry;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 /// What an entry costs here beside its name and its value, about.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
@@ -20,24 +21,33 @@ const ENTRY_OVERHEAD_BYTES: usize = 64;
 #[derive(Default)]
 pub struct Unapplied {
     rows: HashMap<RowName, Option<Row>, RandomState>,
-    /// In the order RocksDB keeps them.
-    elements: BTreeMap<ElementKey, Option<Bytes>>,
+    elements: HashMap<ElementKey, Option<Bytes>, RandomState>,
+    /// Their keys in the order RocksDB keeps them, once somebody has asked for a range: most who write never do.
+    ordered: OnceLock<BTreeSet<ElementKey>>,
     /// Entries of the time index that have been dealt with.
     due_done: Vec<(u64, Incarnation, Bytes)>,
     bytes: usize,
 }
 
 impl Unapplied {
-    /// With room for as many rows as another has.
+    /// With room for as much as another has, and in order if that was asked for ranges.
     pub fn like(other: &Unapplied) -> Unapplied {
         let rows = HashMap::with_capacity_and_hasher(other.rows.len(), RandomState::default());
-        Unapplied { rows, ..Unapplied::default() }
+        let elements = HashMap::with_capacity_and_hasher(other.elements.len(), RandomState::default());
+        let ordered = match other.ordered.get() {
+            Some(_) => OnceLock::from(BTreeSet::new()),
+            None => OnceLock::new(),
+        };
+        Unapplied { rows, elements, ordered, ..Unapplied::default() }
     }
 
     /// Forgets all of it and keeps the room; how many bytes it was.
     pub fn clear(&mut self) -> usize {
         self.rows.clear();
         self.elements.clear();
+        if let Some(ordered) = self.ordered.get_mut() {
+            ordered.clear();
+        }
         self.due_done.clear();
         std::mem::take(&mut self.bytes)
     }
@@ -83,9 +93,15 @@ impl Unapplied {
         let weight = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
         let (key_bytes, value_bytes) = (key.len(), weight(&value));
         self.bytes += value_bytes;
-        match self.elements.insert(key, value) {
-            Some(before) => self.bytes -= weight(&before),
-            None => self.bytes += key_bytes + ENTRY_OVERHEAD_BYTES,
+        match self.elements.entry(key) {
+            Entry::Occupied(mut kept) => self.bytes -= weight(&kept.insert(value)),
+            Entry::Vacant(free) => {
+                self.bytes += key_bytes + ENTRY_OVERHEAD_BYTES;
+                if let Some(ordered) = self.ordered.get_mut() {
+                    ordered.insert(free.key().clone());
+                }
+                free.insert(value);
+            }
         }
     }
 
@@ -106,8 +122,10 @@ impl Unapplied {
         let head_bytes = range.head_bytes;
         // RocksDB answers an empty range with nothing; a tree would panic.
         let to = range.to.clone().max(range.from.clone());
-        let inside = self.elements.range(range.from.clone()..to);
-        let own = inside.map(|(key, value)| (key.sub(head_bytes), value.as_deref()));
+        let ordered = self.ordered.get_or_init(|| self.elements.keys().cloned().collect());
+        let own = ordered
+            .range(range.from.clone()..to)
+            .map(|key| (key.sub(head_bytes), self.elements[key].as_deref()));
         match range.backward {
             true => overlaid(own.rev(), true, below, visit),
             false => overlaid(own, false, below, visit),
@@ -125,7 +143,9 @@ impl Unapplied {
                 None => batch.delete_row(name.incarnation, &name.name),
             }
         }
-        for (key, value) in &self.elements {
+        let mut elements: Vec<_> = self.elements.iter().collect();
+        elements.sort_unstable_by_key(|(key, _)| *key);
+        for (key, value) in elements {
             match value {
                 Some(value) => batch.put_element(key, value),
                 None => batch.delete_element(key),

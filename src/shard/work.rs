@@ -7,8 +7,10 @@ use super::mesh::{Call, Fetched, GatherId, Message, OwnedCall};
 use super::shard::Shard;
 use super::slots::{NONE, SlotTable};
 use crate::error::Stop;
+use crate::limits;
 use crate::resp::reply::Reply;
 use crate::resp::stream::long_reply;
+use crate::runtime::priority::give_way;
 use crate::slot::{CoreId, ShardId, Slot, TableId};
 use crate::store::row::{Row, Version};
 use crate::store::tx::{Effect, KeyRef, Scope, Sink, Source, Subs, Tx, Visit};
@@ -183,6 +185,7 @@ impl Away {
                 };
                 let (long, parts) = long_reply(shape, count);
                 drop(answered.send((Ok(Reply::Long(Arc::new(long))), SmallVec::new())));
+                give_way(limits::LONG_REPLY_NICE);
                 if let ((Err(stop), _), _) = self.on_snapshot(view, &call, Sink::Parts(parts)) {
                     tracing::warn!(command = call.command.spec.name, ?stop, "a long reply was cut");
                 }

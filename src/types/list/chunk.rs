@@ -15,6 +15,8 @@ use std::ops::Range;
 /// A chunk has no more, and no more bytes unless it has but one item: a push writes its chunk anew.
 pub const CHUNK_MAX_ITEMS: u64 = 128;
 pub const CHUNK_MAX_BYTES: usize = 2 * 1024;
+/// What the number before so many items takes at most.
+const NUMBER_MAX_BYTES: usize = 2;
 
 #[derive(Clone, Debug)]
 pub struct Chunk {
@@ -22,6 +24,8 @@ pub struct Chunk {
     bytes: Bytes,
     /// Where the first item begins, behind the number.
     start: usize,
+    /// Its items are fewer than those of the stored chunk it was read from.
+    cut_off: bool,
 }
 
 /// Items that are to come into a chunk, with their lengths.
@@ -63,14 +67,32 @@ impl Gathered {
 
 impl Chunk {
     pub fn empty() -> Chunk {
-        Chunk { count: 0, bytes: Bytes::from_static(&[0]), start: 1 }
+        Chunk { count: 0, bytes: Bytes::from_static(&[0]), start: 1, cut_off: false }
     }
 
     pub fn decode(bytes: Bytes) -> Result<Chunk, Stop> {
         let mut packed = Packed(&bytes);
         let count = packed.number()?;
         let start = bytes.len() - packed.0.len();
-        Ok(Chunk { count, bytes, start })
+        Ok(Chunk { count, bytes, start, cut_off: false })
+    }
+
+    /// Only `count` of its items, the ones away from `end`.
+    pub fn without_end(mut self, end: End, count: u64) -> Result<Chunk, Stop> {
+        let gone = self.count.checked_sub(count).ok_or_else(damaged)?;
+        if gone == 0 {
+            return Ok(self);
+        }
+        match end {
+            End::Head => self.start = self.offset(gone)?,
+            End::Tail => self.bytes.truncate(self.offset(count)?),
+        }
+        Ok(Chunk { count, cut_off: true, ..self })
+    }
+
+    /// What is stored has items that this one has not.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off
     }
 
     /// Number of items in a stored chunk.
@@ -78,9 +100,15 @@ impl Chunk {
         Packed(bytes).number()
     }
 
-    /// As it is stored.
+    /// As it is to be stored.
     pub fn bytes(&self) -> &Bytes {
+        assert!(!self.cut_off, "what has lost items is stored spliced");
         &self.bytes
+    }
+
+    /// Bytes of its items.
+    pub fn items_bytes(&self) -> usize {
+        self.bytes.len() - self.start
     }
 
     /// Some of the texts, in their order.
@@ -103,13 +131,13 @@ impl Chunk {
         let count = self.count - (range.end - range.start) + by.count;
         let from = self.offset(range.start)?;
         let to = if range.is_empty() { from } else { self.offset(range.end)? };
-        let mut bytes = Vec::with_capacity(self.bytes.len() + by.bytes.len() + 1);
+        let mut bytes = Vec::with_capacity(NUMBER_MAX_BYTES + self.items_bytes() + by.bytes.len());
         put_number(&mut bytes, count);
         let start = bytes.len();
         bytes.extend_from_slice(&self.bytes[self.start..from]);
         bytes.extend_from_slice(&by.bytes);
         bytes.extend_from_slice(&self.bytes[to..]);
-        Ok(Chunk { count, bytes: bytes.into(), start })
+        Ok(Chunk { count, bytes: bytes.into(), start, cut_off: false })
     }
 
     /// All items but those at `indexes`, which ascend.
@@ -128,14 +156,13 @@ impl Chunk {
     /// Whether items of so many bytes may come into it.
     pub fn takes(&self, fresh: &Gathered, item: &[u8]) -> bool {
         let count = self.count + fresh.count;
-        // The number before the items may grow by a byte.
-        let bytes = self.bytes.len() + 1 + fresh.bytes.len() + item.len();
+        let bytes = NUMBER_MAX_BYTES + self.items_bytes() + fresh.bytes.len() + item.len();
         count == 0 || count < CHUNK_MAX_ITEMS && bytes <= CHUNK_MAX_BYTES
     }
 
     /// Whether it may be stored as it is.
     pub fn fits(&self) -> bool {
-        self.count <= 1 || self.count <= CHUNK_MAX_ITEMS && self.bytes.len() <= CHUNK_MAX_BYTES
+        self.count <= 1 || self.count <= CHUNK_MAX_ITEMS && self.bytes().len() <= CHUNK_MAX_BYTES
     }
 
     /// The same items in chunks none of which is too large: halves of halves, so that each has room again.

@@ -1,7 +1,7 @@
 //! A list in chunks: the two at its ends open, all between them counted in buckets.
 //!
-//! A push or a pop writes one chunk at an end; only a chunk that becomes an end, or is one no more, leaves the
-//! buckets or enters them. Layout: store/FORMAT.md, "Lists". Knows nothing of rows.
+//! A push writes one chunk at an end, a pop only the number of items that an end still has; only a chunk that
+//! becomes an end, or is one no more, leaves the buckets or enters them. Layout: store/FORMAT.md, "Lists". Knows nothing of rows.
 
 use super::End;
 use super::chunk::{Chunk, Gathered, Home, Item, hits};
@@ -85,7 +85,27 @@ impl<'k> Long<'k> {
     }
 
     pub(super) fn chunk(&self, tx: &mut Tx<'_>, order: u64) -> Result<Chunk, Stop> {
-        Chunk::decode(tx.element(self.key, self.version, &sub(order))?.ok_or_else(damaged)?)
+        let stored = tx.element(self.key, self.version, &sub(order))?.ok_or_else(damaged)?;
+        self.decode(order, stored)
+    }
+
+    /// A stored chunk without what was popped off it.
+    pub(super) fn decode(&self, order: u64, stored: Bytes) -> Result<Chunk, Stop> {
+        let chunk = Chunk::decode(stored)?;
+        match order {
+            _ if order == self.ends.first => chunk.without_end(End::Head, self.ends.first_items),
+            _ if order == self.ends.last => chunk.without_end(End::Tail, self.ends.last_items),
+            _ => Ok(chunk),
+        }
+    }
+
+    /// Number of items of a stored chunk that were not popped off it.
+    pub(super) fn items(&self, order: u64, stored: &[u8]) -> Result<u64, Stop> {
+        match order {
+            _ if order == self.ends.first => Ok(self.ends.first_items),
+            _ if order == self.ends.last => Ok(self.ends.last_items),
+            _ => Chunk::count_of(stored),
+        }
     }
 
     fn put(&self, tx: &mut Tx<'_>, order: u64, chunk: Option<&Chunk>) {
@@ -161,7 +181,8 @@ impl<'k> Long<'k> {
     }
 
     fn put_joined(&mut self, tx: &mut Tx<'_>, end: End, chunk: &Chunk, fresh: &Gathered) -> Result<(), Stop> {
-        if fresh.count == 0 {
+        // A chunk is stored without what was popped off it before it is an end no more.
+        if fresh.count == 0 && !chunk.is_cut_off() {
             return Ok(());
         }
         let at = match end {
@@ -227,10 +248,15 @@ impl<'k> Long<'k> {
             if let (Some(out), End::Tail) = (&mut out, end) {
                 out[out_len..].reverse();
             }
-            tx.spend(steps(taken, chunk.bytes().len()))?;
+            tx.spend(steps(taken, chunk.items_bytes()))?;
+            left -= taken;
+            if taken < chunk.count && !(self.alone() && end == End::Tail) {
+                self.set_items(order, chunk.count - taken);
+                self.count -= taken;
+                continue;
+            }
             let rest = chunk.splice(range, &Gathered::default())?;
             self.write(tx, order, chunk.count, rest)?;
-            left -= taken;
         }
         Ok(())
     }
@@ -328,6 +354,13 @@ impl<'k> Long<'k> {
             return Ok(());
         }
         let next = if self.between() > 0 { Some(self.beside(tx, order, backward)?) } else { None };
+        if next.is_none() && !backward {
+            // Of a chunk that is alone only what stood at its head may be gone.
+            let chunk = self.chunk(tx, last)?;
+            if chunk.is_cut_off() {
+                self.put(tx, last, Some(&chunk.splice(0..0, &Gathered::default())?));
+            }
+        }
         let ends = &mut self.ends;
         match (next, backward) {
             (None, false) => (ends.first, ends.first_items, ends.last_items) = (last, last_items, 0),
@@ -404,7 +437,9 @@ impl<'k> Long<'k> {
     fn renumber(&mut self, tx: &mut Tx<'_>, watched: u64) -> Result<u64, Stop> {
         let (mut chunks, mut buckets) = (Vec::new(), Vec::new());
         tx.scan(self.key, self.version, &Subs::of(&[TAG]), &mut |sub, value| {
-            chunks.push((order_of(sub)?, Chunk::decode(Bytes::copy_from_slice(value))?));
+            let order = order_of(sub)?;
+            let chunk = self.decode(order, Bytes::copy_from_slice(value))?;
+            chunks.push((order, chunk.splice(0..0, &Gathered::default())?));
             Ok(true)
         })?;
         tx.scan(self.key, self.version, &Subs::of(&[TAG_BUCKET]), &mut |sub, _| {

@@ -50,7 +50,7 @@ impl Walk {
             _ => None,
         };
         self.ahead = (self.ahead * 4).min(AHEAD_MAX);
-        let bytes = chunks.iter().map(|(_, chunk)| chunk.bytes().len()).sum();
+        let bytes = chunks.iter().map(|(_, chunk)| chunk.items_bytes()).sum();
         tx.spend(steps(items, bytes))?;
         chunks.reverse();
         self.ready = chunks;
@@ -172,13 +172,14 @@ impl Long<'_> {
         }
         let (mut chunks, mut items) = (Vec::new(), 0);
         tx.scan(self.key, self.version, &subs(from, backward), &mut |sub, value| {
-            let count = Chunk::count_of(value)?;
+            let order = order_of(sub)?;
+            let count = self.items(order, value)?;
             if chunks.is_empty() && skip >= count {
                 skip -= count;
                 return Ok(true);
             }
             items += if chunks.is_empty() { count - skip } else { count };
-            chunks.push((order_of(sub)?, Chunk::decode(Bytes::copy_from_slice(value))?));
+            chunks.push((order, self.decode(order, Bytes::copy_from_slice(value))?));
             Ok(items < want && chunks.len() < most)
         })?;
         Ok((chunks, skip))
