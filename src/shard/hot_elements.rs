@@ -126,6 +126,9 @@ impl HotElements {
 
     /// Takes in what a scan of these subs has passed, in this turn.
     pub fn fill_runs(&mut self, range: &ElementRange, subs: &Subs, passed: Recorder, ended: bool) {
+        if passed.is_full() {
+            return;
+        }
         let head = Head::from_slice(range.head());
         if self.runs.peek(&head).is_none() {
             self.runs.insert(head.clone(), Runs::default());
@@ -147,7 +150,10 @@ impl HotElements {
 
     /// Brings memory up to a write; what nobody has read does not come in by being written.
     pub fn write(&mut self, key: &ElementKey, value: Option<&Bytes>) {
+        let (head, sub) = key.split();
         match value {
+            // Of an index only ranges are read.
+            _ if sub.first() == Some(&INDEX_TAG) => {}
             Some(value) if value.len() as u64 <= self.element_max_bytes => {
                 if let Some(mut known) = self.elements.get_mut(key) {
                     *known = value.clone();
@@ -155,7 +161,6 @@ impl HotElements {
             }
             _ => drop(self.elements.remove(key)),
         }
-        let (head, sub) = key.split();
         if !self.runs.is_empty()
             && let Some(mut runs) = self.runs.get_mut(head)
         {
@@ -180,12 +185,13 @@ impl HotElements {
         subs.from.first() == Some(&INDEX_TAG) && subs.to[..] <= [INDEX_TAG + 1][..]
     }
 
-    pub fn index(&mut self, range: &ElementRange) -> Option<&Index> {
-        self.indexes.get(range.head())
+    /// `head`: what the keys of its elements begin with.
+    pub fn index(&mut self, head: &[u8]) -> Option<&Index> {
+        self.indexes.get(head)
     }
 
-    pub fn fill_index(&mut self, range: &ElementRange, index: Index) {
-        self.indexes.insert(Head::from_slice(range.head()), index);
+    pub fn fill_index(&mut self, head: &[u8], index: Index) {
+        self.indexes.insert(Head::from_slice(head), index);
     }
 
     pub fn bytes(&self) -> u64 {
@@ -196,15 +202,15 @@ impl HotElements {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Incarnation;
     use crate::store::row::Version;
+    use crate::store::{Incarnation, Key, element_head};
 
     fn key(sub: &[u8]) -> ElementKey {
         ElementKey::new(Incarnation(1), b"k", Version(7), sub)
     }
 
-    fn range() -> ElementRange {
-        ElementRange::new(Incarnation(1), b"k", Version(7), &Subs::of(&[INDEX_TAG]))
+    fn head() -> Key {
+        element_head(Incarnation(1), b"k", Version(7))
     }
 
     #[test]
@@ -223,14 +229,14 @@ mod tests {
     #[test]
     fn an_index_follows_until_it_is_too_large() {
         let mut hot = HotElements::new(64 << 20);
-        hot.fill_index(&range(), Index::Whole(BTreeMap::new()));
+        hot.fill_index(&head(), Index::Whole(BTreeMap::new()));
         let value = Bytes::from_static(b"v");
         for at in 0..=INDEX_MAX_ENTRIES as u32 {
             let sub = [&[INDEX_TAG][..], &at.to_be_bytes()].concat();
             hot.write(&key(&sub), Some(&value));
-            let Some(Index::Whole(entries)) = hot.index(&range()) else { break };
+            let Some(Index::Whole(entries)) = hot.index(&head()) else { break };
             assert_eq!(entries.len(), at as usize + 1);
         }
-        assert!(matches!(hot.index(&range()), Some(Index::Large)));
+        assert!(matches!(hot.index(&head()), Some(Index::Large)));
     }
 }

@@ -153,19 +153,20 @@ impl Recorder {
         !self.full && self.entries.len() < AHEAD_ENTRIES && self.bytes < AHEAD_BYTES
     }
 
-    /// Puts what has passed where it belongs. `subs`: what was scanned; `ended`: to its end.
+    /// More has passed than is worth keeping.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Puts what has passed, all of it, where it belongs. `subs`: what was scanned; `ended`: to its end.
     pub fn end(self, subs: &Subs, ended: bool, runs: &mut Runs) {
-        let Some((last, _)) = self.entries.last() else {
-            if ended && !self.full {
-                runs.add(subs.from.clone(), subs.to.clone(), []);
-            }
-            return;
-        };
+        assert!(!self.full, "what was left out would be taken for absent");
         let (mut from, mut to) = (subs.from.clone(), subs.to.clone());
-        if !ended || self.full {
-            if subs.backward {
-                from = last.clone();
-            } else {
+        match self.entries.last() {
+            _ if ended => {}
+            None => return,
+            Some((last, _)) if subs.backward => from = last.clone(),
+            Some((last, _)) => {
                 // What comes right behind it.
                 to = last.clone();
                 to.push(0);

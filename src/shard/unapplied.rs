@@ -11,32 +11,37 @@ use crate::store::{Batch, ElementKey, ElementRange, Incarnation, WriteError, Wri
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 /// What an entry costs here beside its name and its value, about.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 
+/// So many ranges are looked for one by one before all elements are put in order.
+const RANGES_UNORDERED: u32 = 16;
+
 #[derive(Default)]
 pub struct Unapplied {
     rows: HashMap<RowName, Option<Row>, RandomState>,
     elements: HashMap<ElementKey, Option<Bytes>, RandomState>,
-    /// Their keys in the order RocksDB keeps them, once somebody has asked for a range: most who write never do.
+    /// Their keys in the order RocksDB keeps them, once many ranges have been asked for: most who write never do.
     ordered: OnceLock<BTreeSet<ElementKey>>,
+    ranges: AtomicU32,
     /// Entries of the time index that have been dealt with.
     due_done: Vec<(u64, Incarnation, Bytes)>,
     bytes: usize,
 }
 
 impl Unapplied {
-    /// With room for as much as another has, and in order if that was asked for ranges.
+    /// With room for as much as another has, and in order if that was asked for many ranges.
     pub fn like(other: &Unapplied) -> Unapplied {
         let rows = HashMap::with_capacity_and_hasher(other.rows.len(), RandomState::default());
         let elements = HashMap::with_capacity_and_hasher(other.elements.len(), RandomState::default());
-        let ordered = match other.ordered.get() {
-            Some(_) => OnceLock::from(BTreeSet::new()),
-            None => OnceLock::new(),
+        let ordered = match other.ranges.load(Relaxed) {
+            RANGES_UNORDERED.. => OnceLock::from(BTreeSet::new()),
+            _ => OnceLock::new(),
         };
         Unapplied { rows, elements, ordered, ..Unapplied::default() }
     }
@@ -45,9 +50,8 @@ impl Unapplied {
     pub fn clear(&mut self) -> usize {
         self.rows.clear();
         self.elements.clear();
-        if let Some(ordered) = self.ordered.get_mut() {
-            ordered.clear();
-        }
+        self.ordered.take();
+        self.ranges = AtomicU32::new(0);
         self.due_done.clear();
         std::mem::take(&mut self.bytes)
     }
@@ -93,15 +97,12 @@ impl Unapplied {
         let weight = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
         let (key_bytes, value_bytes) = (key.len(), weight(&value));
         self.bytes += value_bytes;
-        match self.elements.entry(key) {
-            Entry::Occupied(mut kept) => self.bytes -= weight(&kept.insert(value)),
-            Entry::Vacant(free) => {
-                self.bytes += key_bytes + ENTRY_OVERHEAD_BYTES;
-                if let Some(ordered) = self.ordered.get_mut() {
-                    ordered.insert(free.key().clone());
-                }
-                free.insert(value);
-            }
+        if let Some(ordered) = self.ordered.get_mut() {
+            ordered.insert(key.clone());
+        }
+        match self.elements.insert(key, value) {
+            Some(before) => self.bytes -= weight(&before),
+            None => self.bytes += key_bytes + ENTRY_OVERHEAD_BYTES,
         }
     }
 
@@ -119,17 +120,24 @@ impl Unapplied {
         if self.elements.is_empty() {
             return below(visit);
         }
-        let head_bytes = range.head_bytes;
         // RocksDB answers an empty range with nothing; a tree would panic.
-        let to = range.to.clone().max(range.from.clone());
-        let ordered = self.ordered.get_or_init(|| self.elements.keys().cloned().collect());
-        let own = ordered
-            .range(range.from.clone()..to)
-            .map(|key| (key.sub(head_bytes), self.elements[key].as_deref()));
-        match range.backward {
-            true => overlaid(own.rev(), true, below, visit),
-            false => overlaid(own, false, below, visit),
+        let (from, to) = (&range.from, (&range.to).max(&range.from));
+        let own = |key| (ElementKey::sub(key, range.head_bytes), self.elements[key].as_deref());
+        if let Some(few) = self.few(from..to) {
+            return lay(few.into_iter().map(own), range.backward, below, visit);
         }
+        let ordered = self.ordered.get_or_init(|| self.elements.keys().cloned().collect());
+        lay(ordered.range(from..to).map(own), range.backward, below, visit)
+    }
+
+    /// Those of a range, in order, as long as it costs less to look for them than to order everything.
+    fn few(&self, range: Range<&ElementKey>) -> Option<Vec<&ElementKey>> {
+        if self.ranges.fetch_add(1, Relaxed) >= RANGES_UNORDERED {
+            return None;
+        }
+        let mut few: Vec<_> = self.elements.keys().filter(|key| range.contains(key)).collect();
+        few.sort_unstable();
+        Some(few)
     }
 
     /// Makes a batch of all of it. `upto`: the last record that it has whole.
@@ -155,6 +163,19 @@ impl Unapplied {
             batch.delete_time(*expire_ms, *incarnation, name);
         }
         batch.set_persisted(upto);
+    }
+}
+
+/// Visits elements with these, in ascending order, laid over them.
+fn lay<'o>(
+    own: impl DoubleEndedIterator<Item = (&'o [u8], Option<&'o [u8]>)>,
+    backward: bool,
+    below: impl FnOnce(&mut Visit<'_>) -> Result<(), Stop>,
+    visit: &mut Visit<'_>,
+) -> Result<(), Stop> {
+    match backward {
+        true => overlaid(own.rev(), true, below, visit),
+        false => overlaid(own, false, below, visit),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::Stop;
 use crate::slot::{Slot, TableId};
 use crate::store::row::{Row, Version};
 use crate::store::tx::{KeyRef, Source, Sub, Subs, Visit};
-use crate::store::{Cached, ElementKey, ElementRange, Incarnation, Step, Store, Wanted};
+use crate::store::{Cached, ElementKey, ElementRange, Incarnation, Step, Store, Wanted, element_head};
 use bytes::Bytes;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -30,12 +30,16 @@ pub struct View<'s> {
 
 impl View<'_> {
     /// Scans an index that memory holds, or now takes in; false: it does not.
-    fn scan_index(&mut self, range: &ElementRange, subs: &Subs, visit: &mut Visit<'_>) -> Result<bool, Stop> {
-        if self.hot.read.index(range).is_none() {
-            let Some(index) = self.read_index(range)? else { return Ok(false) };
-            self.hot.read.fill_index(range, index);
-        }
-        let Some(Index::Whole(entries)) = self.hot.read.index(range) else { return Ok(false) };
+    fn scan_index(&mut self, head: &[u8], subs: &Subs, visit: &mut Visit<'_>) -> Result<bool, Stop> {
+        let entries = match self.hot.read.index(head) {
+            Some(Index::Whole(entries)) => entries,
+            Some(Index::Large) => return Ok(false),
+            None => {
+                let Some(index) = self.read_index(head)? else { return Ok(false) };
+                self.hot.read.fill_index(head, index);
+                return self.scan_index(head, subs, visit);
+            }
+        };
         if subs.from >= subs.to {
             return Ok(true);
         }
@@ -49,9 +53,9 @@ impl View<'_> {
         }
     }
 
-    /// The whole index of which `range` asks a part; None if memory has not all of it.
-    fn read_index(&self, range: &ElementRange) -> Result<Option<Index>, Stop> {
-        let whole = range.with_subs(&Subs::of(&[INDEX_TAG]));
+    /// A whole index; None if memory has not all of it.
+    fn read_index(&self, head: &[u8]) -> Result<Option<Index>, Stop> {
+        let whole = ElementRange::below(head, &Subs::of(&[INDEX_TAG]));
         let mut entries = BTreeMap::new();
         let store = self.store.view_cached();
         let mut missed = false;
@@ -183,10 +187,11 @@ impl Source for View<'_> {
         visit: &mut Visit<'_>,
     ) -> Result<(), Stop> {
         let Some(incarnation) = self.incarnation(key.table, key.slot) else { return Ok(()) };
-        let range = ElementRange::new(incarnation, key.name, version, subs);
-        if HotElements::is_of_index(subs) && self.scan_index(&range, subs, visit)? {
+        let head = element_head(incarnation, key.name, version);
+        if HotElements::is_of_index(subs) && self.scan_index(&head, subs, visit)? {
             return Ok(());
         }
+        let range = ElementRange::below(&head, subs);
         match self.hot.read.visit(&range, subs, visit)? {
             Reach::Whole => Ok(()),
             Reach::Rest(rest) => self.scan_store(range.with_subs(&rest), &rest, visit),

@@ -29,8 +29,9 @@ impl Incarnation {
 /// Longest name of a key, field or member, bytes; its length is stored in 16 bits.
 pub const NAME_MAX_BYTES: usize = u16::MAX as usize;
 
+const KEY_STACK_BYTES: usize = 96;
 /// A physical key; most stand on the stack.
-pub type Key = SmallVec<[u8; 96]>;
+pub type Key = SmallVec<[u8; KEY_STACK_BYTES]>;
 
 /// The column families. Their names are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,13 +126,14 @@ pub struct ElementRange {
 impl ElementRange {
     /// Another range of the same life of the same key.
     pub fn with_subs(&self, subs: &Subs) -> ElementRange {
-        let key = |sub: &[u8]| {
-            let mut key = Key::from_slice(self.head());
-            key.extend_from_slice(sub);
-            ElementKey(key)
-        };
+        ElementRange::below(self.head(), subs)
+    }
+
+    /// A range of the keys that begin with a head.
+    pub fn below(head: &[u8], subs: &Subs) -> ElementRange {
+        let key = |sub: &[u8]| ElementKey(joined([head, sub]));
         let (from, to) = (key(&subs.from), key(&subs.to));
-        ElementRange { from, to, backward: subs.backward, head_bytes: self.head_bytes }
+        ElementRange { from, to, backward: subs.backward, head_bytes: head.len() }
     }
 
     /// What stands before the subs of its keys.
@@ -140,10 +142,7 @@ impl ElementRange {
     }
 
     pub fn new(incarnation: Incarnation, name: &[u8], version: Version, subs: &Subs) -> ElementRange {
-        let key = |sub: &[u8]| ElementKey::new(incarnation, name, version, sub);
-        let (from, to) = (key(&subs.from), key(&subs.to));
-        let head_bytes = from.len() - subs.from.len();
-        ElementRange { from, to, backward: subs.backward, head_bytes }
+        ElementRange::below(&element_head(incarnation, name, version), subs)
     }
 }
 
@@ -156,12 +155,29 @@ pub(super) fn row_key(incarnation: Incarnation, name: &[u8]) -> Key {
 
 pub(super) fn element_key(incarnation: Incarnation, name: &[u8], version: Version, sub: &[u8]) -> Key {
     check_name(name);
-    let mut key = prefix(incarnation);
-    key.extend_from_slice(&(name.len() as u16).to_be_bytes());
-    key.extend_from_slice(name);
-    key.extend_from_slice(&version.0.to_be_bytes());
-    key.extend_from_slice(sub);
-    key
+    let len = (name.len() as u16).to_be_bytes();
+    joined([&incarnation.0.to_be_bytes(), &len, name, &version.0.to_be_bytes(), sub])
+}
+
+/// What the keys of all elements of one life of one key begin with; their subs follow.
+pub fn element_head(incarnation: Incarnation, name: &[u8], version: Version) -> Key {
+    element_key(incarnation, name, version, &[])
+}
+
+/// Parts one behind the other. Keys are made several times for each element that a command touches.
+fn joined<const N: usize>(parts: [&[u8]; N]) -> Key {
+    let len = parts.iter().map(|part| part.len()).sum();
+    if len > KEY_STACK_BYTES {
+        return Key::from_vec(parts.concat());
+    }
+    let mut key = [0; KEY_STACK_BYTES];
+    let mut rest = &mut key[..];
+    for part in parts {
+        let (here, behind) = rest.split_at_mut(part.len());
+        here.copy_from_slice(part);
+        rest = behind;
+    }
+    Key::from_buf_and_len(key, len)
 }
 
 pub(super) fn time_key(expire_ms: u64, incarnation: Incarnation, name: &[u8]) -> Key {

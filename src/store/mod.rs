@@ -30,7 +30,7 @@ pub use digest::Digest;
 pub use erase::{CompactJob, Compacted, DeadElements, EraseJob, Erased};
 pub use inspect::{Content, Inspected, StoreHead};
 pub use intake::{Files, IntakeJob, NotTaken, Piece};
-pub use key::{ElementKey, ElementRange, Incarnation, NAME_MAX_BYTES, Wanted};
+pub use key::{ElementKey, ElementRange, Incarnation, Key, NAME_MAX_BYTES, Wanted, element_head};
 pub use options::{SharedMemory, StoreOptions};
 pub use row::Row;
 pub use scan::{Counted, Due, DueScan, RowHead, RowItem, RowScan, Step, View};

@@ -142,26 +142,28 @@ impl<'k> Counted<'k> {
         Ok(())
     }
 
-    /// An element has moved: it stands at its new place already, and no more at the old one.
-    pub fn moved(&self, tx: &mut Tx<'_>, from: &[u8], to: &[u8], weight: u64) -> Result<(), Stop> {
+    /// An element moves. False: that may cut or join buckets, and nothing is done: `remove` and `insert` do it, once
+    /// the element has moved.
+    pub fn shift(&self, tx: &mut Tx<'_>, from: &[u8], to: &[u8], weight: u64) -> Result<bool, Stop> {
         let mut left = self.floor(tx, 0, from)?.ok_or_else(damaged)?;
         let mut joined = self.floor(tx, 0, to)?.ok_or_else(damaged)?;
         if left.place == joined.place {
-            return Ok(());
+            return Ok(true);
+        }
+        if left.width <= WIDTH_MIN || joined.width >= WIDTH_MAX {
+            return Ok(false);
         }
         let between = Subs::new(&above(1, from.min(to)), &above(1, from.max(to)));
-        let apart = self.first(tx, between)?.is_some();
-        if apart || left.width <= WIDTH_MIN || joined.width >= WIDTH_MAX {
-            self.remove(tx, from, weight)?;
-            return self.insert(tx, to, weight);
+        if self.first(tx, between)?.is_some() {
+            return Ok(false);
         }
-        // Mostly neither is cut or joined, and the level above stays as it is.
+        // The level above stays as it is.
         left.take(weight, 1)?;
         joined.weight += weight;
         joined.width += 1;
         self.put(tx, 0, &left);
         self.put(tx, 0, &joined);
-        Ok(())
+        Ok(true)
     }
 
     /// Weight of everything before the bucket that a place lies in, and the bucket's own place.
@@ -386,7 +388,10 @@ mod tests {
                         if random.bool() && !model.contains_key(&to) {
                             let value = Some(Bytes::copy_from_slice(&[weight]));
                             tx.put_element(tx.key(b"k"), VERSION, &element(to), value);
-                            counted.moved(tx, &at, &to.to_be_bytes(), u64::from(weight))?;
+                            if !counted.shift(tx, &at, &to.to_be_bytes(), u64::from(weight))? {
+                                counted.remove(tx, &at, u64::from(weight))?;
+                                counted.insert(tx, &to.to_be_bytes(), u64::from(weight))?;
+                            }
                             model.insert(to, weight);
                         } else {
                             counted.remove(tx, &at, u64::from(weight))?;

@@ -135,15 +135,20 @@ impl<'k> SortedSet<'k> {
                 self.hold(tx, &entries)?;
             }
             Body::Elements { version, count, .. } => {
-                put_entry(tx, self.key, version, &new);
-                let counted = self.counted(version);
-                match old {
+                let (counted, place) = (self.counted(version), new.place());
+                match old.map(|old| old.place()) {
                     Some(old) => {
-                        tx.put_element(self.key, version, &place::sub(&old.place()), None);
-                        counted.moved(tx, &old.place(), &new.place(), 1)?;
+                        let shifted = counted.shift(tx, &old, &place, 1)?;
+                        put_entry(tx, self.key, version, &new);
+                        tx.put_element(self.key, version, &place::sub(&old), None);
+                        if !shifted {
+                            counted.remove(tx, &old, 1)?;
+                            counted.insert(tx, &place, 1)?;
+                        }
                     }
                     None => {
-                        counted.insert(tx, &new.place(), 1)?;
+                        put_entry(tx, self.key, version, &new);
+                        counted.insert(tx, &place, 1)?;
                         self.set_count(version, count + 1);
                     }
                 }
