@@ -262,7 +262,9 @@ mod tests {
                                     break;
                                 }
                             }
-                            recorder.end(&rest, ended, &mut runs);
+                            if !recorder.is_full() {
+                                recorder.end(&rest, ended, &mut runs);
+                            }
                         }
                         let range = from..to.max(from);
                         let mut right: Vec<_> = store.range(range).map(|(at, value)| (*at, value.to_vec())).collect();
