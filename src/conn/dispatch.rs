@@ -206,13 +206,15 @@ impl Core {
     /// Has the keys touched that the next commands ask for; in how many bytes they stand. What is looked at is the
     /// first argument: mostly it is the key, and nothing comes of it if it is not.
     fn look_ahead(&mut self, place: usize, bytes: &[u8], parse_limits: &ParseLimits) -> usize {
-        let (mut at, mut names) = (0, SmallVec::<[_; limits::LOOK_AHEAD_COMMANDS]>::new());
+        let (mut at, mut names) = (0, SmallVec::<[&[u8]; limits::LOOK_AHEAD_COMMANDS]>::new());
         while names.len() < limits::LOOK_AHEAD_COMMANDS
             && let Ok(Some(length)) = self.scout.parse(&bytes[at..], parse_limits)
         {
             if let (None, [_, key, ..]) = (self.scout.scratch(), self.scout.spans()) {
                 let name = &bytes[at + key.start as usize..][..key.len as usize];
-                names.push(name);
+                if names.last() != Some(&name) {
+                    names.push(name);
+                }
             }
             self.scout.advance();
             at += length;

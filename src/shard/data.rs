@@ -151,18 +151,20 @@ impl Data {
             Change::Delete => self.slots.get(effect.table, effect.slot).incarnation,
             _ => self.slots.for_write(effect.table, effect.slot).incarnation,
         };
-        let row = RowName::new(incarnation, &effect.name);
         if note {
-            self.undurable.note(row.clone(), lsn);
+            self.undurable.note(RowName::new(incarnation, &effect.name), lsn);
         }
-        let write_row = |hot: &mut Hot, row, value| match cached {
-            true => hot.write_row(row, value, now_s),
-            false => hot.write_row_uncached(row, value),
+        let write_row = |hot: &mut Hot, value| {
+            let row = RowName::new(incarnation, &effect.name);
+            match cached {
+                true => hot.write_row(row, value, now_s),
+                false => hot.write_row_uncached(row, value),
+            }
         };
         match &effect.change {
             Change::Put(value) => {
                 self.waiters.written(effect.table, &effect.name, value.kind);
-                let before = write_row(&mut self.hot, row, Some(value.clone()));
+                let before = write_row(&mut self.hot, Some(value.clone()));
                 // A blind write of a key that is not in memory counts as new: the count is an estimate.
                 if !effect.existed.unwrap_or(before.is_some()) {
                     self.slots.for_write(effect.table, effect.slot).keys += 1;
@@ -172,7 +174,7 @@ impl Data {
             Change::Delete => {
                 if incarnation != NONE {
                     self.slots.for_write(effect.table, effect.slot).keys -= 1;
-                    let before = write_row(&mut self.hot, row, None);
+                    let before = write_row(&mut self.hot, None);
                     self.note_garbage(effect, incarnation, before, lsn);
                 }
             }

@@ -78,6 +78,8 @@ fn free(runs: Runs) {
 
 pub struct HotElements {
     elements: Cache<ElementKey, Bytes, Weigh, RandomState>,
+    /// First bytes of the subs that have come into it: others need not be looked for.
+    tags: [bool; 256],
     indexes: Cache<Head, Index, Weigh, RandomState>,
     runs: Cache<Head, Runs, Weigh, RandomState, FreeElsewhere>,
     element_max_bytes: u64,
@@ -97,6 +99,7 @@ impl HotElements {
         let runs = Cache::with(items.min(4096), third, Weigh, RandomState::default(), FreeElsewhere);
         HotElements {
             elements,
+            tags: [false; 256],
             indexes,
             runs,
             element_max_bytes: third / 64,
@@ -144,6 +147,9 @@ impl HotElements {
     /// Takes an element that was read from RocksDB in this turn.
     pub fn fill(&mut self, key: ElementKey, value: &Bytes) {
         if value.len() as u64 <= self.element_max_bytes {
+            if let Some(tag) = key.split().1.first() {
+                self.tags[usize::from(*tag)] = true;
+            }
             self.elements.insert(key, value.clone());
         }
     }
@@ -152,8 +158,7 @@ impl HotElements {
     pub fn write(&mut self, key: &ElementKey, value: Option<&Bytes>) {
         let (head, sub) = key.split();
         match value {
-            // Of an index only ranges are read.
-            _ if sub.first() == Some(&INDEX_TAG) => {}
+            _ if sub.first().is_some_and(|tag| !self.tags[usize::from(*tag)]) => {}
             Some(value) if value.len() as u64 <= self.element_max_bytes => {
                 if let Some(mut known) = self.elements.get_mut(key) {
                     *known = value.clone();

@@ -12,6 +12,7 @@ use crate::store::{Cached, ElementKey, ElementRange, Incarnation, Step, Store, W
 use bytes::Bytes;
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// A shard as the handlers of one turn read it.
 pub struct View<'s> {
@@ -43,7 +44,8 @@ impl View<'_> {
         if subs.from >= subs.to {
             return Ok(true);
         }
-        let mut inside = entries.range(subs.from.clone()..subs.to.clone());
+        let mut inside =
+            entries.range::<[u8], _>((Bound::Included(&subs.from[..]), Bound::Excluded(&subs.to[..])));
         loop {
             let next = if subs.backward { inside.next_back() } else { inside.next() };
             let Some((sub, value)) = next else { return Ok(true) };

@@ -131,7 +131,7 @@ impl ElementRange {
 
     /// A range of the keys that begin with a head.
     pub fn below(head: &[u8], subs: &Subs) -> ElementRange {
-        let key = |sub: &[u8]| ElementKey(joined([head, sub]));
+        let key = |sub: &[u8]| ElementKey(joined(&[], head, &[], sub));
         let (from, to) = (key(&subs.from), key(&subs.to));
         ElementRange { from, to, backward: subs.backward, head_bytes: head.len() }
     }
@@ -155,8 +155,11 @@ pub(super) fn row_key(incarnation: Incarnation, name: &[u8]) -> Key {
 
 pub(super) fn element_key(incarnation: Incarnation, name: &[u8], version: Version, sub: &[u8]) -> Key {
     check_name(name);
-    let len = (name.len() as u16).to_be_bytes();
-    joined([&incarnation.0.to_be_bytes(), &len, name, &version.0.to_be_bytes(), sub])
+    let (mut head, mut middle) = ([0; 6], [0; 8]);
+    head[..4].copy_from_slice(&incarnation.0.to_be_bytes());
+    head[4..].copy_from_slice(&(name.len() as u16).to_be_bytes());
+    middle.copy_from_slice(&version.0.to_be_bytes());
+    joined(&head, name, &middle, sub)
 }
 
 /// What the keys of all elements of one life of one key begin with; their subs follow.
@@ -164,19 +167,19 @@ pub fn element_head(incarnation: Incarnation, name: &[u8], version: Version) -> 
     element_key(incarnation, name, version, &[])
 }
 
-/// Parts one behind the other. Keys are made several times for each element that a command touches.
-fn joined<const N: usize>(parts: [&[u8]; N]) -> Key {
-    let len = parts.iter().map(|part| part.len()).sum();
+/// Parts one behind the other. Keys are made several times for each element that a command touches: what has a known
+/// length is written as a number, not copied as a string.
+fn joined<const H: usize, const M: usize>(head: &[u8; H], name: &[u8], middle: &[u8; M], sub: &[u8]) -> Key {
+    let (name_end, sub_at) = (H + name.len(), H + name.len() + M);
+    let len = sub_at + sub.len();
     if len > KEY_STACK_BYTES {
-        return Key::from_vec(parts.concat());
+        return Key::from_vec([head, name, middle, sub].concat());
     }
     let mut key = [0; KEY_STACK_BYTES];
-    let mut rest = &mut key[..];
-    for part in parts {
-        let (here, behind) = rest.split_at_mut(part.len());
-        here.copy_from_slice(part);
-        rest = behind;
-    }
+    key[..H].copy_from_slice(head);
+    key[H..name_end].copy_from_slice(name);
+    key[name_end..sub_at].copy_from_slice(middle);
+    key[sub_at..len].copy_from_slice(sub);
     Key::from_buf_and_len(key, len)
 }
 
