@@ -14,7 +14,7 @@ use std::ops::Range;
 
 /// A chunk has no more, and no more bytes unless it has but one item: a push writes its chunk anew.
 pub const CHUNK_MAX_ITEMS: u64 = 128;
-pub const CHUNK_MAX_BYTES: usize = 1024;
+pub const CHUNK_MAX_BYTES: usize = 3 * 512;
 /// What the number before so many items takes at most.
 const NUMBER_MAX_BYTES: usize = 2;
 
