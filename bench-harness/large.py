@@ -36,6 +36,7 @@ def main():
     ask.add_argument("--fields", type=int, default=10_000_000)
     ask.add_argument("--members", type=int, default=1_000_000)
     ask.add_argument("--seconds", type=int, default=10)
+    ask.add_argument("--rounds", type=int, default=3, help="how often the neighbour is measured, alone and beside")
     ask.add_argument("--cpu", type=int, default=0)
     opt = ask.parse_args()
     others = ",".join(str(c) for c in sorted(os.sched_getaffinity(0)) if c != opt.cpu)
@@ -82,7 +83,9 @@ def main():
 
         def neighbour():
             text = bench("-r", "1", "-c", "1", "--seconds", str(opt.seconds), "--rate", "1000", "--", "GET", "neighbour")
-            return text
+            columns = text.splitlines()[-1].split()
+            # Behind the name, of two words: operations a second, the mean, p50, p95, p99.
+            return float(columns[4]), float(columns[6])
 
         # What was written is still being compacted, which both measurements would feel in another way.
         busy_until = time.monotonic() + 120
@@ -91,31 +94,32 @@ def main():
             time.sleep(1)
             if cpu_us(server.pid) - before < 50_000:
                 break
-        alone = neighbour()
-        reading, bytes_read = threading.Event(), [0]
-
-        def read_whole():
+        def read_whole(enough):
             # It shares a CPU with the load, which must not wait for it.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
             own = Line(port)
             own.send("HGETALL", "huge")
-            while not reading.is_set():
-                part = own.socket.recv(1 << 20)
-                if not part:
-                    break
+            while not enough.is_set() and (part := own.socket.recv(1 << 20)):
                 bytes_read[0] += len(part)
+            own.socket.close()
 
         def resident():
             return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{server.pid}/status").read())[1]) >> 10
 
-        reader = threading.Thread(target=read_whole, daemon=True)
-        reader.start()
-        time.sleep(0.5)
-        beside = neighbour()
-        print(f"  resident {resident()} MiB of a budget of 1024 while {bytes_read[0] >> 20} MiB of HGETALL were read")
-        reading.set()
-        print("  neighbour alone:\n" + alone + "\n  neighbour beside HGETALL:\n" + beside)
-        reader.join(2)
+        bytes_read, ratios, most = [0], [], 0
+        for _ in range(opt.rounds):
+            alone, enough = neighbour(), threading.Event()
+            reader = threading.Thread(target=read_whole, args=(enough,), daemon=True)
+            reader.start()
+            time.sleep(0.5)
+            beside = neighbour()
+            most = max(most, resident())
+            enough.set()
+            reader.join(5)
+            ratios.append([b / a for a, b in zip(alone, beside)])
+            print("  neighbour, ms: alone p50 %.2f p99 %.2f, beside HGETALL p50 %.2f p99 %.2f" % (*alone, *beside), flush=True)
+        print("  times as long, medians: p50 %.2f p99 %.2f" % tuple(map(statistics.median, zip(*ratios))))
+        print(f"  resident {most} MiB of a budget of 1024 while {bytes_read[0] >> 20} MiB of HGETALL were read", flush=True)
 
         def disk():
             return sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(data) for f in files
