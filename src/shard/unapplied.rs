@@ -202,3 +202,63 @@ impl Apply {
         Applied { batch: self.batch, result }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::row::Version;
+    use crate::store::tx::Subs;
+    use std::collections::BTreeMap;
+
+    const HEAD: (Incarnation, &[u8], Version) = (Incarnation(3), b"k", Version(9));
+
+    #[test]
+    fn ranges_are_laid_over_what_is_below_in_order_or_not() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let below: BTreeMap<u8, u8> = (0..=255).step_by(3).map(|at| (at, 0)).collect();
+        let (mut unapplied, mut model) = (Unapplied::default(), below.clone());
+        for round in 0..4 * RANGES_UNORDERED {
+            for value in 1..4 {
+                let at = random.u8(..);
+                let value = random.bool().then_some(value);
+                let key = ElementKey::new(HEAD.0, HEAD.1, HEAD.2, &[at]);
+                unapplied.keep_element(key, value.map(|value| Bytes::copy_from_slice(&[value])));
+                match value {
+                    Some(value) => drop(model.insert(at, value)),
+                    None => drop(model.remove(&at)),
+                }
+            }
+            let (from, to, backward) = (random.u8(..), random.u8(..), random.bool());
+            let range =
+                ElementRange::new(HEAD.0, HEAD.1, HEAD.2, &Subs { backward, ..Subs::new(&[from], &[to]) });
+            let mut seen = Vec::new();
+            let show = |visit: &mut Visit<'_>| {
+                let mut inside: Vec<_> = below.range(from..to.max(from)).collect();
+                if backward {
+                    inside.reverse();
+                }
+                for (at, value) in inside {
+                    if !visit(&[*at], &[*value])? {
+                        break;
+                    }
+                }
+                Ok(())
+            };
+            let see: &mut Visit<'_> = &mut |sub, value| {
+                seen.push((sub[0], value[0]));
+                Ok(true)
+            };
+            unapplied.over(&range, show, see).unwrap();
+            let mut right: Vec<_> =
+                model.range(from..to.max(from)).map(|(at, value)| (*at, *value)).collect();
+            if backward {
+                right.reverse();
+            }
+            assert_eq!(seen, right, "range {round}");
+        }
+        assert!(unapplied.ordered.get().is_some());
+        assert!(Unapplied::like(&unapplied).ordered.get().is_some(), "who asks much will ask again");
+        unapplied.clear();
+        assert!(Unapplied::like(&unapplied).ordered.get().is_none());
+    }
+}
