@@ -222,8 +222,11 @@ impl Core {
         self.scout.advance();
         let table = self.connections[place].session.table;
         let hash = self.owner.hash_of(table);
-        let shard_of = |name| route::shard_of(&self.node.map, hash, name);
-        self.owner.touch(table, names.into_iter().map(|name| (shard_of(name), name)));
+        let place_of = |name| {
+            let slot = hash.slot_of(name);
+            (self.node.map.shard_of(slot), slot, name)
+        };
+        self.owner.touch(table, names.into_iter().map(place_of));
         at
     }
 

@@ -6,18 +6,17 @@
 use super::hot::{Hot, Known, RowNameRef};
 use super::owner::Owner;
 use super::slots::NONE;
-use crate::slot::{ShardId, TableId};
+use crate::slot::{ShardId, Slot, TableId};
 use crate::store::row::Body;
 use std::hint::black_box;
 
 impl Owner {
     /// Touches what memory has under these names, where the shard is this core's.
-    pub fn touch<'n>(&self, table: TableId, names: impl Iterator<Item = (ShardId, &'n [u8])>) {
-        let hash = self.hash_of(table);
-        for (shard, name) in names {
+    pub fn touch<'n>(&self, table: TableId, names: impl Iterator<Item = (ShardId, Slot, &'n [u8])>) {
+        for (shard, slot, name) in names {
             let Some(at) = self.local[usize::from(shard.0)] else { continue };
             let data = &self.shards[at].data;
-            let incarnation = data.slots.get(table, hash.slot_of(name)).incarnation;
+            let incarnation = data.slots.get(table, slot).incarnation;
             if incarnation != NONE {
                 data.hot.touch(RowNameRef { incarnation, name });
             }

@@ -32,27 +32,14 @@ pub struct View<'s> {
 impl View<'_> {
     /// Scans an index that memory holds, or now takes in; false: it does not.
     fn scan_index(&mut self, head: &[u8], subs: &Subs, visit: &mut Visit<'_>) -> Result<bool, Stop> {
-        let entries = match self.hot.read.index(head) {
-            Some(Index::Whole(entries)) => entries,
-            Some(Index::Large) => return Ok(false),
-            None => {
-                let Some(index) = self.read_index(head)? else { return Ok(false) };
-                self.hot.read.fill_index(head, index);
-                return self.scan_index(head, subs, visit);
-            }
-        };
-        if subs.from >= subs.to {
-            return Ok(true);
+        if let Some(index) = self.hot.read.index(head) {
+            return visit_index(index, subs, visit);
         }
-        let mut inside =
-            entries.range::<[u8], _>((Bound::Included(&subs.from[..]), Bound::Excluded(&subs.to[..])));
-        loop {
-            let next = if subs.backward { inside.next_back() } else { inside.next() };
-            let Some((sub, value)) = next else { return Ok(true) };
-            if !visit(sub, value)? {
-                return Ok(true);
-            }
-        }
+        let Some(index) = self.read_index(head)? else { return Ok(false) };
+        let visited = visit_index(&index, subs, visit);
+        // It may be too large to be kept.
+        self.hot.read.fill_index(head, index);
+        visited
     }
 
     /// A whole index; None if memory has not all of it.
@@ -122,6 +109,23 @@ impl View<'_> {
     fn incarnation(&self, table: TableId, slot: Slot) -> Option<Incarnation> {
         let incarnation = self.slots.get(table, slot).incarnation;
         (incarnation != NONE).then_some(incarnation)
+    }
+}
+
+/// Shows what an index has of these subs; false: it does not hold its entries.
+fn visit_index(index: &Index, subs: &Subs, visit: &mut Visit<'_>) -> Result<bool, Stop> {
+    let Index::Whole(entries) = index else { return Ok(false) };
+    if subs.from >= subs.to {
+        return Ok(true);
+    }
+    let mut inside =
+        entries.range::<[u8], _>((Bound::Included(&subs.from[..]), Bound::Excluded(&subs.to[..])));
+    loop {
+        let next = if subs.backward { inside.next_back() } else { inside.next() };
+        let Some((sub, value)) = next else { return Ok(true) };
+        if !visit(sub, value)? {
+            return Ok(true);
+        }
     }
 }
 
@@ -252,6 +256,53 @@ impl Undurable {
             if self.positions.get(&name) == Some(&lsn) {
                 self.positions.remove(&name);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{SharedMemory, StoreOptions};
+
+    #[test]
+    fn an_index_that_memory_has_no_room_to_keep_is_read_all_the_same() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let shared = SharedMemory::new(8 << 20, 8 << 20, 1).expect("there is memory");
+        let options = StoreOptions { create: true, memtable_target_bytes: 4 << 20, direct_io: false };
+        let store = Store::open(dir.path(), &options, &shared).expect("an empty directory");
+        let (key, version) = (KeyRef { table: TableId(0), slot: Slot(0), name: b"k" }, Version(7));
+        for hot_bytes in [48 << 10, 48 << 20] {
+            let (mut slots, mut hot) = (SlotTable::new(1, Incarnation(1), 1), Hot::new(hot_bytes));
+            let incarnation = slots.for_write(key.table, key.slot).incarnation;
+            for at in 0..200 {
+                let element = ElementKey::new(incarnation, key.name, version, &[INDEX_TAG, 0, at]);
+                hot.write_element(element, Some(Bytes::from_static(b"v")));
+            }
+            let undurable = Undurable::default();
+            let mut view = View {
+                store: &store,
+                slots: &slots,
+                hot: &mut hot,
+                undurable: &undurable,
+                wanted: None,
+                seen: 0,
+                now_s: 0,
+                hits: 0,
+                misses: 0,
+            };
+            for _ in 0..2 {
+                let mut seen = Vec::new();
+                let subs = Subs::new(&[INDEX_TAG, 0], &[INDEX_TAG, 0, 150]).backward();
+                let mut see = |sub: &[u8], _: &[u8]| {
+                    seen.push(sub[2]);
+                    Ok(seen.len() < 3)
+                };
+                view.scan(key, version, &subs, &mut see).expect("all of it is in memory");
+                assert_eq!(seen, [149, 148, 147]);
+            }
+            let kept = view.hot.read.index(&element_head(incarnation, key.name, version)).is_some();
+            assert_eq!(kept, hot_bytes > 1 << 20);
         }
     }
 }

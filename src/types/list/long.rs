@@ -1,7 +1,8 @@
 //! A list in chunks: the two at its ends open, all between them counted in buckets.
 //!
 //! A push writes one chunk at an end, a pop only the number of items that an end still has; only a chunk that
-//! becomes an end, or is one no more, leaves the buckets or enters them. Layout: store/FORMAT.md, "Lists". Knows nothing of rows.
+//! becomes an end, or is one no more, leaves the buckets or enters them. Layout: store/FORMAT.md, "Lists". Knows
+//! nothing of rows.
 
 use super::End;
 use super::chunk::{Chunk, Gathered, Home, Item, hits};
